@@ -1,0 +1,12 @@
+//! The commands of `hive`, one file each.
+
+pub(crate) mod consumer;
+pub(crate) mod dev;
+pub(crate) mod fetch;
+pub(crate) mod group;
+pub(crate) mod message;
+pub(crate) mod peek;
+pub(crate) mod serve;
+pub(crate) mod settle;
+pub(crate) mod stream;
+pub(crate) mod supervise;

@@ -1,0 +1,341 @@
+//! `hive group`: creates, shows and steers consumer groups.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hive_protocol::wire;
+use serde::Serialize;
+
+use crate::{
+    connection::{Common, refused},
+    exit::Exit,
+    output::Show,
+    values::{duration, rfc3339, seconds, short_seconds, wire_duration},
+};
+
+/// What to do with groups.
+#[derive(Subcommand, Debug)]
+pub(crate) enum GroupCommand {
+    /// Creates a group, and its stream where that does not exist; repeating it is harmless.
+    Create(CreateArgs),
+    /// Lists all groups with their figures.
+    Ls,
+    /// Shows one group.
+    Get {
+        /// Name of the group.
+        name: String,
+    },
+    /// Changes settings of a group; what is not named stays.
+    Update {
+        /// Name of the group.
+        name: String,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Deletes a group; refused while anything in it is unsettled.
+    Rm {
+        /// Name of the group.
+        name: String,
+        /// Move what is unsettled to the dead letters first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stops deliveries; publishes and settles go on.
+    Pause {
+        /// Name of the group.
+        name: String,
+    },
+    /// Starts deliveries again.
+    Resume {
+        /// Name of the group.
+        name: String,
+    },
+}
+
+/// A new group.
+#[derive(Args, Debug)]
+pub(crate) struct CreateArgs {
+    /// Name of the group.
+    name: String,
+    /// Stream it reads [default: the group's name].
+    #[arg(long)]
+    stream: Option<String>,
+    /// What its agents are; any name.
+    #[arg(long, default_value = "general")]
+    agent_type: String,
+    /// Where it starts to read its stream.
+    #[arg(long, value_enum, default_value = "earliest")]
+    start: Start,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// Where a new group starts to read.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Start {
+    /// At the oldest retained message.
+    Earliest,
+    /// At the messages published after its creation.
+    Latest,
+}
+
+/// Who gets the next message.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Mode {
+    /// The consumer with the largest free share of its capacity.
+    LoadBalanced,
+    /// In turn.
+    RoundRobin,
+    /// Strictly by priority, then age.
+    PriorityBased,
+    /// The most specialised capable consumer that is free.
+    CapabilityMatched,
+}
+
+/// Settings; what is not named keeps its value, or gets the default of a new group.
+#[derive(Args, Debug)]
+pub(crate) struct SettingsArgs {
+    /// Who gets the next message.
+    #[arg(long, value_enum)]
+    routing_mode: Option<Mode>,
+    /// Most consumers.
+    #[arg(long)]
+    max_consumers: Option<u32>,
+    /// Fewest consumers wanted.
+    #[arg(long)]
+    min_consumers: Option<u32>,
+    /// Whether consumers are added and removed by demand.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    auto_scale: Option<bool>,
+    /// Waiting messages per consumer beyond which more are wanted.
+    #[arg(long)]
+    lag_threshold: Option<u32>,
+    /// How long a delivery stays a consumer's without a heartbeat.
+    #[arg(long, value_parser = duration)]
+    lease: Option<Duration>,
+    /// Attempts before a message is dead.
+    #[arg(long)]
+    max_attempts: Option<u32>,
+    /// First backoff after a failure.
+    #[arg(long, value_parser = duration)]
+    initial_backoff: Option<Duration>,
+    /// Longest backoff.
+    #[arg(long, value_parser = duration)]
+    max_backoff: Option<Duration>,
+    /// A lane not served for this long counts one priority more.
+    #[arg(long, value_parser = duration)]
+    priority_ageing: Option<Duration>,
+    /// How long a lost connection may take to come back.
+    #[arg(long, value_parser = duration)]
+    reconnect_grace: Option<Duration>,
+    /// Most deliveries one consumer may hold; 0 for no limit beyond its own.
+    #[arg(long)]
+    max_in_flight_per_consumer: Option<u32>,
+    /// Most deliveries the whole group may hold; 0 for no limit.
+    #[arg(long)]
+    max_in_flight: Option<u32>,
+}
+
+/// A group as it is printed: the names of the REST API.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroupView {
+    name: String,
+    stream_name: String,
+    agent_type: String,
+    routing_mode: String,
+    max_consumers: u32,
+    min_consumers: u32,
+    auto_scale_enabled: bool,
+    lag_threshold: u32,
+    lease_seconds: f64,
+    max_attempts: u32,
+    initial_backoff_seconds: f64,
+    max_backoff_seconds: f64,
+    priority_ageing_seconds: f64,
+    reconnect_grace_seconds: f64,
+    max_in_flight_per_consumer: u32,
+    max_in_flight: u32,
+    paused: bool,
+    created_at: Option<String>,
+    health: String,
+    current_consumers: u32,
+    lag: u64,
+    pending_count: u64,
+    scheduled_count: u64,
+    throughput_msg_per_sec: f64,
+    success_rate: f64,
+    avg_processing_time_ms: f64,
+    oldest_waiting_seconds: f64,
+    published_total: u64,
+    acked_total: u64,
+    failed_total: u64,
+    dead_total: u64,
+    redelivered_total: u64,
+    released_total: u64,
+    expired_total: u64,
+}
+
+impl Show for GroupView {
+    const COLUMNS: &'static [&'static str] = &[
+        "GROUP", "STREAM", "HEALTH", "CONSUMERS", "LAG", "PENDING", "ACKED", "DEAD", "MSG/S",
+        "SUCCESS", "OLDEST",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.stream_name.clone(),
+            self.health.clone(),
+            format!("{}/{}", self.current_consumers, self.max_consumers),
+            self.lag.to_string(),
+            self.pending_count.to_string(),
+            self.acked_total.to_string(),
+            self.dead_total.to_string(),
+            format!("{:.1}", self.throughput_msg_per_sec),
+            format!("{:.1}%", self.success_rate * 100.0),
+            short_seconds(self.oldest_waiting_seconds),
+        ]
+    }
+}
+
+/// What a deletion did.
+#[derive(Debug, Serialize)]
+struct Deleted {
+    name: String,
+    cancelled: u64,
+}
+
+/// Runs one group command.
+///
+/// # Errors
+/// When no gateway answers, or it refuses.
+pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Result<Exit> {
+    let client = common.client()?;
+    let out = common.out();
+    let (word, group) = match command {
+        GroupCommand::Ls => {
+            let list = client.list_groups(wire::ListGroupsRequest {}).await.map_err(refused)?;
+            out.list(&list.groups.into_iter().map(GroupView::from).collect::<Vec<_>>())?;
+            return Ok(Exit::Done);
+        },
+        GroupCommand::Get { name } => {
+            out.item(&GroupView::from(client.get_group(name).await.map_err(refused)?))?;
+            return Ok(Exit::Done);
+        },
+        GroupCommand::Rm { name, force } => {
+            let delete = wire::DeleteGroupRequest { name: name.clone(), force };
+            let cancelled = client.delete_group(delete).await.map_err(refused)?.cancelled;
+            let text = format!("deleted `{name}`; {cancelled} messages went to the dead letters");
+            out.done(&text, &Deleted { name, cancelled })?;
+            return Ok(Exit::Done);
+        },
+        GroupCommand::Create(args) => {
+            let answer = client.create_group(args.into_request()).await.map_err(refused)?;
+            let word = if answer.created { "created" } else { "exists as asked:" };
+            (word, answer.group.unwrap_or_default())
+        },
+        GroupCommand::Update { name, settings } => {
+            let update = wire::UpdateGroupRequest { name, settings: Some(settings.into_wire()) };
+            ("updated", client.update_group(update).await.map_err(refused)?)
+        },
+        GroupCommand::Pause { name } => {
+            ("paused", client.pause_group(name).await.map_err(refused)?)
+        },
+        GroupCommand::Resume { name } => {
+            ("resumed", client.resume_group(name).await.map_err(refused)?)
+        },
+    };
+    let group = GroupView::from(group);
+    let text = format!("{word} `{}` on stream `{}`", group.name, group.stream_name);
+    out.done(&text, &group)?;
+    Ok(Exit::Done)
+}
+
+impl CreateArgs {
+    fn into_request(self) -> wire::CreateGroupRequest {
+        let start = match self.start {
+            Start::Earliest => wire::StartPosition::Earliest,
+            Start::Latest => wire::StartPosition::Latest,
+        };
+        wire::CreateGroupRequest {
+            stream_name: self.stream.unwrap_or_else(|| self.name.clone()),
+            name: self.name,
+            agent_type: self.agent_type,
+            settings: Some(self.settings.into_wire()),
+            start: start.into(),
+            shards: None,
+        }
+    }
+}
+
+impl SettingsArgs {
+    fn into_wire(self) -> wire::GroupSettings {
+        let mode = match self.routing_mode {
+            None => wire::RoutingMode::Unspecified,
+            Some(Mode::LoadBalanced) => wire::RoutingMode::LoadBalanced,
+            Some(Mode::RoundRobin) => wire::RoutingMode::RoundRobin,
+            Some(Mode::PriorityBased) => wire::RoutingMode::PriorityBased,
+            Some(Mode::CapabilityMatched) => wire::RoutingMode::CapabilityMatched,
+        };
+        wire::GroupSettings {
+            max_consumers: self.max_consumers,
+            min_consumers: self.min_consumers,
+            auto_scale_enabled: self.auto_scale,
+            lag_threshold: self.lag_threshold,
+            routing_mode: mode.into(),
+            lease: self.lease.and_then(wire_duration),
+            max_attempts: self.max_attempts,
+            initial_backoff: self.initial_backoff.and_then(wire_duration),
+            max_backoff: self.max_backoff.and_then(wire_duration),
+            priority_ageing: self.priority_ageing.and_then(wire_duration),
+            reconnect_grace: self.reconnect_grace.and_then(wire_duration),
+            max_in_flight_per_consumer: self.max_in_flight_per_consumer,
+            max_in_flight: self.max_in_flight,
+        }
+    }
+}
+
+impl From<wire::Group> for GroupView {
+    fn from(group: wire::Group) -> Self {
+        let settings = group.settings.unwrap_or_default();
+        let figures = group.figures.unwrap_or_default();
+        let mode = settings.routing_mode().as_str_name();
+        Self {
+            name: group.name,
+            stream_name: group.stream_name,
+            agent_type: group.agent_type,
+            routing_mode: mode.trim_start_matches("ROUTING_MODE_").to_lowercase(),
+            max_consumers: settings.max_consumers(),
+            min_consumers: settings.min_consumers(),
+            auto_scale_enabled: settings.auto_scale_enabled(),
+            lag_threshold: settings.lag_threshold(),
+            lease_seconds: seconds(settings.lease.as_ref()),
+            max_attempts: settings.max_attempts(),
+            initial_backoff_seconds: seconds(settings.initial_backoff.as_ref()),
+            max_backoff_seconds: seconds(settings.max_backoff.as_ref()),
+            priority_ageing_seconds: seconds(settings.priority_ageing.as_ref()),
+            reconnect_grace_seconds: seconds(settings.reconnect_grace.as_ref()),
+            max_in_flight_per_consumer: settings.max_in_flight_per_consumer(),
+            max_in_flight: settings.max_in_flight(),
+            paused: group.paused,
+            created_at: rfc3339(group.created_at.as_ref()),
+            health: figures.health,
+            current_consumers: figures.current_consumers,
+            lag: figures.lag,
+            pending_count: figures.pending_count,
+            scheduled_count: figures.scheduled_count,
+            throughput_msg_per_sec: figures.throughput_msg_per_sec,
+            success_rate: figures.success_rate,
+            avg_processing_time_ms: figures.avg_processing_time_ms,
+            oldest_waiting_seconds: figures.oldest_waiting_seconds,
+            published_total: figures.published_total,
+            acked_total: figures.acked_total,
+            failed_total: figures.failed_total,
+            dead_total: figures.dead_total,
+            redelivered_total: figures.redelivered_total,
+            released_total: figures.released_total,
+            expired_total: figures.expired_total,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `hive stream`: shows streams and sets their limits.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hive_protocol::wire;
+use serde::Serialize;
+
+use crate::{
+    connection::{Common, refused},
+    exit::Exit,
+    output::Show,
+    values::{duration, rfc3339, seconds, wire_duration},
+};
+
+/// What to do with streams.
+#[derive(Subcommand, Debug)]
+pub(crate) enum StreamCommand {
+    /// Lists all streams.
+    Ls,
+    /// Shows one stream.
+    Get {
+        /// Name of the stream.
+        name: String,
+    },
+    /// Changes limits of a stream; what is not named stays.
+    Update(UpdateArgs),
+}
+
+/// Limits of a stream.
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// Name of the stream.
+    name: String,
+    /// Most unsettled messages.
+    #[arg(long)]
+    max_backlog: Option<u64>,
+    /// How long settled messages are kept for replay.
+    #[arg(long, value_parser = duration)]
+    retention_max_age: Option<Duration>,
+    /// How many messages are kept.
+    #[arg(long)]
+    retention_max_len: Option<u64>,
+    /// When a publish or a settle is acknowledged.
+    #[arg(long, value_enum)]
+    durability: Option<Durability>,
+    /// Take messages while the stream has no group, for the groups to come.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    buffer_without_groups: Option<bool>,
+}
+
+/// How reliably a stream keeps what it accepted.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Durability {
+    /// Redis has it in memory.
+    Memory,
+    /// On the disk of the primary.
+    Local,
+}
+
+/// A stream as it is printed.
+#[derive(Debug, Serialize)]
+struct StreamView {
+    name: String,
+    shards: u32,
+    groups: Vec<String>,
+    entries: u64,
+    dead_letters: u64,
+    max_backlog: u64,
+    retention_max_age_seconds: f64,
+    retention_max_len: u64,
+    durability: String,
+    buffer_without_groups: bool,
+    created_at: Option<String>,
+}
+
+impl Show for StreamView {
+    const COLUMNS: &'static [&'static str] =
+        &["STREAM", "SHARDS", "ENTRIES", "DEAD LETTERS", "DURABILITY", "GROUPS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.shards.to_string(),
+            self.entries.to_string(),
+            self.dead_letters.to_string(),
+            self.durability.clone(),
+            self.groups.join(","),
+        ]
+    }
+}
+
+/// Runs one stream command.
+///
+/// # Errors
+/// When no gateway answers, or it refuses.
+pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Result<Exit> {
+    let client = common.client()?;
+    let out = common.out();
+    match command {
+        StreamCommand::Ls => {
+            let list = client.list_streams(wire::ListStreamsRequest {}).await.map_err(refused)?;
+            out.list(&list.streams.into_iter().map(StreamView::from).collect::<Vec<_>>())?;
+        },
+        StreamCommand::Get { name } => {
+            out.item(&StreamView::from(client.get_stream(name).await.map_err(refused)?))?;
+        },
+        StreamCommand::Update(args) => {
+            let stream = client.update_stream(args.into_request()).await.map_err(refused)?;
+            let stream = StreamView::from(stream);
+            out.done(&format!("updated stream `{}`", stream.name), &stream)?;
+        },
+    }
+    Ok(Exit::Done)
+}
+
+impl UpdateArgs {
+    fn into_request(self) -> wire::UpdateStreamRequest {
+        let durability = match self.durability {
+            None => wire::Durability::Unspecified,
+            Some(Durability::Memory) => wire::Durability::Memory,
+            Some(Durability::Local) => wire::Durability::Local,
+        };
+        let settings = wire::StreamSettings {
+            max_backlog: self.max_backlog,
+            retention_max_age: self.retention_max_age.and_then(wire_duration),
+            retention_max_len: self.retention_max_len,
+            durability: durability.into(),
+            buffer_without_groups: self.buffer_without_groups,
+        };
+        wire::UpdateStreamRequest { name: self.name, settings: Some(settings) }
+    }
+}
+
+impl From<wire::Stream> for StreamView {
+    fn from(stream: wire::Stream) -> Self {
+        let settings = stream.settings.unwrap_or_default();
+        let durability = settings.durability().as_str_name();
+        Self {
+            name: stream.name,
+            shards: stream.shards,
+            groups: stream.groups,
+            entries: stream.entries,
+            dead_letters: stream.dead_letters,
+            durability: durability.trim_start_matches("DURABILITY_").to_lowercase(),
+            max_backlog: settings.max_backlog(),
+            retention_max_age_seconds: seconds(settings.retention_max_age.as_ref()),
+            retention_max_len: settings.retention_max_len(),
+            buffer_without_groups: settings.buffer_without_groups(),
+            created_at: rfc3339(stream.created_at.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The `hive` command: runs daemons, works as an agent, operates groups, measures.
+//!
+//! This file reads the command line and turns the outcome into an exit code; each command stands in
+//! a file of its own under `commands`. Only `output` prints.
+
+#![warn(
+    clippy::unwrap_used,
+    clippy::get_unwrap,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::string_slice
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    commands::{
+        consumer::ConsumerCommand, dev::DevArgs, fetch::FetchArgs, group::GroupCommand,
+        message::MessageCommand, peek::PeekArgs, serve::ServeArgs, settle::SettleArgs,
+        stream::StreamCommand, supervise::SuperviseArgs,
+    },
+    connection::Common,
+    exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
+    output::note,
+};
+
+mod children;
+mod commands;
+mod connection;
+mod exit;
+mod local_redis;
+mod message;
+mod output;
+mod values;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Agent Hive: hands work to fleets of agents and gets it done.
+#[derive(Parser, Debug)]
+#[command(name = "hive", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run everything in this terminal, on a private Redis.
+    Dev(DevArgs),
+    /// Run one daemon.
+    Serve(ServeArgs),
+    /// Create, show and steer consumer groups.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Show and remove members of a group.
+    #[command(subcommand)]
+    Consumer(ConsumerCommand),
+    /// Show streams and set their limits.
+    #[command(subcommand)]
+    Stream(StreamCommand),
+    /// Look at the unsettled messages of a group.
+    Peek(PeekArgs),
+    /// Lease messages by hand.
+    Fetch(FetchArgs),
+    /// Settle leased messages by hand.
+    Settle(SettleArgs),
+    /// Ask what became of a message.
+    #[command(subcommand)]
+    Message(MessageCommand),
+    /// Run a program that must not outlive its parent.
+    #[command(name = "__supervise", hide = true)]
+    Supervise(SuperviseArgs),
+    /// Become a program that must not outlive its parent.
+    #[command(name = "__enter", hide = true)]
+    Enter(SuperviseArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
+        // A daemon brings its own runtime and its own exit codes.
+        Command::Serve(args) => return commands::serve::run(args),
+        Command::Enter(args) => commands::supervise::enter(&args),
+        command => in_runtime(command, &cli.common),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
+        Err(error) => {
+            note(&format!("hive: {error:#}"));
+            exit_of(&error).into()
+        },
+    }
+}
+
+/// Shows help or what is wrong with the command line. Wrong usage is 64, as in `sysexits.h`.
+fn usage(error: &clap::Error) -> ExitCode {
+    let shown = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if shown.is_ok() => Exit::Done.into(),
+        _ => Exit::Usage.into(),
+    }
+}
+
+/// Runs a command in a runtime of one thread: all but the load generator wait more than they work.
+fn in_runtime(command: Command, common: &Common) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(dispatch(command, common));
+    // A read of stdin cannot be cancelled; nobody shall wait for one.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Hands over to the command.
+async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
+    match command {
+        Command::Dev(args) => commands::dev::run(args, common).await,
+        Command::Group(command) => commands::group::run(command, common).await,
+        Command::Consumer(command) => commands::consumer::run(command, common).await,
+        Command::Stream(command) => commands::stream::run(command, common).await,
+        Command::Peek(args) => commands::peek::run(args, common).await,
+        Command::Fetch(args) => commands::fetch::run(args, common).await,
+        Command::Settle(args) => commands::settle::run(args, common).await,
+        Command::Message(command) => commands::message::run(command, common).await,
+        Command::Supervise(args) => commands::supervise::supervise(&args).await,
+        Command::Serve(_) | Command::Enter(_) => Ok(Exit::Usage),
+    }
+}

@@ -1,0 +1,202 @@
+//! The unary calls by name, each with its own answer to the question whether it may be repeated.
+
+use std::time::Duration;
+
+use hive_protocol::wire::{
+    AddConsumerRequest, AddConsumerResponse, CreateGroupRequest, CreateGroupResponse,
+    DeleteGroupRequest, DeleteGroupResponse, FetchRequest, FetchResponse, GetGroupRequest,
+    GetMessageRequest, GetMessageResponse, GetStreamRequest, Group, ListConsumersRequest,
+    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
+    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
+    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
+    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
+    SettleResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+};
+use uuid::Uuid;
+
+use super::{CallError, Client, Repeat};
+
+/// One method per call: its documentation, name, request, answer, whether it repeats, its service.
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])+ $name:ident($request:ty) -> $answer:ty, $repeat:ident, $service:ident;)+) => {
+        $(
+            $(#[doc = $doc])+
+            ///
+            /// # Errors
+            /// When a gateway refuses it, or none answers in time.
+            pub async fn $name(&self, request: $request) -> Result<$answer, CallError> {
+                self.call(request, Repeat::$repeat, |gateway, request| async move {
+                    gateway.$service().$name(request).await
+                })
+                .await
+            }
+        )+
+    };
+}
+
+impl Client {
+    calls! {
+        /// Creates a group, and its stream where that does not exist.
+        create_group(CreateGroupRequest) -> CreateGroupResponse, Safe, groups;
+        /// Shows all groups of the namespace.
+        list_groups(ListGroupsRequest) -> ListGroupsResponse, Safe, groups;
+        /// Deletes a group. A repetition after a lost answer may say that there is none.
+        delete_group(DeleteGroupRequest) -> DeleteGroupResponse, Safe, groups;
+        /// Shows the members of a group.
+        list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
+        /// Registers a pull consumer.
+        add_consumer(AddConsumerRequest) -> AddConsumerResponse, Safe, groups;
+        /// Removes a member. A repetition after a lost answer may say that there is none.
+        remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;
+        /// Shows all streams of the namespace.
+        list_streams(ListStreamsRequest) -> ListStreamsResponse, Safe, streams;
+        /// Settles deliveries of a client without streams.
+        settle(SettleRequest) -> SettleResponse, Safe, messaging;
+        /// Looks at the unsettled messages of a group without taking any.
+        peek_messages(PeekMessagesRequest) -> PeekMessagesResponse, Safe, messaging;
+    }
+
+    /// Publishes one message. It is repeated after a lost answer only when it carries an
+    /// idempotency key or a producer's sequence; a [`crate::Publisher`] sees to that by itself.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time: then it may be stored all the same.
+    pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, CallError> {
+        let key = request.message.as_ref().map(|it| &it.idempotency_key);
+        let is_keyed = key.is_some_and(|key| !key.is_empty());
+        let repeat = repeat_if(is_keyed || !request.producer_id.is_empty());
+        self.call(request, repeat, |gateway, request| async move {
+            gateway.messaging().publish(request).await
+        })
+        .await
+    }
+
+    /// Publishes up to 1,000 messages; each has an outcome of its own. Repeated as
+    /// [`Client::publish`] when all of them are safe to repeat.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn publish_batch(
+        &self,
+        request: PublishBatchRequest,
+    ) -> Result<PublishBatchResponse, CallError> {
+        let messages = &request.messages;
+        let are_keyed = messages.iter().all(|it| !it.idempotency_key.is_empty());
+        let repeat = repeat_if(are_keyed || !request.producer_id.is_empty());
+        self.call(request, repeat, |gateway, request| async move {
+            gateway.messaging().publish_batch(request).await
+        })
+        .await
+    }
+
+    /// Leases messages for a client without streams. Without a request id one is minted, so that a
+    /// repetition after a lost answer gets the same messages.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn fetch(&self, mut request: FetchRequest) -> Result<FetchResponse, CallError> {
+        if request.request_id.is_empty() {
+            request.request_id = Uuid::now_v7().to_string();
+        }
+        let wait = waited(request.wait.as_ref());
+        self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
+            gateway.messaging().fetch(request).await
+        })
+        .await
+    }
+
+    /// Asks what became of a tracked message.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn get_message(
+        &self,
+        request: GetMessageRequest,
+    ) -> Result<GetMessageResponse, CallError> {
+        let wait = waited(request.wait.as_ref());
+        self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
+            gateway.messaging().get_message(request).await
+        })
+        .await
+    }
+
+    /// Shows one group with its figures.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn get_group(&self, name: impl Into<String>) -> Result<Group, CallError> {
+        let request = GetGroupRequest { name: name.into() };
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.groups().get_group(request).await
+        });
+        Ok(call.await?.group.unwrap_or_default())
+    }
+
+    /// Changes settings of a group.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn update_group(&self, request: UpdateGroupRequest) -> Result<Group, CallError> {
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.groups().update_group(request).await
+        });
+        Ok(call.await?.group.unwrap_or_default())
+    }
+
+    /// Stops deliveries of a group; publishes and settles go on.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn pause_group(&self, name: impl Into<String>) -> Result<Group, CallError> {
+        let request = PauseGroupRequest { name: name.into() };
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.groups().pause_group(request).await
+        });
+        Ok(call.await?.group.unwrap_or_default())
+    }
+
+    /// Starts deliveries of a group again.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn resume_group(&self, name: impl Into<String>) -> Result<Group, CallError> {
+        let request = ResumeGroupRequest { name: name.into() };
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.groups().resume_group(request).await
+        });
+        Ok(call.await?.group.unwrap_or_default())
+    }
+
+    /// Shows one stream.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn get_stream(&self, name: impl Into<String>) -> Result<Stream, CallError> {
+        let request = GetStreamRequest { name: name.into() };
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.streams().get_stream(request).await
+        });
+        Ok(call.await?.stream.unwrap_or_default())
+    }
+
+    /// Changes limits of a stream.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn update_stream(&self, request: UpdateStreamRequest) -> Result<Stream, CallError> {
+        let call = self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.streams().update_stream(request).await
+        });
+        Ok(call.await?.stream.unwrap_or_default())
+    }
+}
+
+const fn repeat_if(is_safe: bool) -> Repeat {
+    if is_safe { Repeat::Safe } else { Repeat::Never }
+}
+
+/// The wait that a request asks for; one that is none is the server's to refuse.
+fn waited(wait: Option<&prost_types::Duration>) -> Duration {
+    wait.and_then(|wait| Duration::try_from(*wait).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,222 @@
+//! What a handler gets, and what it says at the end.
+
+use std::{
+    fmt,
+    future::Future,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use hive_protocol::{
+    limits::{REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX},
+    time::to_duration,
+    wire::{self, outcome::Action},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// One message to work on, and what is known of its delivery.
+#[derive(Clone)]
+pub struct Job {
+    /// The message, as it was published.
+    pub message: wire::Message,
+    /// 1 for the first try, plus one for each failed attempt before.
+    pub attempt: u32,
+    /// The token of the delivery. Opaque; for logs.
+    pub lease: String,
+    /// When the lease would end without the worker's heartbeats; none when the server did not say.
+    pub lease_expires_at: Option<SystemTime>,
+    /// The agent that works on it.
+    pub consumer_id: String,
+    /// Fires when the message is no longer the agent's, or when a shutdown ran out of grace: stop
+    /// the work and undo nothing. What the handler answers afterwards is not sent.
+    pub cancelled: CancellationToken,
+    pub(super) entry: String,
+    pub(super) progress: mpsc::Sender<String>,
+}
+
+impl fmt::Debug for Job {
+    // Payloads and tokens are not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("message_id", &self.message.message_id)
+            .field("message_type", &self.message.message_type)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// Reports that the work goes on; groups that look for hung agents ask for it. Heartbeats keep
+    /// the lease without it. A report that finds the line busy is dropped: the next one will do.
+    pub fn progress(&self) {
+        drop(self.progress.try_send(self.entry.clone()));
+    }
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Done.
+    Ack {
+        /// What came out, at most 1 MiB; kept (up to 64 KiB) when the message is tracked.
+        result: Bytes,
+    },
+    /// Failed; counted, and tried again after a backoff or dead-lettered.
+    Nack {
+        /// For people; cut at 1 KiB.
+        reason: String,
+        /// Failure category, e.g. `timeout`; a name, or empty.
+        category: String,
+        /// Overrides the group's backoff; at most 24 h.
+        delay: Option<Duration>,
+    },
+    /// Given back, not counted.
+    Release {
+        /// Not delivered again before this long, at most 24 h; none is at once.
+        retry_after: Option<Duration>,
+    },
+    /// Can never be done: goes to the dead letters now.
+    Reject {
+        /// For people; cut at 1 KiB.
+        reason: String,
+        /// Failure category; a name, or empty.
+        category: String,
+    },
+}
+
+impl Outcome {
+    /// Done, with this result.
+    pub fn ack(result: impl Into<Bytes>) -> Self {
+        Self::Ack {
+            result: result.into(),
+        }
+    }
+
+    /// Done, without a result.
+    #[must_use]
+    pub const fn done() -> Self {
+        Self::Ack {
+            result: Bytes::new(),
+        }
+    }
+
+    /// Failed, to be tried again after the group's backoff.
+    pub fn nack(reason: impl Into<String>) -> Self {
+        Self::Nack {
+            reason: reason.into(),
+            category: String::new(),
+            delay: None,
+        }
+    }
+
+    /// Given back, to be delivered again at once.
+    #[must_use]
+    pub const fn release() -> Self {
+        Self::Release { retry_after: None }
+    }
+
+    /// Can never be done.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject {
+            reason: reason.into(),
+            category: String::new(),
+        }
+    }
+
+    /// The wire form. A result that no server takes becomes a failure that says so.
+    pub(super) fn into_action(self) -> Action {
+        match self {
+            Self::Ack { result } if result.len() > RESULT_BYTES_MAX => {
+                let bytes = result.len();
+                let reason = format!("result of `{bytes}` bytes must be at most 1048576 bytes");
+                nack(reason, "result_too_large", None)
+            },
+            Self::Ack { result } => Action::Ack(wire::Ack { result }),
+            Self::Nack {
+                reason,
+                category,
+                delay,
+            } => nack(reason, &category, delay),
+            Self::Release { retry_after } => Action::Release(wire::Release {
+                retry_after: retry_after.map(wire_delay),
+            }),
+            Self::Reject { reason, category } => Action::Reject(wire::Reject {
+                reason: cut(reason),
+                category,
+            }),
+        }
+    }
+}
+
+/// A counted failure in wire form.
+pub(super) fn nack(reason: String, category: &str, delay: Option<Duration>) -> Action {
+    Action::Nack(wire::Nack {
+        reason: cut(reason),
+        category: category.to_owned(),
+        delay: delay.map(wire_delay),
+    })
+}
+
+/// The server cuts longer text too; here it saves the way.
+fn cut(mut reason: String) -> String {
+    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+    reason.truncate(end);
+    reason
+}
+
+/// A delay in wire form, at most the 24 h that a server takes.
+fn wire_delay(delay: Duration) -> prost_types::Duration {
+    let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    to_duration(millis.min(SETTLE_DELAY_MS_MAX))
+}
+
+/// Does the work of an agent. Closures `Fn(Job) -> impl Future<Output = Outcome>` do it too.
+pub trait Work: Send + Sync + 'static {
+    /// Works on one job. A panic counts as a failure of category `handler_exception`.
+    fn work(&self, job: Job) -> impl Future<Output = Outcome> + Send;
+}
+
+impl<F, R> Work for F
+where
+    F: Fn(Job) -> R + Send + Sync + 'static,
+    R: Future<Output = Outcome> + Send,
+{
+    fn work(&self, job: Job) -> impl Future<Output = Outcome> + Send {
+        self(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hive_protocol::wire::outcome::Action;
+
+    use super::Outcome;
+
+    #[test]
+    fn a_result_that_no_server_takes_becomes_a_failure_that_says_so() {
+        let Action::Nack(nack) = Outcome::ack(vec![0; (1 << 20) + 1]).into_action() else {
+            panic!("a result of more than 1 MiB must not be sent");
+        };
+        assert_eq!(nack.category, "result_too_large");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let Action::Nack(nack) = Outcome::nack("é".repeat(1_000)).into_action() else {
+            panic!("a nack stays a nack");
+        };
+        assert_eq!(nack.reason, "é".repeat(512));
+    }
+
+    #[test]
+    fn a_delay_is_at_most_a_day() {
+        let retry_after = Some(Duration::from_secs(1_000_000));
+        let Action::Release(release) = (Outcome::Release { retry_after }).into_action() else {
+            panic!("a release stays a release");
+        };
+        assert_eq!(release.retry_after.unwrap().seconds, 86_400);
+    }
+}

@@ -1,0 +1,518 @@
+//! The frames of one membership: joins, grants, runs, settles, and joins again.
+//!
+//! One task owns everything; handlers run beside it and hand back their outcome. Frames leave over
+//! a queue of one, so whatever gathers while a frame is on its way rides in the next: batches
+//! without timers. What this never does: start an unbegun delivery while the connection is down,
+//! for nobody knows whose it is then.
+
+mod link;
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use hive_protocol::{
+    fault::{Fault, FaultKind, Reason},
+    wire::{
+        ConsumeRequest, Credit, Delivery, Join, Leave, Message, Progress, SettleResult,
+        consume_request, consume_response, outcome::Action,
+    },
+};
+use prost::Message as _;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::link::Link;
+use super::{
+    Ended, Event, Settings, WorkError,
+    job::{Job, Outcome, Work, nack},
+    table::Table,
+};
+use crate::{backoff::Backoff, client::Client};
+
+/// Category of a failure by a panic.
+const HANDLER_EXCEPTION: &str = "handler_exception";
+/// Category of a message that does not decode.
+const UNDECODABLE: &str = "undecodable";
+/// How long a connection must have held for the next failure to be a first one.
+const STEADY: Duration = Duration::from_secs(2);
+/// How long to wait for the last answers after the grace.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// Progress reports that wait for the line; more are dropped.
+const REPORTS_MAX: usize = 64;
+
+/// An outcome of a handler: the entry, the message's id, and what it said or how it panicked.
+type Done = (String, String, Result<Outcome, String>);
+
+/// One agent in a group.
+pub(super) struct Membership<W> {
+    client: Client,
+    settings: Settings,
+    work: Arc<W>,
+    table: Table,
+    handlers: JoinSet<Done>,
+    // Told to stop when their delivery is, or when the membership ends.
+    stop_handlers: CancellationToken,
+    reports: (mpsc::Sender<String>, mpsc::Receiver<String>),
+    session: String,
+    handled: u64,
+    // When the grace ends, once the shutdown began.
+    grace_ends: Option<Instant>,
+    unfinished: usize,
+}
+
+/// Why a connection is over.
+pub(super) enum End {
+    /// All is settled and left.
+    Left,
+    /// Join again, first elsewhere.
+    Lost(Fault),
+    /// The gateway asked to go elsewhere.
+    Drained,
+    /// The group is not there.
+    NoGroup(Fault),
+    /// It can never be.
+    Refused(Fault),
+}
+
+impl<W: Work> Membership<W> {
+    pub(super) fn new(client: Client, settings: Settings, work: Arc<W>) -> Self {
+        Self {
+            client,
+            settings,
+            work,
+            table: Table::default(),
+            handlers: JoinSet::new(),
+            stop_handlers: CancellationToken::new(),
+            reports: mpsc::channel(REPORTS_MAX),
+            session: String::new(),
+            handled: 0,
+            grace_ends: None,
+            unfinished: 0,
+        }
+    }
+
+    /// Works until the shutdown, over as many connections as it takes.
+    pub(super) async fn run(mut self) -> Result<Ended, WorkError> {
+        let mut backoff = Backoff::new();
+        let mut gateway = self.client.current();
+        let mut failures = 0;
+        loop {
+            if self.settings.shutdown.is_cancelled() && self.may_end_unconnected().await {
+                return Ok(self.ended());
+            }
+            let started = Instant::now();
+            let end = self.connection(gateway).await;
+            if started.elapsed() >= STEADY {
+                backoff.reset();
+                failures = 0;
+            }
+            match end {
+                End::Left => return Ok(self.ended()),
+                End::Drained => {
+                    self.client.leave(gateway);
+                    gateway = gateway.wrapping_add(1);
+                    // Gateways that all go away must not be run around in circles.
+                    if started.elapsed() < STEADY {
+                        self.pause(backoff.next_wait()).await;
+                    }
+                },
+                End::Lost(fault) => {
+                    let url = self.client.gateway_at(gateway).url().to_owned();
+                    tracing::debug!(gateway = %url, %fault, "membership_connection_lost");
+                    let retry_after = fault.retry_after.unwrap_or_default();
+                    self.tell(Event::LostConnection {
+                        gateway: url,
+                        fault,
+                    });
+                    self.client.leave(gateway);
+                    gateway = gateway.wrapping_add(1);
+                    failures += 1;
+                    // The first failure goes to another gateway at once; a full round waits.
+                    if failures % self.client.gateways().len() == 0 {
+                        self.pause(backoff.next_wait().max(retry_after)).await;
+                    }
+                },
+                End::NoGroup(fault) if self.settings.must_exist => {
+                    let group = self.settings.group.clone();
+                    return Err(WorkError::NoGroup { group, fault });
+                },
+                End::NoGroup(_) => {
+                    self.table.forget();
+                    self.session.clear();
+                    self.tell(Event::WaitingForGroup);
+                    self.pause(backoff.next_wait()).await;
+                },
+                End::Refused(fault) => return Err(self.refused(fault)),
+            }
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        Ended {
+            handled: self.handled,
+            unfinished: self.unfinished,
+        }
+    }
+
+    fn refused(&self, fault: Fault) -> WorkError {
+        if fault.kind == FaultKind::Fenced {
+            let consumer_id = self.settings.consumer_id.clone();
+            return WorkError::Fenced { consumer_id, fault };
+        }
+        let group = self.settings.group.clone();
+        WorkError::Refused { group, fault }
+    }
+
+    /// Waits before the next attempt; outcomes are taken meanwhile, and a shutdown ends it.
+    async fn pause(&mut self, wait: Duration) {
+        let over = sleep(wait);
+        tokio::pin!(over);
+        let shutdown = self.settings.shutdown.clone();
+        let is_shutting = shutdown.is_cancelled();
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Some(done) = self.handlers.join_next(), if !self.handlers.is_empty() => {
+                    if let Ok(done) = done {
+                        self.take(done);
+                    }
+                },
+                () = shutdown.cancelled(), if !is_shutting => return,
+            }
+        }
+    }
+
+    /// With the shutdown begun and no connection: whether there is nothing left to connect for.
+    async fn may_end_unconnected(&mut self) -> bool {
+        self.begin_shutdown();
+        let grace_ends = self.grace_ends.unwrap_or_else(Instant::now);
+        if self.table.is_empty() && self.session.is_empty() {
+            return true;
+        }
+        if Instant::now() < grace_ends {
+            return false;
+        }
+        self.abandon().await;
+        // What is unanswered the server gives up by itself when the session stays away.
+        Instant::now() >= grace_ends + FAREWELL
+    }
+
+    /// One connection, from the join to its end.
+    async fn connection(&mut self, gateway: usize) -> End {
+        let join = Join {
+            group: self.settings.group.clone(),
+            consumer_id: self.settings.consumer_id.clone(),
+            session: self.session.clone(),
+            capabilities: self.settings.capabilities.clone(),
+            max_in_flight: (self.settings.max_in_flight).unwrap_or(self.settings.concurrency),
+            concurrency: self.settings.concurrency,
+            held_leases: self.table.leases(),
+        };
+        let gateway = self.client.gateway_at(gateway).clone();
+        let (mut link, joined) = match Link::join(&gateway, join).await {
+            Ok(joined) => joined,
+            Err(end) => return end,
+        };
+        self.session = joined.session;
+        let lost = joined.lost_leases.len();
+        let leases = self.table.rejoin(joined.max_in_flight, joined.lost_leases);
+        if self.grace_ends.is_some() {
+            self.table.credit.stop();
+        }
+        self.tell(Event::Joined {
+            gateway: gateway.url().to_owned(),
+            attach: joined.attach,
+            lost,
+        });
+        self.tell_cancelled(leases, "lost while the connection was down");
+        self.exchange(&mut link, gateway.url()).await
+    }
+
+    /// Frames in both directions until the connection is over.
+    async fn exchange(&mut self, link: &mut Link, url: &str) -> End {
+        let shutdown = self.settings.shutdown.clone();
+        let frames = link.frames.clone();
+        loop {
+            self.start_handlers();
+            if self.grace_ends.is_some() && self.table.is_empty() {
+                return link.leave(leave()).await;
+            }
+            let grace_ends = self.grace_ends;
+            let has_frame =
+                link.is_beat_due || self.table.has_outcomes() || self.table.credit.is_pending();
+            tokio::select! {
+                biased;
+                frame = link.next() => match frame {
+                    Ok(frame) => if let Some(end) = self.receive(frame, url) { return end },
+                    Err(end) => return end,
+                },
+                permit = frames.reserve(), if has_frame => match permit {
+                    Ok(permit) => if let Some(frame) = self.next_frame(link) { permit.send(frame) },
+                    Err(_closed) => return link.why().await,
+                },
+                Some(done) = self.handlers.join_next(), if !self.handlers.is_empty() => {
+                    self.take_all(done);
+                },
+                Some(entry) = self.reports.1.recv() => self.report(&entry, &frames),
+                () = shutdown.cancelled(), if grace_ends.is_none() => self.begin_shutdown(),
+                () = until(grace_ends), if grace_ends.is_some() => {
+                    self.abandon().await;
+                    return self.farewell(link).await;
+                },
+            }
+        }
+    }
+
+    /// Starts handlers for what is queued, up to the concurrency.
+    fn start_handlers(&mut self) {
+        if self.grace_ends.is_some() {
+            return;
+        }
+        while self.table.running() < self.settings.concurrency as usize {
+            let Some((entry, delivery)) = self.table.start(&self.stop_handlers) else {
+                return;
+            };
+            self.start_handler(entry, delivery);
+        }
+    }
+
+    fn start_handler(&mut self, entry: String, delivery: Delivery) {
+        let message = match Message::decode(delivery.message) {
+            Ok(message) => message,
+            Err(error) => {
+                let outcome = Outcome::Reject {
+                    reason: format!("message does not decode: {error}"),
+                    category: UNDECODABLE.to_owned(),
+                };
+                self.table.finish(entry, outcome.into_action());
+                return;
+            },
+        };
+        let message_id = message.message_id.clone();
+        let job = Job {
+            message,
+            attempt: delivery.attempt,
+            lease: delivery.lease,
+            lease_expires_at: delivery.lease_expires_at.and_then(|at| at.try_into().ok()),
+            consumer_id: self.settings.consumer_id.clone(),
+            cancelled: self.table.cancellation(&entry).unwrap_or_default(),
+            entry: entry.clone(),
+            progress: self.reports.0.clone(),
+        };
+        let work = Arc::clone(&self.work);
+        self.handlers.spawn(async move {
+            let handled = AssertUnwindSafe(async { work.work(job).await }).catch_unwind();
+            let outcome = handled.await.map_err(|panic| words_of(&*panic));
+            (entry, message_id, outcome)
+        });
+    }
+
+    /// Takes this outcome and all that are ready.
+    fn take_all(&mut self, first: Result<Done, tokio::task::JoinError>) {
+        let mut next = Some(first);
+        while let Some(done) = next {
+            // Panics are caught inside; what remains is a handler that was aborted at the end.
+            if let Ok(done) = done {
+                self.take(done);
+            }
+            next = self.handlers.try_join_next();
+        }
+    }
+
+    fn take(&mut self, (entry, message_id, outcome): Done) {
+        let action: Action = match outcome {
+            Ok(outcome) => outcome.into_action(),
+            Err(reason) => {
+                let action = nack(reason.clone(), HANDLER_EXCEPTION, None);
+                self.tell(Event::HandlerPanicked { message_id, reason });
+                action
+            },
+        };
+        if self.table.finish(entry, action) {
+            self.handled += 1;
+        }
+        if self.grace_ends.is_some() {
+            self.table.credit.stop();
+            // A delivery may have been waiting for its cancelled handler.
+            self.table.release_unstarted(usize::MAX);
+        }
+    }
+
+    /// Takes one frame of the server; an end when it asks for one.
+    fn receive(&mut self, frame: consume_response::Frame, url: &str) -> Option<End> {
+        match frame {
+            consume_response::Frame::Deliveries(deliveries) => {
+                for delivery in deliveries.deliveries {
+                    self.table.deliver(delivery);
+                }
+                if self.grace_ends.is_some() {
+                    self.table.release_unstarted(usize::MAX);
+                    self.table.credit.stop();
+                }
+            },
+            consume_response::Frame::Settled(settled) => self.settled(&settled.results),
+            consume_response::Frame::Revoke(revoke) => {
+                let asked = revoke.messages;
+                let released = self.table.revoke(asked);
+                self.tell(Event::Revoked { asked, released });
+            },
+            consume_response::Frame::Cancel(cancel) => {
+                let cancelled = self.table.cancel(cancel.leases);
+                self.tell_cancelled(cancelled, &cancel.reason);
+            },
+            consume_response::Frame::Drain(_) => {
+                let gateway = url.to_owned();
+                self.tell(Event::Draining { gateway });
+                if self.client.gateways().len() > 1 {
+                    return Some(End::Drained);
+                }
+            },
+            // A second `joined` says nothing new, and a keep-alive has been heard already.
+            consume_response::Frame::Joined(_) | consume_response::Frame::KeepAlive(_) => {},
+        }
+        None
+    }
+
+    fn settled(&mut self, results: &[SettleResult]) {
+        for result in results {
+            if let Some(error) = self.table.answer(result) {
+                let lease = result.lease.clone();
+                self.tell(Event::SettleRefused { lease, error });
+            }
+        }
+    }
+
+    /// The most urgent frame: a heartbeat that is due, outcomes, then credit for more.
+    fn next_frame(&mut self, link: &mut Link) -> Option<ConsumeRequest> {
+        let frame = if std::mem::take(&mut link.is_beat_due) {
+            consume_request::Frame::Heartbeat(self.table.heartbeat())
+        } else if self.table.has_outcomes() {
+            let settles = self.table.settles();
+            if settles.outcomes.is_empty() {
+                return None;
+            }
+            consume_request::Frame::Settle(settles)
+        } else if self.table.credit.is_pending() {
+            let messages = self.table.credit.grant();
+            consume_request::Frame::Credit(Credit { messages })
+        } else {
+            return None;
+        };
+        Some(ConsumeRequest { frame: Some(frame) })
+    }
+
+    /// Sends a progress report if the line is free; heartbeats keep the lease without it.
+    fn report(&self, entry: &str, frames: &mpsc::Sender<ConsumeRequest>) {
+        if let Some(lease) = self.table.lease_of(entry) {
+            let frame = Some(consume_request::Frame::Progress(Progress { lease }));
+            drop(frames.try_send(ConsumeRequest { frame }));
+        }
+    }
+
+    /// Stops taking: what is unstarted goes back, what runs has the grace to end.
+    fn begin_shutdown(&mut self) {
+        if self.grace_ends.is_none() {
+            self.grace_ends = Some(Instant::now() + self.settings.grace);
+            self.table.credit.stop();
+            self.table.release_unstarted(usize::MAX);
+            let running = self.table.running();
+            self.tell(Event::ShuttingDown { running });
+        }
+    }
+
+    /// The grace is over: stops the handlers that still run. Their leases go back with the leave.
+    async fn abandon(&mut self) {
+        self.unfinished += self.table.running();
+        self.stop_handlers.cancel();
+        self.handlers.shutdown().await;
+        self.table.abandon_running();
+    }
+
+    /// Sends the last outcomes and leaves, with or without their answers.
+    async fn farewell(&mut self, link: &mut Link) -> End {
+        let exchange = async {
+            while !self.table.is_settled() {
+                let has_frame = self.table.has_outcomes();
+                let frames = link.frames.clone();
+                tokio::select! {
+                    frame = link.next() => match frame {
+                        Ok(frame) => drop(self.receive(frame, "")),
+                        Err(_end) => return,
+                    },
+                    permit = frames.reserve(), if has_frame => match permit {
+                        Ok(permit) => if let Some(frame) = self.next_frame(link) {
+                            permit.send(frame);
+                        },
+                        Err(_closed) => return,
+                    },
+                }
+            }
+        };
+        // Unanswered or not, the leave gives back what is still held.
+        drop(timeout(FAREWELL, exchange).await);
+        link.leave(leave()).await
+    }
+
+    fn tell_cancelled(&self, leases: Vec<String>, reason: &str) {
+        if !leases.is_empty() {
+            let reason = reason.to_owned();
+            self.tell(Event::Cancelled { leases, reason });
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(watch) = &self.settings.watch {
+            watch(event);
+        }
+    }
+}
+
+/// What the end of a stream means for the membership.
+pub(super) fn end_of(fault: Fault) -> End {
+    match fault.kind {
+        FaultKind::Unavailable
+        | FaultKind::Timeout
+        | FaultKind::Saturated
+        | FaultKind::Corrupt
+        | FaultKind::Bug => End::Lost(fault),
+        FaultKind::NotFound => End::NoGroup(fault),
+        FaultKind::WrongState if fault.reason == Reason::GroupGone => End::NoGroup(fault),
+        FaultKind::Invalid
+        | FaultKind::Unauthenticated
+        | FaultKind::Forbidden
+        | FaultKind::Exists
+        | FaultKind::WrongState
+        | FaultKind::Fenced
+        | FaultKind::Unsupported => End::Refused(fault),
+    }
+}
+
+const fn leave() -> ConsumeRequest {
+    ConsumeRequest {
+        frame: Some(consume_request::Frame::Leave(Leave {})),
+    }
+}
+
+/// Until this moment; for ever without one.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic
+        .downcast_ref::<&str>()
+        .map(|words| (*words).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    words.map_or_else(
+        || "the handler panicked".to_owned(),
+        |words| format!("the handler panicked: {words}"),
+    )
+}

@@ -1,0 +1,15 @@
+//! `hive-dlq`: keeps dead letters.
+//!
+//! Configuration: `deploy/config/dlq.toml` shows every key. Exit codes: 0 drained, 1 failed, 3 work
+//! unfinished, 64 wrong flags, 70 panic, 78 wrong configuration.
+
+use std::env;
+use std::process::ExitCode;
+
+/// Frees and allocates across threads without the contention of the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    hive_dlq::run(env::args_os().skip(1))
+}

@@ -1,0 +1,21 @@
+//! The metrics of `hive-dlq`; those of the chassis come with it.
+
+use hive_runtime::metrics::{Counter, MetricDef, MetricKind, Unit};
+
+/// Calls that no service takes.
+const REFUSED: MetricDef = MetricDef {
+    name: "hive_dlq_calls_refused_total",
+    kind: MetricKind::Counter,
+    unit: Unit::Count,
+    help: "Calls answered UNIMPLEMENTED because this build has no dead-letter service",
+    labels: &[],
+};
+
+/// Every metric of this daemon.
+pub const TABLE: &[MetricDef] = &[REFUSED];
+
+/// Counts calls that no service takes.
+#[must_use]
+pub fn refused() -> Counter {
+    Counter::new(&REFUSED, &[])
+}

@@ -1,0 +1,170 @@
+//! Who gets the next messages among the consumers of one gateway.
+//!
+//! A gateway does not know what it will find when it reads, so the plan is an ordered list of
+//! small read requests: the first messages go to whoever should have them, and if there are more,
+//! the requests grow, so that few messages are spread evenly and many cost few calls.
+//!
+//! Which message comes first is not decided here, except for [`effective`], the ageing that keeps
+//! low priorities moving.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use crate::group::RoutingMode;
+
+/// Highest priority of a message.
+pub const PRIORITY_MAX: u8 = 9;
+
+/// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
+/// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
+pub const SLOTS_PER_CONSUMER_MAX: u32 = 12;
+
+/// A consumer with room for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// What the caller calls it; [`Slot::index`] repeats it. Turns follow this number.
+    pub index: usize,
+    /// Messages it can take now.
+    pub free: u32,
+    /// Messages it can hold in all.
+    pub capacity: u32,
+    /// Number of its capabilities; fewer is more specialised.
+    pub specialisation: usize,
+}
+
+/// A request: read up to `count` messages for consumer `index`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The consumer, as [`Free::index`] names it.
+    pub index: usize,
+    /// Messages, at least 1.
+    pub count: u32,
+}
+
+/// The order in which a consumer is served; the smallest comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Number of capabilities where the mode cares, else 0.
+    specialisation: usize,
+    /// Free share of the capacity in ten-thousandths where the mode cares, else 0.
+    share: Reverse<u64>,
+    /// Requests planned for it so far.
+    slots: u32,
+    /// Whether its turn comes only after the wrap: its number is not beyond the last served.
+    is_wrapped: bool,
+    /// Its number, which settles every tie but that of one consumer listed twice.
+    index: usize,
+    /// Place in the caller's list.
+    place: usize,
+}
+
+/// Plans the read requests for all consumers with room, the first to be served first.
+///
+/// All free room is asked for; the caller stops when nothing is left to read. `last_served` is the
+/// [`Free::index`] of the consumer that got the last message: turns and ties go on behind it, so
+/// that a trickle of single messages does not all end at the first of several idle consumers.
+///
+/// - `load_balanced`, `priority_based`: the largest free share of its capacity first, counting
+///   what this plan has given already.
+/// - `round_robin`: in turn.
+/// - `capability_matched`: the fewest capabilities first while they have room, among equals the
+///   largest free share.
+#[must_use]
+pub fn rounds(mode: RoutingMode, free: &[Free], last_served: Option<usize>) -> Vec<Slot> {
+    let rank = |place: usize, consumer: &Free, left: u32, slots: u32| {
+        let share = u64::from(left)
+            .saturating_mul(10_000)
+            .checked_div(u64::from(consumer.capacity))
+            .unwrap_or(u64::MAX);
+        let (specialisation, share) = match mode {
+            RoutingMode::LoadBalanced | RoutingMode::PriorityBased => (0, share),
+            RoutingMode::RoundRobin => (0, 0),
+            RoutingMode::CapabilityMatched => (consumer.specialisation, share),
+        };
+        Reverse(Rank {
+            specialisation,
+            share: Reverse(share),
+            slots,
+            is_wrapped: last_served.is_some_and(|last| consumer.index <= last),
+            index: consumer.index,
+            place,
+        })
+    };
+
+    let mut left: Vec<u32> = free.iter().map(|consumer| consumer.free).collect();
+    let mut queue: BinaryHeap<Reverse<Rank>> = free
+        .iter()
+        .enumerate()
+        .filter(|(_, consumer)| consumer.free > 0)
+        .map(|(place, consumer)| rank(place, consumer, consumer.free, 0))
+        .collect();
+
+    let mut plan: Vec<Slot> = Vec::with_capacity(queue.len());
+    while let Some(Reverse(Rank { place, slots, .. })) = queue.pop() {
+        let (Some(consumer), Some(rest)) = (free.get(place), left.get_mut(place)) else {
+            continue;
+        };
+        let count = request_size(slots).min(*rest);
+        *rest = rest.saturating_sub(count);
+        match plan.last_mut() {
+            // The same consumer again: one larger request hands out the same messages.
+            Some(last) if last.index == consumer.index => {
+                last.count = last.count.saturating_add(count);
+            },
+            _ => plan.push(Slot {
+                index: consumer.index,
+                count,
+            }),
+        }
+        if *rest > 0 {
+            queue.push(rank(place, consumer, *rest, slots.saturating_add(1)));
+        }
+    }
+    plan
+}
+
+/// Size of a consumer's request after `slots` earlier ones: 1, 1, 2, 4 … 512, then everything.
+fn request_size(slots: u32) -> u32 {
+    if slots.saturating_add(1) >= SLOTS_PER_CONSUMER_MAX {
+        return u32::MAX;
+    }
+    1_u32
+        .checked_shl(slots.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+}
+
+/// How many of the waiting messages one gateway may take: its part of all free credit, rounded up
+/// and at least 1, so that gateways share by credit and nobody wins by hearing the bell first.
+///
+/// `waiting` counts messages, `own_free` and `all_free` deliveries that this gateway's and all
+/// gateways' consumers can take. Figures that do not fit together (own larger than all) give
+/// everything.
+#[must_use]
+pub fn share(waiting: u64, own_free: u64, all_free: u64) -> u64 {
+    let product = u128::from(waiting).saturating_mul(u128::from(own_free));
+    // `all_free` 0 is nobody's credit: one message finds out whether the figures are old.
+    let part = if all_free == 0 {
+        0
+    } else {
+        product.div_ceil(u128::from(all_free))
+    };
+    u64::try_from(part).unwrap_or(u64::MAX).min(waiting).max(1)
+}
+
+/// The priority that counts for a lane: its own plus one for each `ageing_ms` since it was last
+/// served, at most 9. `ageing_ms` 0 is no ageing, for `priority_based` groups.
+///
+/// An aged lane reaches 9 whatever it began with; among equals the caller serves the one that has
+/// waited longest, so a flood of 9 cannot starve it.
+#[must_use]
+pub fn effective(priority: u8, waited_ms: u64, ageing_ms: u64) -> u8 {
+    let levels = waited_ms.checked_div(ageing_ms).unwrap_or(0);
+    let levels = u8::try_from(levels).unwrap_or(PRIORITY_MAX);
+    priority.saturating_add(levels).min(PRIORITY_MAX)
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails it, as it should"
+)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Reads what an agent says became of a delivery.
+
+use bytes::Bytes;
+use hive_domain::{name, violation::Violations};
+
+use crate::{
+    limits::{LEASE_BYTES_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX},
+    message::at_most,
+    time, wire,
+};
+
+/// A checked outcome of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The token of the delivery, as the agent sent it.
+    pub lease: String,
+    /// What became of it.
+    pub action: Action,
+}
+
+/// What became of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Done.
+    Ack {
+        /// What came out, at most 1 MiB; empty for nothing.
+        result: Bytes,
+    },
+    /// Failed; counted.
+    Nack {
+        /// For people, at most 1 KiB.
+        reason: String,
+        /// Failure category, a name or empty.
+        category: String,
+        /// Instead of the backoff, at most 24 h.
+        delay_ms: Option<u64>,
+    },
+    /// Given back, not counted.
+    Release {
+        /// Not delivered again before this long, at most 24 h; 0 for at once.
+        retry_after_ms: u64,
+    },
+    /// Can never be done.
+    Reject {
+        /// For people, at most 1 KiB.
+        reason: String,
+        /// Failure category, a name or empty.
+        category: String,
+    },
+    /// Not settled: its lease starts anew.
+    Extend,
+}
+
+/// Checks one outcome and cuts its reason.
+///
+/// # Errors
+/// All violations, their fields named as in the wire message (`nack.delay`).
+pub fn parse(outcome: wire::Outcome) -> Result<Outcome, Violations> {
+    let mut faults = Violations::new();
+    if outcome.lease.is_empty() {
+        faults.push("lease", "must not be empty");
+    }
+    faults.take(at_most("lease", outcome.lease.len(), LEASE_BYTES_MAX));
+    let action = match outcome.action {
+        Some(action) => parse_action(action, &mut faults),
+        None => {
+            faults.push(
+                "action",
+                "one of ack, nack, release, reject, extend must be set",
+            );
+            None
+        },
+    };
+    match action {
+        Some(action) if faults.is_empty() => Ok(Outcome {
+            lease: outcome.lease,
+            action,
+        }),
+        _ => Err(faults),
+    }
+}
+
+/// The action, or none when a value that it needs is missing from it; then `faults` says so.
+fn parse_action(action: wire::outcome::Action, faults: &mut Violations) -> Option<Action> {
+    use wire::outcome::Action as Wire;
+    match action {
+        Wire::Ack(ack) => {
+            faults.take(at_most("ack.result", ack.result.len(), RESULT_BYTES_MAX));
+            Some(Action::Ack { result: ack.result })
+        },
+        Wire::Nack(nack) => {
+            faults.take(name::check_optional("nack.category", &nack.category));
+            let delay_ms = faults.take(time::optional_duration_ms(
+                "nack.delay",
+                nack.delay.as_ref(),
+                SETTLE_DELAY_MS_MAX,
+            ))?;
+            let reason = cut_reason(nack.reason);
+            Some(Action::Nack {
+                reason,
+                category: nack.category,
+                delay_ms,
+            })
+        },
+        Wire::Release(release) => {
+            let retry_after_ms = faults.take(time::optional_duration_ms(
+                "release.retry_after",
+                release.retry_after.as_ref(),
+                SETTLE_DELAY_MS_MAX,
+            ))?;
+            Some(Action::Release {
+                retry_after_ms: retry_after_ms.unwrap_or(0),
+            })
+        },
+        Wire::Reject(reject) => {
+            faults.take(name::check_optional("reject.category", &reject.category));
+            Some(Action::Reject {
+                reason: cut_reason(reject.reason),
+                category: reject.category,
+            })
+        },
+        Wire::Extend(wire::Extend {}) => Some(Action::Extend),
+    }
+}
+
+/// The first 1 KiB of a reason, cut between characters.
+#[must_use]
+pub fn cut_reason(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Duration;
+
+    use super::{Action, cut_reason, parse};
+    use crate::wire::{self, outcome::Action as Wire};
+
+    fn outcome(action: Option<Wire>) -> wire::Outcome {
+        wire::Outcome {
+            lease: "a".to_owned(),
+            action,
+        }
+    }
+
+    fn fields(outcome: wire::Outcome) -> Vec<String> {
+        parse(outcome)
+            .unwrap_err()
+            .into_iter()
+            .map(|violation| violation.field)
+            .collect()
+    }
+
+    #[test]
+    fn an_outcome_without_an_action_or_a_lease_is_refused() {
+        let empty = wire::Outcome {
+            lease: String::new(),
+            action: None,
+        };
+        assert_eq!(fields(empty), ["lease", "action"]);
+    }
+
+    #[test]
+    fn every_action_is_read() {
+        let read = |action| parse(outcome(Some(action))).unwrap().action;
+        assert_eq!(
+            read(Wire::Ack(wire::Ack {
+                result: "done".into()
+            })),
+            Action::Ack {
+                result: "done".into()
+            }
+        );
+        assert_eq!(
+            read(Wire::Nack(wire::Nack {
+                reason: "no disk".to_owned(),
+                category: "timeout".to_owned(),
+                delay: Some(Duration {
+                    seconds: 2,
+                    nanos: 0
+                }),
+            })),
+            Action::Nack {
+                reason: "no disk".to_owned(),
+                category: "timeout".to_owned(),
+                delay_ms: Some(2_000),
+            }
+        );
+        assert_eq!(
+            read(Wire::Release(wire::Release { retry_after: None })),
+            Action::Release { retry_after_ms: 0 }
+        );
+        assert_eq!(
+            read(Wire::Reject(wire::Reject::default())),
+            Action::Reject {
+                reason: String::new(),
+                category: String::new()
+            }
+        );
+        assert_eq!(read(Wire::Extend(wire::Extend {})), Action::Extend);
+    }
+
+    #[test]
+    fn all_faults_of_a_nack_come_at_once() {
+        let nack = wire::Nack {
+            category: "no spaces".to_owned(),
+            delay: Some(Duration {
+                seconds: 86_401,
+                nanos: 0,
+            }),
+            ..wire::Nack::default()
+        };
+        assert_eq!(
+            fields(outcome(Some(Wire::Nack(nack)))),
+            ["nack.category", "nack.delay"]
+        );
+    }
+
+    #[test]
+    fn a_negative_release_is_refused() {
+        let release = wire::Release {
+            retry_after: Some(Duration {
+                seconds: -1,
+                nanos: 0,
+            }),
+        };
+        assert_eq!(
+            fields(outcome(Some(Wire::Release(release)))),
+            ["release.retry_after"]
+        );
+    }
+
+    #[test]
+    fn a_result_over_its_limit_is_refused() {
+        let ack = wire::Ack {
+            result: vec![0; (1 << 20) + 1].into(),
+        };
+        assert_eq!(fields(outcome(Some(Wire::Ack(ack)))), ["ack.result"]);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(cut_reason("x".repeat(1_024)).len(), 1_024);
+        // `ä` has two bytes: the last one of 1,024 would be half of one.
+        let cut = cut_reason(format!("x{}", "ä".repeat(600)));
+        assert_eq!(cut.len(), 1_023);
+    }
+}

@@ -1,0 +1,469 @@
+//! Connections to Redis: one per purpose, made anew when lost, with every wait bounded.
+//!
+//! A multiplexed connection answers in order, so a slow command delays all behind it: publishes,
+//! fetches, settles and the rest each have their own. A call that finds no connection waits for
+//! one, at most `wait`, before it says `Unavailable`: nothing was sent then. A call whose answer is
+//! lost says `Unknown`, and the caller decides whether repeating is safe. Writes run in a task of
+//! their own, so that a caller who goes away never leaves half a pipeline.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::{
+    error::StoreError,
+    keys::{ControlKeys, Shard},
+    reply::Reply,
+    scripts::{self, Call},
+};
+
+/// Connecting, including TLS and authentication.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for one answer; above the longest pause that a healthy Redis makes (fork, fsync).
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// `redis://`, `rediss://` or `redis+unix://`.
+    pub url: String,
+    /// First part of every key.
+    pub prefix: String,
+    /// How long a call waits for a connection before it says that Redis is away.
+    pub wait: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".into(),
+            prefix: "hive".into(),
+            wait: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What a connection is for; each has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Adding messages.
+    Publish,
+    /// Leasing messages.
+    Fetch,
+    /// Ending leases.
+    Settle,
+    /// Everything else.
+    Control,
+}
+
+/// A handle on Redis; clones share its connections.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: redis::Client,
+    config: StoreConfig,
+    control: ControlKeys,
+    links: [Link; 4],
+    reconnects: AtomicU64,
+    server: Mutex<Server>,
+}
+
+/// What is known of the server behind the newest connection.
+#[derive(Debug, Clone, Default)]
+struct Server {
+    run_id: String,
+    waitaof: bool,
+    appendfsync_always: bool,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: AsyncMutex<Option<(u64, MultiplexedConnection)>>,
+    generation: AtomicU64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("prefix", &self.inner.config.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A handle; connects at the first call.
+    ///
+    /// # Errors
+    /// `Refused` when the URL is none.
+    pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
+        let client =
+            redis::Client::open(config.url.as_str()).map_err(|error| StoreError::Refused {
+                detail: error.to_string(),
+            })?;
+        let control = ControlKeys::new(&config.prefix);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                config,
+                control,
+                links: Default::default(),
+                reconnects: AtomicU64::new(0),
+                server: Mutex::new(Server::default()),
+            }),
+        })
+    }
+
+    /// The shard `index` of a stream.
+    #[must_use]
+    pub fn shard(&self, namespace: &str, stream: &str, index: u32) -> Shard {
+        Shard::new(&self.inner.config.prefix, namespace, stream, index)
+    }
+
+    /// Keys of the control plane.
+    #[must_use]
+    pub fn control_keys(&self) -> &ControlKeys {
+        &self.inner.control
+    }
+
+    /// Connections made since the start, first ones included.
+    #[must_use]
+    pub fn reconnects(&self) -> u64 {
+        self.inner.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Run id of the server as of the newest connection: another one means that Redis restarted.
+    #[must_use]
+    pub fn run_id(&self) -> String {
+        self.inner.server.lock().run_id.clone()
+    }
+
+    fn link(&self, purpose: Purpose) -> &Link {
+        let [publish, fetch, settle, control] = &self.inner.links;
+        match purpose {
+            Purpose::Publish => publish,
+            Purpose::Fetch => fetch,
+            Purpose::Settle => settle,
+            Purpose::Control => control,
+        }
+    }
+
+    /// Runs a script; safe to cancel, the command goes on by itself.
+    ///
+    /// # Errors
+    /// As in `StoreError`; `Unknown` when the answer is lost.
+    pub async fn run(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        let store = self.clone();
+        detached(async move {
+            match store.send(purpose, &call.command()).await {
+                Err(StoreError::Unavailable { detail }) if detail.starts_with("NOSCRIPT") => {
+                    let mut load = Cmd::new();
+                    load.arg("SCRIPT").arg("LOAD").arg(call.script().source);
+                    store.send(purpose, &load).await?;
+                    store.send(purpose, &call.command()).await
+                },
+                other => other,
+            }
+        })
+        .await
+    }
+
+    /// Runs an idempotent script, again where the answer is lost, until `wait` is over.
+    ///
+    /// # Errors
+    /// As `run`, after the last attempt.
+    pub async fn run_safely(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        let end = Instant::now() + self.inner.config.wait;
+        loop {
+            match self.run(purpose, call.clone()).await {
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                },
+                other => return other,
+            }
+        }
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn command(&self, purpose: Purpose, command: Cmd) -> Result<Reply, StoreError> {
+        let store = self.clone();
+        let value = detached(async move { store.send(purpose, &command).await }).await?;
+        Ok(Reply::new("a command", value))
+    }
+
+    /// Runs commands in one round trip; the first error answer is the error.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn pipeline(
+        &self,
+        purpose: Purpose,
+        pipeline: Pipeline,
+    ) -> Result<Vec<Reply>, StoreError> {
+        let values = self.pipeline_raw(purpose, pipeline).await?;
+        values
+            .into_iter()
+            .map(|value| {
+                if let Value::ServerError(error) = value {
+                    return Err(StoreError::of_command(&error.into()));
+                }
+                Ok(Reply::new("a command", value))
+            })
+            .collect()
+    }
+
+    /// Runs commands in one round trip; each answer may be an error of its own.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn pipeline_raw(
+        &self,
+        purpose: Purpose,
+        pipeline: Pipeline,
+    ) -> Result<Vec<Value>, StoreError> {
+        let store = self.clone();
+        detached(async move {
+            let (generation, mut connection) = store.connection(purpose).await?;
+            let count = pipeline.len();
+            let answer = connection.send_packed_commands(&pipeline, 0, count).await;
+            store.judge(purpose, generation, answer).await
+        })
+        .await
+    }
+
+    async fn send(&self, purpose: Purpose, command: &Cmd) -> Result<Value, StoreError> {
+        let (generation, mut connection) = self.connection(purpose).await?;
+        let answer = connection.send_packed_command(command).await;
+        self.judge(purpose, generation, answer).await
+    }
+
+    /// Drops a connection that failed, so that the next call makes a new one.
+    async fn judge<T>(
+        &self,
+        purpose: Purpose,
+        generation: u64,
+        answer: Result<T, redis::RedisError>,
+    ) -> Result<T, StoreError> {
+        let error = match answer {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
+            let mut held = self.link(purpose).connection.lock().await;
+            if held
+                .as_ref()
+                .is_some_and(|(number, _)| *number == generation)
+            {
+                *held = None;
+            }
+        }
+        Err(StoreError::of_command(&error))
+    }
+
+    async fn connection(
+        &self,
+        purpose: Purpose,
+    ) -> Result<(u64, MultiplexedConnection), StoreError> {
+        let link = self.link(purpose);
+        let end = Instant::now() + self.inner.config.wait;
+        let mut held = tokio::time::timeout(self.inner.config.wait, link.connection.lock())
+            .await
+            .map_err(|_error| StoreError::Unavailable {
+                detail: "no connection in time".into(),
+            })?;
+        if let Some((generation, connection)) = held.as_ref() {
+            return Ok((*generation, connection.clone()));
+        }
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
+                    *held = Some((generation, connection.clone()));
+                    self.inner.reconnects.fetch_add(1, Ordering::Relaxed);
+                    return Ok((generation, connection));
+                },
+                Err(error) if Instant::now() + RETRY_PAUSE > end => {
+                    return Err(StoreError::Unavailable {
+                        detail: error.to_string(),
+                    });
+                },
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, redis::RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_pipeline_buffer_size(4096);
+        let mut connection = self
+            .inner
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        // A server that loads its data answers PING with LOADING: it is not there yet.
+        let info: String = redis::cmd("INFO")
+            .arg("server")
+            .query_async(&mut connection)
+            .await?;
+        redis::cmd("EXISTS")
+            .arg("hive")
+            .query_async::<i64>(&mut connection)
+            .await?;
+        let run_id = field(&info, "run_id").unwrap_or_default().to_owned();
+        let commands: Value = redis::cmd("COMMAND")
+            .arg("INFO")
+            .arg("WAITAOF")
+            .query_async(&mut connection)
+            .await?;
+        let waitaof = matches!(&commands, Value::Array(found)
+            if found.first().is_some_and(|first| !matches!(first, Value::Nil)));
+        let fsync: Vec<String> = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("appendfsync")
+            .query_async(&mut connection)
+            .await
+            .unwrap_or_default();
+        let aof: Vec<String> = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("appendonly")
+            .query_async(&mut connection)
+            .await
+            .unwrap_or_default();
+        let appendfsync_always =
+            fsync.get(1).is_some_and(|v| v == "always") && aof.get(1).is_some_and(|v| v == "yes");
+        for script in scripts::ALL {
+            redis::cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(script.source)
+                .query_async::<String>(&mut connection)
+                .await?;
+        }
+        *self.inner.server.lock() = Server {
+            run_id,
+            waitaof,
+            appendfsync_always,
+        };
+        Ok(connection)
+    }
+
+    /// Runs a script and makes its effect durable on the disk of the primary before it answers.
+    ///
+    /// # Errors
+    /// `Durability` when the server can do neither WAITAOF nor `appendfsync always`, or the disk
+    /// does not answer in time; the effect may stay.
+    pub async fn run_durably(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        let server = self.inner.server.lock().clone();
+        if server.appendfsync_always {
+            return self.run_safely(purpose, call).await;
+        }
+        if !server.waitaof {
+            return Err(StoreError::Durability {
+                detail: "this server has no WAITAOF and its appendfsync is not `always`".into(),
+            });
+        }
+        // On the connection that wrote: WAITAOF waits for that client's own writes.
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(call.command());
+        pipeline.cmd("WAITAOF").arg(1).arg(0).arg(2_000);
+        let mut replies = self.pipeline_raw(purpose, pipeline).await?.into_iter();
+        let (value, fsynced) = (replies.next(), replies.next());
+        if let Some(Value::ServerError(error)) = value {
+            return Err(StoreError::of_command(&error.into()));
+        }
+        let fsynced = Reply::new("WAITAOF", fsynced.unwrap_or_default());
+        let [local, _] = fsynced.array()?;
+        if local.number()? == 0 {
+            return Err(StoreError::Durability {
+                detail: "no fsync within 2 s".into(),
+            });
+        }
+        Ok(value.unwrap_or_default())
+    }
+
+    /// Whether the durability level `local` can be reached now.
+    #[must_use]
+    pub fn can_be_durable(&self) -> bool {
+        let server = self.inner.server.lock();
+        server.appendfsync_always || server.waitaof
+    }
+
+    /// A connection of its own for subscriptions.
+    ///
+    /// # Errors
+    /// `Unavailable` when Redis is away.
+    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
+        let connect = self.inner.client.get_async_pubsub();
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(pubsub)) => Ok(pubsub),
+            Ok(Err(error)) => Err(StoreError::Unavailable {
+                detail: error.to_string(),
+            }),
+            Err(_) => Err(StoreError::Unavailable {
+                detail: "no connection in time".into(),
+            }),
+        }
+    }
+
+    /// Rings the bell of a shard: there is new work.
+    ///
+    /// # Errors
+    /// As in `StoreError`; a lost bell costs one poll interval.
+    pub async fn ring(&self, purpose: Purpose, shard: &Shard) -> Result<(), StoreError> {
+        let mut publish = Cmd::new();
+        publish.arg("PUBLISH").arg(shard.doorbell()).arg("");
+        self.command(purpose, publish).await.map(drop)
+    }
+
+    /// One section of INFO as pairs.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn info(&self, section: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let mut info = Cmd::new();
+        info.arg("INFO").arg(section);
+        let text = self.command(Purpose::Control, info).await?.text()?;
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+/// Runs a future to its end even when the caller goes away.
+async fn detached<T: Send + 'static>(
+    future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one command, bounded by the response timeout; the store knows no chassis"
+    )]
+    let task = tokio::spawn(future);
+    task.await.unwrap_or_else(|error| {
+        Err(StoreError::Unknown {
+            detail: error.to_string(),
+        })
+    })
+}

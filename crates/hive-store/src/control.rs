@@ -1,0 +1,397 @@
+//! Definitions of streams and groups, versioned in Redis, and the steps that carry them out on
+//! shards.
+//!
+//! Creating a group touches two slots: the definition is written first as `creating`, then the
+//! shard gets its Redis groups, then the definition says `active`. A crash between leaves a
+//! `creating` (or `deleting`) definition that a coordinator carries on with; every step is
+//! idempotent.
+
+use hive_domain::{
+    group::{GroupDefinition, GroupState, Start},
+    stream::StreamDefinition,
+};
+use redis::Cmd;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    connection::{Purpose, Store},
+    error::StoreError,
+    fetch::{Lanes, ReadLane},
+    keys::{GroupKey, Shard},
+    lane::LaneRef,
+    reply,
+    scripts::{Call, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE},
+};
+
+/// Most groups, and most streams, of a namespace.
+pub const DEFINITIONS_MAX: u64 = 10_000;
+
+/// Answer of a compare-and-set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// Stored under this version.
+    Stored(u64),
+    /// Another version is there.
+    Conflict,
+    /// The namespace has its limit of definitions.
+    Full,
+}
+
+/// Answer of the step that removes a group from a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Gone.
+    Done,
+    /// At least so many messages are unsettled.
+    NotEmpty(u64),
+    /// It was not there.
+    Absent,
+}
+
+impl Store {
+    /// The definition of a group, with its version.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn group(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<GroupDefinition>, StoreError> {
+        self.definition(self.control_keys().groups(namespace), name)
+            .await
+    }
+
+    /// All group definitions of a namespace, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn groups(&self, namespace: &str) -> Result<Vec<GroupDefinition>, StoreError> {
+        self.definitions(self.control_keys().groups(namespace))
+            .await
+    }
+
+    /// The definition of a stream, with its version.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn stream(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<StreamDefinition>, StoreError> {
+        self.definition(self.control_keys().streams(namespace), name)
+            .await
+    }
+
+    /// All stream definitions of a namespace, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn streams(&self, namespace: &str) -> Result<Vec<StreamDefinition>, StoreError> {
+        self.definitions(self.control_keys().streams(namespace))
+            .await
+    }
+
+    /// Namespaces that ever had a definition, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("SMEMBERS").arg(self.control_keys().namespaces());
+        let names = self.command(Purpose::Control, read).await?.list()?;
+        let mut names = names
+            .into_iter()
+            .map(reply::Reply::text)
+            .collect::<Result<Vec<_>, _>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Stores a group definition if its stored version is still `definition.version` (0: absent).
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn put_group(
+        &self,
+        namespace: &str,
+        definition: &GroupDefinition,
+    ) -> Result<Put, StoreError> {
+        let key = self.control_keys().groups(namespace);
+        self.put(
+            namespace,
+            key,
+            &definition.name,
+            definition.version,
+            Some(definition),
+        )
+        .await
+    }
+
+    /// Removes a group definition if its stored version is still `version`.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn remove_group(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: u64,
+    ) -> Result<Put, StoreError> {
+        let key = self.control_keys().groups(namespace);
+        self.put::<GroupDefinition>(namespace, key, name, version, None)
+            .await
+    }
+
+    /// Stores a stream definition if its stored version is still `definition.version` (0: absent).
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn put_stream(
+        &self,
+        namespace: &str,
+        definition: &StreamDefinition,
+    ) -> Result<Put, StoreError> {
+        let key = self.control_keys().streams(namespace);
+        self.put(
+            namespace,
+            key,
+            &definition.name,
+            definition.version,
+            Some(definition),
+        )
+        .await
+    }
+
+    async fn put<T: Serialize>(
+        &self,
+        namespace: &str,
+        key: String,
+        name: &str,
+        version: u64,
+        definition: Option<&T>,
+    ) -> Result<Put, StoreError> {
+        let text = match definition {
+            Some(definition) => {
+                serde_json::to_string(definition).map_err(|error| StoreError::Corrupt {
+                    what: error.to_string(),
+                })?
+            },
+            None => String::new(),
+        };
+        if version == 0 {
+            let mut add = Cmd::new();
+            add.arg("SADD")
+                .arg(self.control_keys().namespaces())
+                .arg(namespace);
+            self.command(Purpose::Control, add).await?;
+        }
+        let mut call = Call::new(&DEFINITION_PUT);
+        call.key(key)
+            .text(name)
+            .number(version)
+            .text(&text)
+            .number(DEFINITIONS_MAX);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (word, parts) = reply::status("definition_put", value)?;
+        let detail = reply::detail("definition_put", parts)?;
+        match word.as_str() {
+            "PUT" => {
+                let version = detail
+                    .parse()
+                    .map_err(|_error| StoreError::reply("definition_put"))?;
+                Ok(Put::Stored(version))
+            },
+            // Our own write whose answer was lost and that was sent again.
+            "CONFLICT" if !text.is_empty() && detail == format!("{} {text}", version + 1) => {
+                Ok(Put::Stored(version + 1))
+            },
+            "CONFLICT" => Ok(Put::Conflict),
+            "FULL" => Ok(Put::Full),
+            _ => Err(StoreError::reply("definition_put")),
+        }
+    }
+
+    async fn definition<T: DeserializeOwned + Versioned>(
+        &self,
+        key: String,
+        name: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET").arg(key).arg(name);
+        let row = self.command(Purpose::Control, read).await?.maybe_text()?;
+        row.map(|row| parse(name, &row)).transpose()
+    }
+
+    async fn definitions<T: DeserializeOwned + Versioned>(
+        &self,
+        key: String,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(key);
+        let mut rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        rows.sort();
+        rows.iter().map(|(name, row)| parse(name, row)).collect()
+    }
+
+    /// Makes a group on a shard; true when it was not there before.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn create_on_shard(
+        &self,
+        shard: &Shard,
+        definition: &GroupDefinition,
+    ) -> Result<bool, StoreError> {
+        loop {
+            let lanes = self.lanes(shard).await?;
+            let shared: Vec<&LaneRef> = lanes
+                .all
+                .iter()
+                .filter(|lane| lane.group.is_empty() && !lane.is_held())
+                .collect();
+            let mut call = Call::new(&GROUP_CREATE);
+            call.key(shard.groups()).key(shard.lanes());
+            call.key(shard.group(&definition.name, GroupKey::Counters));
+            for lane in &shared {
+                call.key(shard.lane(lane));
+            }
+            call.text(&definition.name).number(definition.version);
+            call.text(match definition.start {
+                Start::Earliest => "earliest",
+                Start::Latest => "latest",
+            });
+            call.count(shared.len());
+            for lane in &shared {
+                call.text(lane.to_string());
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            match reply::status("group_create", value)?.0.as_str() {
+                "CREATED" => return Ok(true),
+                "EXISTS" => return Ok(false),
+                "LANES" => {},
+                _ => return Err(StoreError::reply("group_create")),
+            }
+        }
+    }
+
+    /// Sets the state of a group on a shard; false when a newer definition was there.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn set_state_on_shard(
+        &self,
+        shard: &Shard,
+        definition: &GroupDefinition,
+    ) -> Result<bool, StoreError> {
+        let mut call = Call::new(&GROUP_STATE);
+        call.key(shard.groups()).text(&definition.name);
+        call.text(match definition.state {
+            GroupState::Creating | GroupState::Active => "active",
+            GroupState::Paused => "paused",
+            GroupState::Deleting => "deleting",
+        });
+        call.number(definition.version);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        Ok(reply::status("group_state", value)?.0 == "SET")
+    }
+
+    /// Removes a group from a shard if nothing of it is unsettled.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn delete_on_shard(&self, shard: &Shard, group: &str) -> Result<Removal, StoreError> {
+        loop {
+            let lanes = self.lanes(shard).await?;
+            let own: Vec<ReadLane> = lanes.of_group(shard, group);
+            let mut call = Call::new(&GROUP_DELETE);
+            call.key(shard.groups()).key(shard.lanes());
+            for lane in &own {
+                call.key(&lane.stream);
+            }
+            let mut ready: Vec<&String> = own.iter().map(|lane| &lane.ready).collect();
+            ready.sort();
+            ready.dedup();
+            for key in ready {
+                call.key(key);
+            }
+            for key in GroupKey::ALL {
+                call.key(shard.group(group, key));
+            }
+            call.text(group).number(0).count(own.len());
+            for lane in &own {
+                call.text(&lane.reference);
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            let (word, parts) = reply::status("group_delete", value)?;
+            match word.as_str() {
+                "DELETED" => return Ok(Removal::Done),
+                "ABSENT" => return Ok(Removal::Absent),
+                "NOT_EMPTY" => {
+                    let count = reply::detail("group_delete", parts)?;
+                    return Ok(Removal::NotEmpty(count.parse().unwrap_or(1)));
+                },
+                "LANES" => {},
+                _ => return Err(StoreError::reply("group_delete")),
+            }
+        }
+    }
+
+    /// Names of the groups of a shard that are not being deleted, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn groups_on_shard(&self, shard: &Shard) -> Result<Vec<String>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(shard.groups());
+        let rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        let mut names: Vec<String> = rows
+            .into_iter()
+            .filter(|(_, state)| !state.starts_with("deleting"))
+            .map(|(name, _)| name)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The lanes of a shard that one group reads, and how many lanes the shard has.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn read_lanes(
+        &self,
+        shard: &Shard,
+        group: &str,
+    ) -> Result<(Vec<ReadLane>, Lanes), StoreError> {
+        let lanes = self.lanes(shard).await?;
+        Ok((lanes.of_group(shard, group), lanes))
+    }
+}
+
+/// A definition that knows its stored version.
+trait Versioned {
+    fn set_version(&mut self, version: u64);
+}
+
+impl Versioned for GroupDefinition {
+    fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+}
+
+impl Versioned for StreamDefinition {
+    fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+}
+
+fn parse<T: DeserializeOwned + Versioned>(name: &str, row: &str) -> Result<T, StoreError> {
+    let wrong = || StoreError::Corrupt {
+        what: format!("definition of `{name}`"),
+    };
+    let (version, text) = row.split_once(' ').ok_or_else(wrong)?;
+    let mut definition: T = serde_json::from_str(text).map_err(|_error| wrong())?;
+    definition.set_version(version.parse().map_err(|_error| wrong())?);
+    Ok(definition)
+}

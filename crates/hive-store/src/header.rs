@@ -1,0 +1,201 @@
+//! The header of an entry: what scripts must know of a message without decoding its envelope.
+//!
+//! An entry has one field `m` = header, then the encoded `Message`. All numbers are big-endian:
+//! version u8, flags u8, priority u8, reserved u8, max_attempts u16 (0: the group's), first backoff
+//! in ms u32 and longest backoff in ms u32 (all ones: the group's), expires_at in ms u64 (0:
+//! never), then message id with a u8 length, ordering key and dispatch key with u16 lengths.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Version that this build writes. Readers refuse others: an entry of a later build is not guessed
+/// at.
+pub const VERSION: u8 = 1;
+/// Flag: the outcome is kept for whoever asks for it by message id.
+pub const FLAG_TRACKED: u8 = 1;
+/// Backoff fields that leave the group's in force.
+pub const GROUP_BACKOFF: u32 = u32::MAX;
+
+/// What scripts read of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// `FLAG_…` bits.
+    pub flags: u8,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Attempts before the message is dead; 0 for the group's.
+    pub max_attempts: u16,
+    /// First backoff in ms, or `GROUP_BACKOFF`.
+    pub initial_backoff_ms: u32,
+    /// Longest backoff in ms, or `GROUP_BACKOFF`.
+    pub max_backoff_ms: u32,
+    /// Not delivered after this time in ms since 1970; 0 for never.
+    pub expires_at_ms: u64,
+    /// At most 255 bytes.
+    pub message_id: String,
+    /// Empty for none.
+    pub ordering_key: String,
+    /// Empty for none; names the dispatch of a workflow task.
+    pub dispatch_key: String,
+}
+
+/// Stored bytes that are no entry of this build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an entry's header does not decode: {0}")]
+pub struct BadHeader(pub &'static str);
+
+const FIXED: usize = 22;
+
+impl Header {
+    /// Puts the header before an envelope.
+    #[must_use]
+    pub fn join(&self, envelope: &[u8]) -> Bytes {
+        let size = FIXED + 5 + self.message_id.len() + self.ordering_key.len();
+        let mut out = BytesMut::with_capacity(size + self.dispatch_key.len() + envelope.len());
+        out.put_u8(VERSION);
+        out.put_u8(self.flags);
+        out.put_u8(self.priority);
+        out.put_u8(0);
+        out.put_u16(self.max_attempts);
+        out.put_u32(self.initial_backoff_ms);
+        out.put_u32(self.max_backoff_ms);
+        out.put_u64(self.expires_at_ms);
+        // Names and keys are checked at the door: 128 and 256 bytes at most.
+        out.put_u8(u8::try_from(self.message_id.len()).unwrap_or(u8::MAX));
+        out.put_slice(self.message_id.as_bytes());
+        for text in [&self.ordering_key, &self.dispatch_key] {
+            out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+            out.put_slice(text.as_bytes());
+        }
+        out.put_slice(envelope);
+        out.freeze()
+    }
+
+    /// Takes an entry's body apart; the envelope shares its memory.
+    ///
+    /// # Errors
+    /// `BadHeader` where the bytes are not what `join` wrote.
+    pub fn split(body: &Bytes) -> Result<(Self, Bytes), BadHeader> {
+        let fixed: &[u8; FIXED] = body
+            .get(..FIXED)
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(BadHeader("it is too short"))?;
+        let [
+            version,
+            flags,
+            priority,
+            _,
+            a0,
+            a1,
+            i0,
+            i1,
+            i2,
+            i3,
+            m0,
+            m1,
+            m2,
+            m3,
+            expires @ ..,
+        ] = *fixed;
+        if version != VERSION {
+            return Err(BadHeader("its version is not 1"));
+        }
+        let mut at = FIXED;
+        let message_id = text(body, &mut at, 1)?;
+        let ordering_key = text(body, &mut at, 2)?;
+        let dispatch_key = text(body, &mut at, 2)?;
+        let header = Self {
+            flags,
+            priority,
+            max_attempts: u16::from_be_bytes([a0, a1]),
+            initial_backoff_ms: u32::from_be_bytes([i0, i1, i2, i3]),
+            max_backoff_ms: u32::from_be_bytes([m0, m1, m2, m3]),
+            expires_at_ms: u64::from_be_bytes(expires),
+            message_id,
+            ordering_key,
+            dispatch_key,
+        };
+        Ok((header, body.slice(at..)))
+    }
+}
+
+/// Expiry and envelope alone, for the hot path: no text is copied.
+///
+/// # Errors
+/// `BadHeader` where the bytes are not what `join` wrote.
+pub fn expiry_and_envelope(body: &Bytes) -> Result<(u64, Bytes), BadHeader> {
+    let short = BadHeader("it is too short");
+    if body.first() != Some(&VERSION) {
+        return Err(BadHeader("its version is not 1"));
+    }
+    let expires: [u8; 8] = body
+        .get(14..22)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(|| short.clone())?;
+    let mut at = FIXED;
+    for width in [1, 2, 2] {
+        at = skip(body, at, width).ok_or_else(|| short.clone())?;
+    }
+    if at > body.len() {
+        return Err(short);
+    }
+    Ok((u64::from_be_bytes(expires), body.slice(at..)))
+}
+
+fn skip(body: &Bytes, at: usize, width: usize) -> Option<usize> {
+    let length = body
+        .get(at..at + width)?
+        .iter()
+        .fold(0, |sum, byte| sum * 256 + usize::from(*byte));
+    Some(at + width + length)
+}
+
+fn text(body: &Bytes, at: &mut usize, width: usize) -> Result<String, BadHeader> {
+    let end = skip(body, *at, width).ok_or(BadHeader("it is too short"))?;
+    let bytes = body
+        .get(*at + width..end)
+        .ok_or(BadHeader("it is too short"))?;
+    *at = end;
+    String::from_utf8(bytes.to_vec()).map_err(|_error| BadHeader("a text is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            flags: FLAG_TRACKED,
+            priority: 7,
+            max_attempts: 5,
+            initial_backoff_ms: 1_000,
+            max_backoff_ms: GROUP_BACKOFF,
+            expires_at_ms: 1_800_000_000_123,
+            message_id: "a".into(),
+            ordering_key: "k".repeat(256),
+            dispatch_key: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_header_and_its_envelope_are_read_back() {
+        let body = header().join(b"envelope");
+        let (read, envelope) = Header::split(&body).expect("a header");
+        assert_eq!(read, header());
+        assert_eq!(envelope.as_ref(), b"envelope");
+        let (expires, envelope) = expiry_and_envelope(&body).expect("a header");
+        assert_eq!(
+            (expires, envelope.as_ref()),
+            (1_800_000_000_123, b"envelope".as_ref())
+        );
+    }
+
+    #[test]
+    fn cut_or_foreign_bytes_are_refused_not_guessed() {
+        let body = header().join(b"");
+        for end in 0..body.len() {
+            assert!(Header::split(&body.slice(..end)).is_err(), "{end}");
+            assert!(expiry_and_envelope(&body.slice(..end)).is_err(), "{end}");
+        }
+        assert!(Header::split(&Bytes::from_static(&[2; 40])).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Lanes: the Redis streams of a shard, told apart by what decides who may take an entry and how.
+//!
+//! A lane's name says its priority, whether its entries need a script on every step (`m` for
+//! marked: ordered or tracked), the capabilities they require and the one consumer they are for:
+//! `p4`, `p9m`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and consumers hold none of the
+//! characters `/ + , @ |`, so a name is parsed without doubt.
+
+use std::{fmt, str::FromStr};
+
+/// What a lane's entries have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// 0 (least urgent) to 9.
+    pub priority: u8,
+    /// Ordered or tracked: only scripts read and settle its entries.
+    pub marked: bool,
+    /// Required capabilities, sorted, with commas between; empty for none.
+    pub capabilities: String,
+    /// The one consumer it is for; empty for any.
+    pub consumer: String,
+}
+
+impl Lane {
+    /// The lane of messages that ask for nothing but a priority.
+    #[must_use]
+    pub fn plain(priority: u8) -> Self {
+        Self {
+            priority,
+            marked: false,
+            capabilities: String::new(),
+            consumer: String::new(),
+        }
+    }
+
+    /// What tells its ready set from others: capabilities and consumer.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        let mut text = String::new();
+        if !self.capabilities.is_empty() {
+            text.push('+');
+            text.push_str(&self.capabilities);
+        }
+        if !self.consumer.is_empty() {
+            text.push('@');
+            text.push_str(&self.consumer);
+        }
+        text
+    }
+
+    /// Whether a consumer may take its entries. `capabilities` are sorted.
+    #[must_use]
+    pub fn serves(&self, consumer: &str, capabilities: &[String]) -> bool {
+        (self.consumer.is_empty() || self.consumer == consumer)
+            && (self.capabilities.is_empty()
+                || self.capabilities.split(',').all(|wanted| {
+                    capabilities
+                        .binary_search_by(|have| have.as_str().cmp(wanted))
+                        .is_ok()
+                }))
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "p{}{}{}",
+            self.priority,
+            if self.marked { "m" } else { "" },
+            self.suffix()
+        )
+    }
+}
+
+/// A text that is not a lane's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the name of a lane")]
+pub struct NotALane(pub String);
+
+impl FromStr for Lane {
+    type Err = NotALane;
+
+    fn from_str(text: &str) -> Result<Self, NotALane> {
+        let wrong = || NotALane(text.to_owned());
+        let rest = text.strip_prefix('p').ok_or_else(wrong)?;
+        let mut characters = rest.chars();
+        let priority = characters
+            .next()
+            .and_then(|c| c.to_digit(10))
+            .ok_or_else(wrong)?;
+        let rest = characters.as_str();
+        let (marked, rest) = match rest.strip_prefix('m') {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let (rest, consumer) = rest.split_once('@').unwrap_or((rest, ""));
+        let capabilities = match rest.strip_prefix('+') {
+            Some(names) if !names.is_empty() => names,
+            Some(_) => return Err(wrong()),
+            None if rest.is_empty() => "",
+            None => return Err(wrong()),
+        };
+        Ok(Self {
+            priority: u8::try_from(priority).map_err(|_error| wrong())?,
+            marked,
+            capabilities: capabilities.to_owned(),
+            consumer: consumer.to_owned(),
+        })
+    }
+}
+
+/// A lane and whose it is: of one group, or (with an empty group) of all groups of the stream.
+///
+/// A lane of all groups that names a consumer holds direct messages whose consumer no group has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneRef {
+    /// Name of the group, or empty.
+    pub group: String,
+    /// The lane.
+    pub lane: Lane,
+}
+
+impl LaneRef {
+    /// A lane that every group reads.
+    #[must_use]
+    pub fn of_all(lane: Lane) -> Self {
+        Self {
+            group: String::new(),
+            lane,
+        }
+    }
+
+    /// A lane that one group reads.
+    #[must_use]
+    pub fn of_group(group: &str, lane: Lane) -> Self {
+        Self {
+            group: group.to_owned(),
+            lane,
+        }
+    }
+
+    /// Whether it holds messages for a consumer that no group has.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.group.is_empty() && !self.lane.consumer.is_empty()
+    }
+
+    /// Whether a group reads it.
+    #[must_use]
+    pub fn is_read_by(&self, group: &str) -> bool {
+        self.group == group || (self.group.is_empty() && self.lane.consumer.is_empty())
+    }
+}
+
+impl fmt::Display for LaneRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.group, self.lane)
+    }
+}
+
+impl FromStr for LaneRef {
+    type Err = NotALane;
+
+    fn from_str(text: &str) -> Result<Self, NotALane> {
+        let (group, lane) = text
+            .split_once('/')
+            .ok_or_else(|| NotALane(text.to_owned()))?;
+        Ok(Self {
+            group: group.to_owned(),
+            lane: lane.parse()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_read_back_from_its_name() {
+        for text in [
+            "g/p4",
+            "/p9m",
+            "g/p0+gpu",
+            "g/p4m+cuda,gpu@agent-1",
+            "/p4@a.b:c",
+        ] {
+            let lane: LaneRef = text.parse().expect("a lane");
+            assert_eq!(lane.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_lane_is_refused() {
+        for text in ["p4", "g/4", "g/p", "g/px", "g/p4+", "g/p4x"] {
+            assert!(text.parse::<LaneRef>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_without_the_capabilities_is_not_served() {
+        let lane: Lane = "p4+cuda,gpu".parse().expect("a lane");
+        let both = ["cuda".to_owned(), "gpu".to_owned()];
+        assert!(lane.serves("a", &both));
+        assert!(!lane.serves("a", &both[..1]));
+        assert!(!"p4@b".parse::<Lane>().expect("a lane").serves("a", &both));
+    }
+}

@@ -1,0 +1,180 @@
+//! The Lua scripts: their sources, their hashes, and a call under construction.
+//!
+//! EVALSHA by hash, so two versions of a script live side by side in a rolling upgrade. A header
+//! test holds each script to its documented keys and arguments.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use redis::Cmd;
+
+/// A script as it is sent.
+#[derive(Debug)]
+pub struct Script {
+    /// File name without its ending.
+    pub name: &'static str,
+    /// Lua source with its header.
+    pub source: &'static str,
+    hash: LazyLock<String>,
+}
+
+impl Script {
+    /// SHA-1 of the source, by which Redis knows it.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+macro_rules! scripts {
+    ($($constant:ident $name:literal;)*) => {
+        $(
+            #[doc = concat!("`scripts/", $name, ".lua`; its header is its documentation.")]
+            pub static $constant: Script = Script {
+                name: $name,
+                source: include_str!(concat!("scripts/", $name, ".lua")),
+                hash: LazyLock::new(|| {
+                    redis::Script::new(include_str!(concat!("scripts/", $name, ".lua")))
+                        .get_hash()
+                        .to_owned()
+                }),
+            };
+        )*
+        /// Every script.
+        pub static ALL: &[&Script] = &[$(&$constant),*];
+    };
+}
+
+scripts! {
+    ACK "ack";
+    CLOCK_TICK "clock_tick";
+    CONSUMER_FORGET "consumer_forget";
+    DAEMON_BEAT "daemon_beat";
+    DEFINITION_PUT "definition_put";
+    DUE_DELAYED "due_delayed";
+    DUE_SCHEDULED "due_scheduled";
+    EXTEND "extend";
+    FETCH "fetch";
+    GROUP_CREATE "group_create";
+    GROUP_DELETE "group_delete";
+    GROUP_STATE "group_state";
+    GROUP_TAKE "group_take";
+    HELD_MOVE "held_move";
+    JOIN "join";
+    LEAVE "leave";
+    PUBLISH "publish";
+    REINDEX "reindex";
+    SETTLE "settle";
+    TRIM "trim";
+}
+
+/// One value of KEYS or ARGV.
+#[derive(Debug, Clone)]
+enum Value {
+    Text(String),
+    Bytes(Bytes),
+    Number(u64),
+}
+
+/// A call of a script under construction: keys and arguments in the order of its header.
+#[derive(Debug, Clone)]
+pub struct Call {
+    script: &'static Script,
+    keys: Vec<String>,
+    args: Vec<Value>,
+}
+
+impl Call {
+    /// An empty call of a script.
+    #[must_use]
+    pub fn new(script: &'static Script) -> Self {
+        Self {
+            script,
+            keys: Vec::new(),
+            args: Vec::new(),
+        }
+    }
+
+    /// The script.
+    #[must_use]
+    pub fn script(&self) -> &'static Script {
+        self.script
+    }
+
+    /// Adds a key.
+    pub fn key(&mut self, key: impl Into<String>) -> &mut Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// Adds a text argument.
+    pub fn text(&mut self, text: impl Into<String>) -> &mut Self {
+        self.args.push(Value::Text(text.into()));
+        self
+    }
+
+    /// Adds a number argument. Lua numbers are doubles: keep it below 2^53.
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        self.args.push(Value::Number(number));
+        self
+    }
+
+    /// Adds a count of things that follow.
+    pub fn count(&mut self, count: usize) -> &mut Self {
+        self.number(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Adds a 0 or 1 argument.
+    pub fn flag(&mut self, flag: bool) -> &mut Self {
+        self.number(u64::from(flag))
+    }
+
+    /// Adds a bytes argument without copying it yet.
+    pub fn bytes(&mut self, bytes: Bytes) -> &mut Self {
+        self.args.push(Value::Bytes(bytes));
+        self
+    }
+
+    /// Adds all arguments of another call.
+    pub fn append_args(&mut self, other: Self) -> &mut Self {
+        self.args.extend(other.args);
+        self
+    }
+
+    /// Numbers of keys and arguments, for the test of the headers.
+    #[must_use]
+    pub fn arity(&self) -> (usize, usize) {
+        (self.keys.len(), self.args.len())
+    }
+
+    /// The command that runs it by its hash.
+    #[must_use]
+    pub fn command(&self) -> Cmd {
+        let size: usize = self
+            .args
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => text.len(),
+                Value::Bytes(bytes) => bytes.len(),
+                Value::Number(_) => 8,
+            })
+            .sum();
+        let keys: usize = self.keys.iter().map(String::len).sum();
+        let mut command =
+            Cmd::with_capacity(self.keys.len() + self.args.len() + 3, size + keys + 64);
+        command
+            .arg("EVALSHA")
+            .arg(self.script.hash())
+            .arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(key);
+        }
+        for value in &self.args {
+            match value {
+                Value::Text(text) => command.arg(text),
+                Value::Bytes(bytes) => command.arg(bytes.as_ref()),
+                Value::Number(number) => command.arg(*number),
+            };
+        }
+        command
+    }
+}

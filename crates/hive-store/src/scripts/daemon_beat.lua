@@ -1,0 +1,44 @@
+#!lua flags=allow-oom
+--[[
+daemon_beat: say that a daemon lives, and read who else does.
+
+Why one script: all times are Redis' own, so replicas agree on who is gone.
+
+KEYS
+  1 daemons  hash    `<daemon>/<instance>` -> `<ms> <advertise> <version> <epoch>`
+ARGV
+  1 member     text    `<daemon>/<instance>`, or `-` to read only
+  2 advertise  text    address for callers
+  3 version    text    build
+  4 epoch      u53     of this start
+  5 gone_ms    u53     silent for longer is gone
+  6 leave      0|1     1: the daemon goes
+  7 now_ms     u53     0, or the time instead of Redis' own (tests)
+RETURNS  { status, now_ms, rows }
+  OK  now, flat list of member, row for those that live
+IDEMPOTENT  yes
+COST        O(daemons)
+INVARIANTS  C2 (replicas agree on who lives)
+]]
+local now = tonumber(ARGV[7])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if ARGV[6] == '1' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+elseif ARGV[1] ~= '-' then
+  redis.call('HSET', KEYS[1], ARGV[1],
+    string.format('%.0f %s %s %s', now, ARGV[2], ARGV[3], ARGV[4]))
+end
+local rows, live = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #rows, 2 do
+  local beat = tonumber(string.match(rows[i + 1], '^%d+'))
+  if now - beat > tonumber(ARGV[5]) then
+    redis.call('HDEL', KEYS[1], rows[i])
+  else
+    live[#live + 1] = rows[i]
+    live[#live + 1] = rows[i + 1]
+  end
+end
+return { 'OK', string.format('%.0f', now), live }

@@ -1,0 +1,234 @@
+#!lua flags=allow-oom
+--[[
+fetch: lease messages of one group to consumers of one gateway.
+
+Why one script: who may take what (state, fencing, share, ordering keys) is checked against the same
+state that the reads change; two gateways that fetch at once never lease one entry twice.
+
+KEYS
+  1 groups     hash    group -> `<state> <version>`
+  2 lanes      hash    lane ref -> id of its newest entry
+  3 served     hash    lane ref -> `<newest id when found empty, else 0-0> <last served ms>`
+  4 members    hash    consumer -> `<session> <attach> ...`
+  5 counters   hash    totals of the group
+  6 busy       hash    ordering key -> `<lane ref>|<id>` in flight
+  7 parked     zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
+  8 failures   hash    `<lane ref>|<id>` -> count and records
+  9 credit     hash    gateway -> `<free credit> <ms>`
+  10.. per lane its stream and its ready zset
+ARGV
+  1 group        name
+  2 gateway      id      incarnation of the calling gateway
+  3 own_free     u53     free credit of this gateway's consumers
+  4 ageing_ms    u53     a lane not served for this long counts one priority more; 0 = strictly
+  5 group_limit  u53     most leased entries of the group, 0 = no limit
+  6 known_lanes  u53     fields of KEYS[2] that the caller knows
+  7 now_ms       u53     0, or the time instead of Redis' own (tests)
+  8 lane_count   u53     lanes that follow
+  9 consumer_count u53   consumers that follow
+  10 slot_count  u53     slots that follow
+  11.. lanes of (ref, classes: a 0|1 for each class), consumers of (id, session, attach, class),
+     slots of (consumer_no, count)
+RETURNS  { status, detail, ... }
+  OK      chunks, fenced consumer numbers, { waiting, sources }
+          chunk of fresh entries    { consumer_no, lane_no, { { id, { 'm', body } }, ... } }
+          chunk of a redelivery     { consumer_no, lane_no, { { id, ... } }, count, failures }
+          sources: numbers of the lanes left with work, 0 for a ready set left with entries
+  PAUSED  ""      the group is paused or not made yet
+  GONE    ""      the group is absent or being deleted
+  LANES   count   there are lanes that the caller does not know; nothing was written
+IDEMPOTENT  no: each call leases more; the caller gives back what a lost reply leased
+COST        O(delivered + lanes + slots), 4 us a message
+INVARIANTS  M4 (an entry has one owner), M5 (one entry of an ordering key in flight), E1 (fencing)
+]]
+local group, ageing, slots = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[10])
+local state = redis.call('HGET', KEYS[1], group)
+if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', '' } end
+if string.sub(state, 1, 6) ~= 'active' then return { 'PAUSED', '' } end
+local held = redis.call('HLEN', KEYS[2])
+if held ~= tonumber(ARGV[6]) then return { 'LANES', tostring(held) } end
+
+local now = tonumber(ARGV[7])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local lane_count, consumer_count = tonumber(ARGV[8]), tonumber(ARGV[9])
+local consumer_at, fenced, consumers = 10 + lane_count * 2, {}, {}
+for c = 1, consumer_count do
+  local at = consumer_at + (c - 1) * 4
+  local row = redis.call('HGET', KEYS[4], ARGV[at + 1])
+  if row and string.find(row, ARGV[at + 2] .. ' ' .. ARGV[at + 3] .. ' ', 1, true) == 1 then
+    consumers[c] = { id = ARGV[at + 1], class = tonumber(ARGV[at + 4]) }
+  else
+    fenced[#fenced + 1] = c
+  end
+end
+
+-- Sources: a lane with entries never delivered, a ready set with entries to deliver again.
+local sources, lane_of, ready_seen, waiting, leased = {}, {}, {}, 0, 0
+local function rank_ready(source)
+  local head = redis.call('ZRANGE', source.key, 0, 0, 'WITHSCORES')
+  if not head[1] then return false end
+  source.member, source.ready = head[1], true
+  local score = tonumber(head[2])
+  if ageing > 0 then
+    source.rank = math.min(9, math.floor((now - score) / ageing))
+  else
+    source.rank = 9 - math.floor(score / 8796093022208)
+  end
+  return true
+end
+for l = 1, lane_count do
+  local ref, classes = ARGV[9 + l * 2], ARGV[10 + l * 2]
+  local stream, ready = KEYS[8 + l * 2], KEYS[9 + l * 2]
+  local priority, marked = string.match(ref, '/p(%d)(m?)')
+  local lane = { no = l, ref = ref, key = stream, classes = classes, marked = marked == 'm',
+    base = tonumber(priority), ready_key = ready }
+  lane_of[ref] = lane
+  local newest, served = redis.call('HGET', KEYS[2], ref), redis.call('HGET', KEYS[3], ref)
+  local empty_at, at = '', now
+  if served then empty_at, at = string.match(served, '^(%S+) (%d+)$') end
+  if newest and newest ~= empty_at and newest ~= '0-0' then
+    lane.newest, lane.rank, lane.since = newest, lane.base, tonumber(at)
+    if ageing > 0 then
+      lane.rank = math.min(9, lane.base + math.floor(math.max(0, now - lane.since) / ageing))
+    end
+    if not served then redis.call('HSET', KEYS[3], ref, '0-0 ' .. now) end
+    sources[#sources + 1] = lane
+  end
+  if not ready_seen[ready] then
+    ready_seen[ready] = true
+    local source = { no = 0, key = ready, classes = classes }
+    if rank_ready(source) then
+      sources[#sources + 1] = source
+      waiting = waiting + redis.call('ZCARD', ready)
+    end
+  end
+end
+
+-- Gateways share what waits by their free credit, so that nobody wins by hearing the bell first.
+local all_free, limit = 0, 1e9
+redis.call('HSET', KEYS[9], ARGV[2], ARGV[3] .. ' ' .. string.format('%.0f', now))
+if redis.call('HLEN', KEYS[9]) > 1 or tonumber(ARGV[5]) > 0 then
+  for _, source in ipairs(sources) do
+    if not source.ready then
+      for _, info in ipairs(redis.call('XINFO', 'GROUPS', source.key)) do
+        if info[2] == group and info[12] then waiting = waiting + info[12] end
+        if info[2] == group and not info[12] then waiting = 1e9 end
+      end
+    end
+  end
+  local rows = redis.call('HGETALL', KEYS[9])
+  for i = 1, #rows, 2 do
+    local free, ms = string.match(rows[i + 1], '^(%d+) (%d+)$')
+    if now - tonumber(ms) < 5000 then
+      all_free = all_free + tonumber(free)
+    else
+      redis.call('HDEL', KEYS[9], rows[i])
+    end
+  end
+  if all_free > 0 and waiting < all_free then
+    limit = math.max(1, math.ceil(waiting * tonumber(ARGV[3]) / all_free))
+  end
+end
+if tonumber(ARGV[5]) > 0 then
+  for _, lane in pairs(lane_of) do
+    for _, row in ipairs(redis.call('XPENDING', lane.key, group)[4] or {}) do
+      if string.sub(row[1], 1, 1) ~= '~' then leased = leased + tonumber(row[2]) end
+    end
+  end
+  limit = math.min(limit, math.max(0, tonumber(ARGV[5]) - leased))
+end
+
+-- Parks an entry whose ordering key is busy; true when it may be delivered. The key stays with
+-- its entry through nack, release and expiry, until a settle ends the entry.
+local function admit(lane, id, body)
+  local after_id = string.byte(body, 23) + 24
+  local order = struct.unpack('>Hc0', body, after_id)
+  if order == '' then return true end
+  local mine = lane.ref .. '|' .. id
+  local holder = redis.call('HGET', KEYS[6], order)
+  if not holder then redis.call('HSET', KEYS[6], order, mine) end
+  if not holder or holder == mine then return true end
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local age = string.format('%015s-%010s', ms, seq)
+  redis.call('ZADD', KEYS[7], 0, order .. '\0' .. string.gsub(age, ' ', '0') .. '\0' .. mine)
+  redis.call('XCLAIM', lane.key, group, '~ordered', 0, id, 'JUSTID')
+  return false
+end
+
+local chunks, redelivered = {}, 0
+local function take_ready(source, consumer_no, consumer)
+  local ref, id = string.match(source.member, '^(.*)|(.-)$')
+  local lane = lane_of[ref]
+  redis.call('ZREM', source.key, source.member)
+  local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
+  if row and row[2] == '~ready' then
+    local entry = redis.call('XCLAIM', lane.key, group, consumer.id, 0, id)
+    if entry[1] then
+      local record = redis.call('HGET', KEYS[8], source.member)
+      local failures = record and struct.unpack('>I4', record) or 0
+      chunks[#chunks + 1] = { consumer_no, lane.no, entry, row[4] + 1, failures }
+      redelivered = redelivered + 1
+      return 1
+    end
+  end
+  return 0
+end
+local function take_lane(lane, consumer_no, consumer, want)
+  if lane.rank > lane.base then want = 1 end
+  local reply = redis.call('XREADGROUP', 'GROUP', group, consumer.id, 'COUNT', want,
+    'STREAMS', lane.key, '>')
+  local entries = reply and reply[1][2] or {}
+  if #entries < want then
+    redis.call('HSET', KEYS[3], lane.ref, lane.newest .. ' ' .. now)
+    lane.spent = true
+  else
+    redis.call('HSET', KEYS[3], lane.ref, '0-0 ' .. now)
+  end
+  lane.since, lane.rank = now, lane.base
+  if lane.marked then
+    local kept = {}
+    for _, entry in ipairs(entries) do
+      if admit(lane, entry[1], entry[2][2]) then kept[#kept + 1] = entry end
+    end
+    entries = kept
+  end
+  if #entries > 0 then chunks[#chunks + 1] = { consumer_no, lane.no, entries } end
+  return #entries
+end
+
+-- Slots in their order; within a slot the best source: by rank, ready first, then longest unserved.
+local taken, steps = 0, 0
+for s = 1, slots do
+  local at = consumer_at + consumer_count * 4 + (s - 1) * 2
+  local consumer_no, left = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local consumer = consumers[consumer_no]
+  while consumer and left > 0 and taken < limit and taken < 1000 and steps < 2000 do
+    steps = steps + 1
+    local best
+    for _, source in ipairs(sources) do
+      if not source.spent and string.sub(source.classes, consumer.class, consumer.class) == '1'
+        and (not best or source.rank > best.rank or source.rank == best.rank
+          and not best.ready and (source.ready or source.since < best.since)) then
+        best = source
+      end
+    end
+    if not best then break end
+    local got
+    if best.ready then
+      got = take_ready(best, consumer_no, consumer)
+      best.spent = not rank_ready(best)
+    else
+      got = take_lane(best, consumer_no, consumer, math.min(left, limit - taken))
+    end
+    left, taken = left - got, taken + got
+  end
+end
+if redelivered > 0 then redis.call('HINCRBY', KEYS[5], 'redelivered', redelivered) end
+local remaining = {}
+for _, source in ipairs(sources) do
+  if not source.spent then remaining[#remaining + 1] = source.no end
+end
+return { 'OK', chunks, fenced, { waiting, remaining } }

@@ -1,0 +1,40 @@
+#!lua flags=allow-oom
+--[[
+leave: end a membership; what the consumer still holds is found ownerless by the sweep.
+
+Why one script: a slow old gateway must not remove the member that attached elsewhere meanwhile.
+
+KEYS
+  1 members  hash    consumer -> `<session> <attach> ...`
+  2 credit   hash    gateway -> free credit
+  3.. lane streams of the group
+ARGV
+  1 group     name
+  2 consumer  name
+  3 session   text    the session to end, or `*` for whichever it is
+  4 attach    u53     the connection to end, or 0 for whichever it is
+RETURNS  { status, detail }
+  LEFT    held     the member is gone; it held so many entries
+  FENCED  ""       another session or connection has the name; nothing was written
+  ABSENT  ""       not a member
+IDEMPOTENT  yes: the second call answers ABSENT
+COST        O(lanes)
+INVARIANTS  E1 (fencing), M4 (DELCONSUMER never with entries pending)
+]]
+local row = redis.call('HGET', KEYS[1], ARGV[2])
+if not row then return { 'ABSENT', '' } end
+local session, attach = string.match(row, '^(%S+) (%d+) ')
+if ARGV[3] ~= '*' and ARGV[3] ~= session or ARGV[4] ~= '0' and ARGV[4] ~= attach then
+  return { 'FENCED', '' }
+end
+local held = 0
+for l = 3, #KEYS do
+  local rows = redis.call('XPENDING', KEYS[l], ARGV[1], '-', '+', 1, ARGV[2])
+  if #rows == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[l], ARGV[1], ARGV[2])
+  else
+    held = held + 1
+  end
+end
+redis.call('HDEL', KEYS[1], ARGV[2])
+return { 'LEFT', tostring(held) }

@@ -1,0 +1,234 @@
+#!lua
+--[[
+publish: add one flush of messages to the lanes of a shard.
+
+Why one script: a flush that is sent again after a lost reply must add nothing, so the check of
+what was added before, the adding and the note of the replies are one step.
+
+KEYS
+  1 groups          hash    group -> `<state> <version>`
+  2 lanes           hash    lane ref -> id of its newest entry
+  3 flush           hash    flush number -> stored reply, of this gateway incarnation
+  4 producers       hash    producer id -> `<last sequence> <ms> <refused ranges>`
+  5 scheduled       zset    scheduled member by due time
+  6 bodies          hash    scheduled member -> `<lane ref> <body>`
+  7.. lane streams, counters of the groups, members of the groups, dedup buckets (5 a slot)
+ARGV
+  1 flush_no        u53     number of this flush, rising by 1
+  2 max_backlog     u53     most unsettled messages of a group
+  3 buffer          0|1     take messages for all groups while there is none
+  4 dedup_bucket    u53     6 h bucket that the first key of each dedup slot belongs to
+  5 now_ms          u53     0, or the time instead of Redis' own (tests)
+  6 lane_count      u53     lanes that follow
+  7 group_count     u53     groups that follow
+  8 producer_count  u53     producers that follow
+  9 member_count    u53     members keys: 0, or one a group where a held lane is written
+  10 item_count     u53     items that follow
+  11.. lanes of (ref), groups of (name), producers of (id), items of (lane_no, body,
+     producer_no, sequence, extra: 0|1), behind an item with extra 1 six more: (dedup_no,
+     dedup_field, dedup_value, ordering_key, not_before_ms, member).
+     A negative lane_no writes the body of the item before it there too, and has no reply.
+RETURNS  { status, detail }
+  OK       replies        a word per item: `+` added, `S` sequence seen before, `D<id>` duplicate
+                          of message <id>, `C<id>` idempotency key used by other content, `B`
+                          backlog full, `N` no such group, `W` no group at all, `F` dedup slot
+                          full, `O` an earlier message of its ordering key was refused
+  GROUPS   ""             the groups are not those of the caller; nothing was written
+  MEMBERS  consumer       a held lane's consumer is a member by now; nothing was written
+  BUCKET   number         the dedup bucket is another; nothing was written
+  LOST     lane ref       the lane's stream is gone: data loss; nothing was written
+IDEMPOTENT  yes: the same flush number answers the stored reply
+COST        O(items), one read a group; about 2 us a message in batches of 100
+INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per key), M3 (a lane has its groups)
+]]
+local flush_no, max_backlog = ARGV[1], tonumber(ARGV[2])
+local stored = redis.call('HGET', KEYS[3], flush_no)
+if stored then return { 'OK', stored } end
+
+local now = tonumber(ARGV[5])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local lane_count, group_count = tonumber(ARGV[6]), tonumber(ARGV[7])
+local producer_count, member_count = tonumber(ARGV[8]), tonumber(ARGV[9])
+local group_at = 10 + lane_count
+local producer_at = group_at + group_count
+local counters_at = 6 + lane_count
+local members_at = counters_at + group_count
+local dedup_at = members_at + member_count
+local bucket = string.format('%.0f', math.floor(now / 21600000))
+if #KEYS > dedup_at and ARGV[4] ~= bucket then return { 'BUCKET', bucket } end
+
+-- The groups that exist, and how many messages each has room for.
+local known, room, live = {}, {}, 0
+local rows = redis.call('HGETALL', KEYS[1])
+for i = 1, #rows, 2 do
+  if string.sub(rows[i + 1], 1, 8) ~= 'deleting' then known[rows[i]], live = true, live + 1 end
+end
+local all_named = live == group_count
+for g = 1, group_count do
+  local name = ARGV[group_at + g]
+  if known[name] then
+    local c = redis.call('HMGET', KEYS[counters_at + g], 'published', 'settled', 'scheduled')
+    room[name] = max_backlog - tonumber(c[1] or 0) + tonumber(c[2] or 0) - tonumber(c[3] or 0)
+  else
+    all_named = false
+  end
+end
+
+-- A lane is for one group, for all, or held for a consumer that no group has.
+local lanes = {}
+for l = 1, lane_count do
+  local ref = ARGV[10 + l]
+  local group, name = string.match(ref, '^([^/]*)/(.+)$')
+  local held = group == '' and string.match(name, '@(.+)$')
+  local exists = redis.call('HEXISTS', KEYS[2], ref) == 1
+  if exists and redis.call('EXISTS', KEYS[6 + l]) == 0 then return { 'LOST', ref } end
+  if group == '' and not all_named or held and live ~= member_count then return { 'GROUPS', '' } end
+  for m = 1, held and member_count or 0 do
+    if redis.call('HEXISTS', KEYS[members_at + m], held) == 1 then return { 'MEMBERS', held } end
+  end
+  lanes[l] = { ref = ref, group = group, held = held, exists = exists,
+    all = group == '' and not held, published = 0, scheduled = 0 }
+end
+
+local producers = {}
+for p = 1, producer_count do
+  local row = redis.call('HGET', KEYS[4], ARGV[producer_at + p]) or '0 0 '
+  local last, ranges = string.match(row, '^(%d+) %d+ (.*)$')
+  producers[p] = { last = tonumber(last), ranges = ranges }
+end
+
+-- True when this producer's message was stored before. A refused one was not: it may come again
+-- when the client did not see the refusal.
+local function seen(producer, sequence)
+  if sequence > producer.last then return false end
+  for from, to in string.gmatch(producer.ranges, '(%d+)-(%d+)') do
+    if sequence >= tonumber(from) and sequence <= tonumber(to) then return false end
+  end
+  return true
+end
+
+-- Decide each item; nothing is written before all are decided.
+local replies, adds, seen_keys, refused_orders = {}, {}, {}, {}
+local at = producer_at + producer_count
+local taken, body
+for _ = 1, tonumber(ARGV[10]) do
+  local lane_no = tonumber(ARGV[at + 1])
+  local lane = lanes[math.abs(lane_no)]
+  local add = { lane = lane, no = math.abs(lane_no) }
+  if lane_no < 0 then
+    add.body = body
+    if taken then adds[#adds + 1] = add end
+  else
+    body, add.body = ARGV[at + 2], ARGV[at + 2]
+    local producer, sequence = producers[tonumber(ARGV[at + 3])], tonumber(ARGV[at + 4])
+    local order, reply = '', '+'
+    if ARGV[at + 5] == '1' then
+      add.dedup, add.field, add.value = tonumber(ARGV[at + 6]), ARGV[at + 7], ARGV[at + 8]
+      order, add.due, add.member = ARGV[at + 9], tonumber(ARGV[at + 10]), ARGV[at + 11]
+      at = at + 6
+    end
+    local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 5
+    if producer and seen(producer, sequence) then
+      reply = 'S'
+    elseif slot then
+      local found = seen_keys[add.field]
+      for b = 1, 5 do found = found or redis.call('HGET', KEYS[slot + b], add.field) end
+      if found then
+        local print, id = string.match(found, '^(%S+) (.*)$')
+        reply = (print == string.match(add.value, '^%S+') and 'D' or 'C') .. id
+      elseif redis.call('HLEN', KEYS[slot + 1]) >= 4096 then
+        reply = 'F'
+      end
+    end
+    if reply == '+' then
+      if refused_orders[order] then
+        reply = 'O'
+      elseif lane.all then
+        if live == 0 and ARGV[3] ~= '1' then reply = 'W' end
+        for name in pairs(known) do if room[name] < 1 then reply = 'B' end end
+      elseif not lane.held and not known[lane.group] then
+        reply = 'N'
+      elseif not lane.held and room[lane.group] < 1 then
+        reply = 'B'
+      end
+    end
+    taken = reply == '+'
+    if taken then
+      adds[#adds + 1] = add
+      if slot then seen_keys[add.field] = add.value; add.bucket = KEYS[slot + 1] end
+      for name in pairs(known) do
+        if lane.all or lane.group == name then room[name] = room[name] - 1 end
+      end
+    elseif string.find('BNWFOC', string.sub(reply, 1, 1), 1, true) then
+      if order ~= '' then refused_orders[order] = true end
+      if producer and sequence > producer.last then
+        local text = string.format('%.0f', sequence)
+        if producer.refused == sequence - 1 then
+          producer.ranges = string.gsub(producer.ranges, '%d+$', text)
+        else
+          producer.ranges = producer.ranges .. ' ' .. text .. '-' .. text
+          if #producer.ranges > 2048 then
+            producer.ranges = string.gsub(producer.ranges, '^ *%S+', '')
+          end
+        end
+        producer.refused = sequence
+      end
+    end
+    if producer and sequence > producer.last then producer.last = sequence end
+    replies[#replies + 1] = reply
+  end
+  at = at + 5
+end
+
+-- Write.
+for _, add in ipairs(adds) do
+  local lane, stream = add.lane, KEYS[6 + add.no]
+  if not lane.exists then
+    lane.exists = true
+    for name in pairs(known) do
+      if lane.all or lane.group == name then
+        redis.call('XGROUP', 'CREATE', stream, name, '0', 'MKSTREAM')
+      end
+    end
+    redis.call('HSET', KEYS[2], lane.ref, '0-0')
+    if redis.call('EXISTS', stream) == 0 then
+      redis.call('XGROUP', 'CREATE', stream, '~', '0', 'MKSTREAM')
+      redis.call('XGROUP', 'DESTROY', stream, '~')
+    end
+  end
+  if add.bucket then
+    redis.call('HSET', add.bucket, add.field, add.value)
+    redis.call('EXPIRE', add.bucket, 115200, 'NX')
+  end
+  if add.due and add.due > now then
+    local member = add.member .. '/' .. lane.ref
+    redis.call('ZADD', KEYS[5], add.due, member)
+    redis.call('HSET', KEYS[6], member, lane.ref .. ' ' .. add.body)
+    lane.scheduled = lane.scheduled + 1
+  else
+    lane.newest = redis.call('XADD', stream, '*', 'm', add.body)
+    lane.published = lane.published + 1
+  end
+end
+for _, lane in ipairs(lanes) do
+  if lane.newest then redis.call('HSET', KEYS[2], lane.ref, lane.newest) end
+  for g = 1, group_count do
+    local counters = KEYS[counters_at + g]
+    if lane.all or lane.group == ARGV[group_at + g] then
+      if lane.newest then redis.call('HINCRBY', counters, 'published', lane.published) end
+      if lane.scheduled > 0 then redis.call('HINCRBY', counters, 'scheduled', lane.scheduled) end
+    end
+  end
+end
+for p, producer in ipairs(producers) do
+  redis.call('HSET', KEYS[4], ARGV[producer_at + p],
+    string.format('%.0f %.0f %s', producer.last, now, producer.ranges))
+end
+local reply = table.concat(replies, ' ')
+redis.call('HSET', KEYS[3], flush_no, reply)
+redis.call('HDEL', KEYS[3], string.format('%.0f', tonumber(flush_no) - 8))
+redis.call('EXPIRE', KEYS[3], 3600)
+return { 'OK', reply }

@@ -1,0 +1,189 @@
+#!lua flags=allow-oom
+--[[
+settle: end or give back deliveries, wherever the entry must be read or moved.
+
+Why one script: an entry that is acked here and parked there is lost or doubled when the caller
+dies in between; ownership, indexes, failure history, counters and ordering keys change together.
+
+KEYS
+  1 members   hash    consumer -> `<session> <attach> ...`
+  2 counters  hash    totals and one-minute buckets of the group
+  3 delayed   zset    `<lane ref>|<id>` by due time
+  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight
+  5 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
+  6 failures  hash    `<lane ref>|<id>` -> count and records
+  7 dead      stream  dead letters of the shard
+  8 clock     hash    `grace_until` in ms: nothing expires by deadline before
+  9.. per lane its stream, its ready zset
+ARGV
+  1 group         name
+  2 ageing_ms     u53     as in fetch
+  3 max_attempts  u53     of the group; the entry's own wins
+  4 initial_ms    u53     first backoff of the group; the entry's own wins
+  5 max_ms        u53     longest backoff of the group; the entry's own wins
+  6 now_ms        u53     0, or the time instead of Redis' own (tests)
+  7 lane_count    u53     lanes that follow
+  8 item_count    u53     items that follow
+  9.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
+      category, record): session `*` and attach 0 are not checked; action
+      a  ack           number: work in ms
+      n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
+      r  release       number: not before, in ms from now
+      j  reject
+      x  time to live passed
+      c  cancelled: the group is deleted or purged
+      l  lost: a failed attempt, at once ready again; number: least idle time in ms
+      u  given back uncounted; number: least idle time in ms
+RETURNS  { status, detail }
+  OK  verdicts  a letter per item: `o` done, `d` done and dead-lettered, `g` not pending here, `s`
+                the lease is another's, `f` session or connection is an old one, `i` not idle for
+                long enough, or within the grace after a restart
+IDEMPOTENT  yes: the second call answers `g` or `s` and changes nothing
+COST        about 10 us an item
+INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
+]]
+local group, ageing = ARGV[1], tonumber(ARGV[2])
+local now = tonumber(ARGV[6])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
+local lane_count, at = tonumber(ARGV[7]), 8 + tonumber(ARGV[7])
+local lane_of = {}
+for l = 1, lane_count do
+  local ref = ARGV[8 + l]
+  lane_of[ref] = { ref = ref, key = KEYS[7 + l * 2], ready = KEYS[8 + l * 2],
+    priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
+end
+local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0 }
+
+local function to_ready(lane, id)
+  local ms = tonumber(string.match(id, '^%d+'))
+  local score = ms - lane.priority * ageing
+  if ageing == 0 then score = (9 - lane.priority) * 8796093022208 + ms end
+  redis.call('XCLAIM', lane.key, group, '~ready', 0, id, 'JUSTID')
+  redis.call('ZADD', lane.ready, score, lane.ref .. '|' .. id)
+end
+-- Ends an entry's hold on its ordering key: the oldest parked entry of the key is next.
+local function next_of_key(lane, id, body)
+  if not lane.marked or not body then return end
+  local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
+  if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return end
+  local after = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
+    'LIMIT', 0, 1)[1]
+  if not after then redis.call('HDEL', KEYS[4], order) return end
+  local mine = string.match(after, '^.*%z(.-)$')
+  local ref, after_id = string.match(mine, '^(.*)|(.-)$')
+  redis.call('ZREM', KEYS[5], after)
+  redis.call('HSET', KEYS[4], order, mine)
+  to_ready(lane_of[ref], after_id)
+end
+local function to_dead(lane, id, count, body, category, record, failures)
+  redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
+    'count', count, 'category', category, 'record', record, 'failures', failures or '')
+  redis.call('XACK', lane.key, group, id)
+  redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
+  totals.settled, totals.dead = totals.settled + 1, totals.dead + 1
+  next_of_key(lane, id, body)
+  return 'd'
+end
+
+-- One more failed attempt: its record is kept, the newest 16 of them.
+local function fail(lane, id, count, record, category, delay)
+  local member = lane.ref .. '|' .. id
+  local entry = redis.call('XRANGE', lane.key, id, id)[1]
+  local body = entry and entry[2][2]
+  local before = redis.call('HGET', KEYS[6], member)
+  local failures = (before and struct.unpack('>I4', before) or 0) + 1
+  local records = before and string.sub(before, 5) or ''
+  if failures > 16 then
+    records = string.sub(records, 5 + struct.unpack('>I4', records))
+  end
+  records = records .. struct.pack('>I4', #record) .. record
+  local attempts, initial, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+  if body then
+    local own, first, most = struct.unpack('>HI4I4', body, 5)
+    if own > 0 then attempts = own end
+    if first < 4294967295 then initial = first end
+    if most < 4294967295 then longest = most end
+  end
+  totals.failed = totals.failed + 1
+  local kept = struct.pack('>I4', failures) .. records
+  if failures >= attempts or count >= attempts + 1000 or not body then
+    return to_dead(lane, id, count, body, category, record, kept)
+  end
+  redis.call('HSET', KEYS[6], member, kept)
+  if delay < 0 then
+    local backoff = math.min(longest, initial * 2 ^ math.min(failures - 1, 30))
+    delay = math.floor(backoff * (-delay - 1) / 1000000)
+  end
+  if delay == 0 then to_ready(lane, id) return 'o' end
+  redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
+  redis.call('ZADD', KEYS[3], now + delay, member)
+  return 'o'
+end
+
+local function judge(lane, id, count, consumer, session, attach, action, number, category, record)
+  local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
+  if not row then return 'g' end
+  if session ~= '*' then
+    local held = redis.call('HGET', KEYS[1], consumer)
+    local held_session, held_attach = string.match(held or '', '^(%S+) (%d+) ')
+    if held_session ~= session or attach ~= '0' and held_attach ~= attach then
+      return row[2] == consumer and 'f' or 's'
+    end
+  end
+  if row[2] ~= consumer or row[4] ~= count then return 's' end
+  if action == 'l' or action == 'u' then
+    if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
+    if number > 0 then totals.expired = totals.expired + 1 end
+    if action == 'l' then return fail(lane, id, count, record, category, 0) end
+    totals.released = totals.released + 1
+    to_ready(lane, id)
+    return 'o'
+  elseif action == 'n' then
+    return fail(lane, id, count, record, category, number)
+  elseif action == 'r' then
+    totals.released = totals.released + 1
+    if number == 0 then to_ready(lane, id) return 'o' end
+    redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
+    redis.call('ZADD', KEYS[3], now + number, lane.ref .. '|' .. id)
+    return 'o'
+  end
+  local entry = redis.call('XRANGE', lane.key, id, id)[1]
+  local body = entry and entry[2][2]
+  local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
+  if action == 'a' then
+    redis.call('XACK', lane.key, group, id)
+    redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
+    totals.settled, totals.acked = totals.settled + 1, totals.acked + 1
+    totals.work = totals.work + number
+    next_of_key(lane, id, body)
+    return 'o'
+  end
+  if action == 'j' then totals.failed = totals.failed + 1 end
+  return to_dead(lane, id, count, body, category, record, failures)
+end
+
+local verdicts = {}
+for i = 1, tonumber(ARGV[8]) do
+  local lane = lane_of[ARGV[8 + tonumber(ARGV[at + 1])]]
+  verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
+    ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
+  at = at + 10
+end
+local minute = math.floor(now / 60000)
+local slot = tostring(minute % 6)
+if totals.acked + totals.failed > 0 and
+  redis.call('HGET', KEYS[2], 'minute' .. slot) ~= tostring(minute) then
+  redis.call('HSET', KEYS[2], 'minute' .. slot, minute, 'acked' .. slot, 0, 'failed' .. slot, 0,
+    'work' .. slot, 0)
+end
+for _, name in ipairs({ 'settled', 'acked', 'failed', 'released', 'dead', 'expired' }) do
+  if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name, totals[name]) end
+end
+for _, name in ipairs({ 'acked', 'failed', 'work' }) do
+  if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. slot, totals[name]) end
+end
+return { 'OK', table.concat(verdicts) }

@@ -1,0 +1,463 @@
+//! Ending and extending leases: batches of outcomes, each judged on its own.
+
+use bytes::Bytes;
+
+use crate::{
+    connection::{Purpose, Store},
+    error::StoreError,
+    fetch::ReadLane,
+    keys::{GroupKey, Shard},
+    lease::{Lease, parse_entry_id},
+    reply,
+    scripts::{ACK, Call, EXTEND, SETTLE},
+};
+
+/// Longest attempt record that is stored, in bytes.
+pub const RECORD_BYTES_MAX: usize = 2_048;
+
+/// What is to become of a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Handled.
+    Ack,
+    /// A failed attempt: backoff, or the dead letters when attempts are used up.
+    Nack {
+        /// Backoff in ms, instead of the policy's.
+        delay_ms: Option<u64>,
+        /// Jitter in millionths of the backoff, where the policy decides it.
+        jitter: u32,
+        /// Failure category.
+        category: String,
+        /// What is kept of the attempt.
+        record: Bytes,
+    },
+    /// Given back uncounted.
+    Release {
+        /// Not delivered again before so many ms.
+        retry_after_ms: u64,
+    },
+    /// To the dead letters now.
+    Reject {
+        /// Failure category.
+        category: String,
+        /// What is kept of the attempt.
+        record: Bytes,
+    },
+    /// Its time to live has passed: to the dead letters as `expired`.
+    Expire,
+    /// Its group is deleted or purged: to the dead letters as `cancelled`.
+    Cancel,
+    /// Its consumer was lost at work: a failed attempt.
+    Lose {
+        /// Only if idle for so many ms; 0 for at once.
+        idle_ms: u64,
+        /// Failure category.
+        category: String,
+        /// What is kept of the attempt.
+        record: Bytes,
+    },
+    /// Its consumer was lost before it began: given back uncounted.
+    GiveBack {
+        /// Only if idle for so many ms; 0 for at once.
+        idle_ms: u64,
+    },
+}
+
+/// One outcome for one delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settle {
+    /// The delivery.
+    pub lease: Lease,
+    /// The caller's connection, checked unless 0.
+    pub attach: u64,
+    /// False for recovery, which acts on whoever owns the entry: the session is not checked.
+    pub check_session: bool,
+    /// What is to become of it.
+    pub action: Action,
+}
+
+/// How an outcome was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken.
+    Done,
+    /// Taken, and the message went to the dead letters.
+    Dead,
+    /// Not pending: settled before. Nothing changed.
+    Gone,
+    /// The lease is another's by now. Nothing changed.
+    Stale,
+    /// The session or its connection is an old one. Nothing changed.
+    Fenced,
+    /// Not idle for long enough, or within the grace after a restart. Nothing changed.
+    Spared,
+    /// The lane is none of the group's. Nothing changed.
+    Unknown,
+}
+
+impl Verdict {
+    fn of(letter: char) -> Result<Self, StoreError> {
+        match letter {
+            'o' => Ok(Self::Done),
+            'd' => Ok(Self::Dead),
+            'g' => Ok(Self::Gone),
+            's' => Ok(Self::Stale),
+            'f' => Ok(Self::Fenced),
+            'i' => Ok(Self::Spared),
+            _ => Err(StoreError::reply("settle")),
+        }
+    }
+}
+
+/// What a settle must know of its group.
+#[derive(Debug, Clone, Copy)]
+pub struct SettleGroup<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// All lanes that it reads.
+    pub lanes: &'a [ReadLane],
+    /// Ageing of priorities in ms; 0 for strict priorities.
+    pub ageing_ms: u64,
+    /// Attempts before a message is dead.
+    pub max_attempts: u32,
+    /// First backoff in ms.
+    pub initial_backoff_ms: u64,
+    /// Longest backoff in ms.
+    pub max_backoff_ms: u64,
+    /// On disk before the answer.
+    pub durable: bool,
+}
+
+/// A run of deliveries of one consumer in one lane: what one range check covers.
+struct Section<'a> {
+    lane: usize,
+    lease: &'a Lease,
+    attach: u64,
+    /// Positions in the caller's list, by rising entry id.
+    items: Vec<usize>,
+    work_ms: u64,
+}
+
+impl Store {
+    /// Settles a batch; verdicts are in the order of the items. Idempotent, so a lost answer is
+    /// asked for again: what was taken then answers `Gone` or `Stale`.
+    ///
+    /// # Errors
+    /// As in `StoreError`; `Unknown` when part of it may be done.
+    pub async fn settle(
+        &self,
+        shard: &Shard,
+        group: SettleGroup<'_>,
+        items: &[Settle],
+        now_ms: u64,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let mut verdicts = vec![Verdict::Unknown; items.len()];
+        let mut plain = Vec::new();
+        let mut other = Vec::new();
+        for (position, item) in items.iter().enumerate() {
+            let Some(lane) = lane_of(group.lanes, &item.lease.lane) else {
+                continue;
+            };
+            let is_marked = group
+                .lanes
+                .get(lane)
+                .is_some_and(|lane| lane.lane.lane.marked);
+            // A redelivered entry has a failure history to remove: the other script does that.
+            if item.action == Action::Ack && !is_marked && item.lease.count == 1 {
+                plain.push((position, lane));
+            } else {
+                other.push((position, lane));
+            }
+        }
+        if !plain.is_empty() {
+            let sections = sections(items, &plain, now_ms);
+            let call = ack_call(shard, group, items, &sections);
+            self.run_judged(call, group.durable, &in_order(&sections), &mut verdicts)
+                .await?;
+        }
+        if !other.is_empty() {
+            let call = settle_call(shard, group, items, &other, now_ms);
+            let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
+            self.run_judged(call, group.durable, &order, &mut verdicts)
+                .await?;
+        }
+        Ok(verdicts)
+    }
+
+    /// Starts leases anew; verdicts are in the order of the items (lease, attach).
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn extend(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lanes: &[ReadLane],
+        items: &[(Lease, u64)],
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let settles: Vec<Settle> = items
+            .iter()
+            .map(|(lease, attach)| Settle {
+                lease: lease.clone(),
+                attach: *attach,
+                check_session: true,
+                action: Action::Ack,
+            })
+            .collect();
+        let mut verdicts = vec![Verdict::Unknown; items.len()];
+        let known: Vec<(usize, usize)> = settles
+            .iter()
+            .enumerate()
+            .filter_map(|(position, item)| Some((position, lane_of(lanes, &item.lease.lane)?)))
+            .collect();
+        if known.is_empty() {
+            return Ok(verdicts);
+        }
+        let sections = sections(&settles, &known, 0);
+        let mut call = Call::new(&EXTEND);
+        call.key(shard.group(group, GroupKey::Members));
+        let numbers = lane_keys(&mut call, lanes, &sections);
+        call.text(group).count(sections.len());
+        for (section, number) in sections.iter().zip(numbers) {
+            call.count(number)
+                .text(&section.lease.consumer)
+                .text(&section.lease.session);
+            call.number(section.attach).count(section.items.len());
+            add_items(&mut call, &settles, section);
+        }
+        self.run_judged(call, false, &in_order(&sections), &mut verdicts)
+            .await?;
+        Ok(verdicts)
+    }
+
+    async fn run_judged(
+        &self,
+        call: Call,
+        durable: bool,
+        order: &[usize],
+        verdicts: &mut [Verdict],
+    ) -> Result<(), StoreError> {
+        let value = if durable {
+            self.run_durably(Purpose::Settle, call).await?
+        } else {
+            self.run_safely(Purpose::Settle, call).await?
+        };
+        let (word, parts) = reply::status("settle", value)?;
+        let letters = reply::detail("settle", parts)?;
+        if word != "OK" || letters.len() != order.len() {
+            return Err(StoreError::reply("settle"));
+        }
+        for (position, letter) in order.iter().zip(letters.chars()) {
+            if let Some(verdict) = verdicts.get_mut(*position) {
+                *verdict = Verdict::of(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lane_of(lanes: &[ReadLane], reference: &str) -> Option<usize> {
+    lanes.iter().position(|lane| lane.reference == reference)
+}
+
+fn in_order(sections: &[Section<'_>]) -> Vec<usize> {
+    sections
+        .iter()
+        .flat_map(|section| section.items.iter().copied())
+        .collect()
+}
+
+fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> Vec<Section<'a>> {
+    let mut found: Vec<Section<'a>> = Vec::new();
+    for (position, lane) in chosen {
+        let Some(item) = items.get(*position) else {
+            continue;
+        };
+        let same = |section: &&mut Section<'a>| {
+            section.lane == *lane
+                && section.lease.consumer == item.lease.consumer
+                && section.lease.session == item.lease.session
+                && section.attach == item.attach
+        };
+        let work_ms = now_ms.saturating_sub(item.lease.delivered_ms);
+        match found.iter_mut().rev().find(same) {
+            Some(section) => {
+                section.items.push(*position);
+                section.work_ms += work_ms;
+            },
+            None => found.push(Section {
+                lane: *lane,
+                lease: &item.lease,
+                attach: item.attach,
+                items: vec![*position],
+                work_ms,
+            }),
+        }
+    }
+    for section in &mut found {
+        section.items.sort_by_key(|position| {
+            items
+                .get(*position)
+                .and_then(|item| parse_entry_id(&item.lease.id))
+        });
+    }
+    found
+}
+
+/// Adds the streams that the sections need as keys; answers each section's lane number.
+fn lane_keys(call: &mut Call, lanes: &[ReadLane], sections: &[Section<'_>]) -> Vec<usize> {
+    let mut used: Vec<usize> = Vec::new();
+    let numbers = sections
+        .iter()
+        .map(
+            |section| match used.iter().position(|lane| *lane == section.lane) {
+                Some(number) => number + 1,
+                None => {
+                    used.push(section.lane);
+                    used.len()
+                },
+            },
+        )
+        .collect();
+    for lane in used {
+        if let Some(lane) = lanes.get(lane) {
+            call.key(&lane.stream);
+        }
+    }
+    numbers
+}
+
+fn add_items(call: &mut Call, items: &[Settle], section: &Section<'_>) {
+    for item in section
+        .items
+        .iter()
+        .filter_map(|position| items.get(*position))
+    {
+        call.text(&item.lease.id).number(item.lease.count);
+    }
+}
+
+fn ack_call(
+    shard: &Shard,
+    group: SettleGroup<'_>,
+    items: &[Settle],
+    sections: &[Section<'_>],
+) -> Call {
+    let mut call = Call::new(&ACK);
+    call.key(shard.group(group.name, GroupKey::Members));
+    call.key(shard.group(group.name, GroupKey::Counters));
+    let numbers = lane_keys(&mut call, group.lanes, sections);
+    call.text(group.name).number(0).count(sections.len());
+    for (section, number) in sections.iter().zip(numbers) {
+        call.count(number)
+            .text(&section.lease.consumer)
+            .text(&section.lease.session);
+        call.number(section.work_ms).count(section.items.len());
+        add_items(&mut call, items, section);
+    }
+    call
+}
+
+fn settle_call(
+    shard: &Shard,
+    group: SettleGroup<'_>,
+    items: &[Settle],
+    chosen: &[(usize, usize)],
+    now_ms: u64,
+) -> Call {
+    let mut call = Call::new(&SETTLE);
+    for key in [
+        GroupKey::Members,
+        GroupKey::Counters,
+        GroupKey::Delayed,
+        GroupKey::Busy,
+    ] {
+        call.key(shard.group(group.name, key));
+    }
+    call.key(shard.group(group.name, GroupKey::Parked));
+    call.key(shard.group(group.name, GroupKey::Failures));
+    call.key(shard.dead()).key(shard.clock());
+    for lane in group.lanes {
+        call.key(&lane.stream).key(&lane.ready);
+    }
+    call.text(group.name)
+        .number(group.ageing_ms)
+        .number(u64::from(group.max_attempts))
+        .number(group.initial_backoff_ms)
+        .number(group.max_backoff_ms)
+        .number(0)
+        .count(group.lanes.len())
+        .count(chosen.len());
+    for lane in group.lanes {
+        call.text(&lane.reference);
+    }
+    for (position, lane) in chosen {
+        let Some(item) = items.get(*position) else {
+            continue;
+        };
+        let lease = &item.lease;
+        call.count(lane + 1)
+            .text(&lease.id)
+            .number(lease.count)
+            .text(&lease.consumer);
+        call.text(if item.check_session {
+            lease.session.as_str()
+        } else {
+            "*"
+        });
+        call.number(item.attach);
+        add_action(
+            &mut call,
+            &item.action,
+            now_ms.saturating_sub(lease.delivered_ms),
+        );
+    }
+    call
+}
+
+fn add_action(call: &mut Call, action: &Action, work_ms: u64) {
+    let none = Bytes::new();
+    match action {
+        Action::Ack => call.text("a").number(work_ms).text("").bytes(none),
+        Action::Nack {
+            delay_ms: Some(delay),
+            category,
+            record,
+            ..
+        } => call
+            .text("n")
+            .number(*delay)
+            .text(category)
+            .bytes(record.clone()),
+        Action::Nack {
+            delay_ms: None,
+            jitter,
+            category,
+            record,
+        } => call
+            .text("n")
+            .text(format!("-{}", jitter + 1))
+            .text(category)
+            .bytes(record.clone()),
+        Action::Release { retry_after_ms } => {
+            call.text("r").number(*retry_after_ms).text("").bytes(none)
+        },
+        Action::Reject { category, record } => call
+            .text("j")
+            .number(0)
+            .text(category)
+            .bytes(record.clone()),
+        Action::Expire => call.text("x").number(0).text("expired").bytes(none),
+        Action::Cancel => call.text("c").number(0).text("cancelled").bytes(none),
+        Action::Lose {
+            idle_ms,
+            category,
+            record,
+        } => call
+            .text("l")
+            .number(*idle_ms)
+            .text(category)
+            .bytes(record.clone()),
+        Action::GiveBack { idle_ms } => call.text("u").number(*idle_ms).text("").bytes(none),
+    };
+}

@@ -1,0 +1,241 @@
+//! What recovery does in bounded steps: time, due entries, expired messages, lost index entries.
+
+use redis::Cmd;
+
+use crate::{
+    connection::{Purpose, Store},
+    error::StoreError,
+    fetch::{Lanes, ReadLane},
+    keys::{GroupKey, Shard},
+    reply::{self, Reply},
+    scripts::{CLOCK_TICK, Call, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, REINDEX},
+};
+
+/// Entries moved per script call; 4 us each keeps a call under half a millisecond.
+const DUE_LIMIT: u64 = 100;
+
+/// Redis' time, and whether leases may expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// Redis' time in ms since 1970.
+    pub now_ms: u64,
+    /// No lease expires by deadline before this time.
+    pub grace_until_ms: u64,
+}
+
+/// What a due step moved, and when the next one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Entries moved.
+    pub moved: u64,
+    /// Due time of the next entry in ms since 1970; 0 when there is none.
+    pub next_ms: u64,
+    /// The lanes that the caller passed are not all there are: read them again.
+    pub lanes_changed: bool,
+}
+
+/// Which never delivered messages to take out of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// All of them.
+    All,
+    /// Those published before this time in ms since 1970.
+    OlderThan(u64),
+    /// From the head on, those whose time to live has passed.
+    Expired,
+}
+
+impl Store {
+    /// Notes the time on a shard; starts a grace of `lease_ms` where Redis restarted or the clock
+    /// jumped. A gateway gives its incarnation and is thereby alive.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn tick(
+        &self,
+        shard: &Shard,
+        lease_ms: u64,
+        gateway: Option<&str>,
+    ) -> Result<Tick, StoreError> {
+        let mut call = Call::new(&CLOCK_TICK);
+        call.key(shard.clock()).key(shard.gateways());
+        call.text(self.run_id())
+            .number(lease_ms)
+            .text(gateway.unwrap_or("-"))
+            .number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("clock_tick", value)?;
+        let [now, grace] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("clock_tick"))?;
+        Ok(Tick {
+            now_ms: now.number()?,
+            grace_until_ms: grace.number()?,
+        })
+    }
+
+    /// Last beat of each gateway that ever served the shard, in ms since 1970.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn gateway_beats(&self, shard: &Shard) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(shard.gateways());
+        let rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        Ok(rows
+            .into_iter()
+            .map(|(name, ms)| (name, ms.parse().unwrap_or_default()))
+            .collect())
+    }
+
+    /// Forgets a gateway that has no members any more.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn forget_gateway(&self, shard: &Shard, gateway: &str) -> Result<(), StoreError> {
+        let mut remove = Cmd::new();
+        remove.arg("HDEL").arg(shard.gateways()).arg(gateway);
+        self.command(Purpose::Control, remove).await.map(drop)
+    }
+
+    /// Moves entries whose backoff is over to the ready sets.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn due_delayed(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lanes: &[ReadLane],
+        ageing_ms: u64,
+    ) -> Result<Due, StoreError> {
+        let mut call = Call::new(&DUE_DELAYED);
+        call.key(shard.group(group, GroupKey::Delayed));
+        for lane in lanes {
+            call.key(&lane.stream).key(&lane.ready);
+        }
+        call.text(group)
+            .number(ageing_ms)
+            .number(DUE_LIMIT)
+            .number(0)
+            .count(lanes.len());
+        for lane in lanes {
+            call.text(&lane.reference);
+        }
+        due(
+            "due_delayed",
+            self.run_safely(Purpose::Control, call).await?,
+        )
+    }
+
+    /// Moves messages whose delay is over into their lanes.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn due_scheduled(
+        &self,
+        shard: &Shard,
+        lanes: &Lanes,
+        groups: &[String],
+    ) -> Result<Due, StoreError> {
+        let mut call = Call::new(&DUE_SCHEDULED);
+        call.key(shard.scheduled())
+            .key(shard.bodies())
+            .key(shard.lanes());
+        for lane in &lanes.all {
+            call.key(shard.lane(lane));
+        }
+        for group in groups {
+            call.key(shard.group(group, GroupKey::Counters));
+        }
+        call.number(DUE_LIMIT)
+            .number(0)
+            .count(lanes.all.len())
+            .count(groups.len());
+        for lane in &lanes.all {
+            call.text(lane.to_string());
+        }
+        for group in groups {
+            call.text(group);
+        }
+        due(
+            "due_scheduled",
+            self.run_safely(Purpose::Control, call).await?,
+        )
+    }
+
+    /// Takes never delivered messages out of a lane, to be settled by the caller as `~taken`'s
+    /// first delivery; answers their ids.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn take_waiting(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lane: &ReadLane,
+        which: Take,
+        limit: u64,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut call = Call::new(&GROUP_TAKE);
+        call.key(&lane.stream).key(shard.lanes());
+        call.text(group).number(limit);
+        match which {
+            Take::All => call.text("+").number(0),
+            Take::OlderThan(ms) => call.text(format!("{ms}-0")).number(0),
+            Take::Expired => call.text("+").number(1),
+        };
+        call.number(0);
+        let (word, parts) = reply::status("group_take", self.run(Purpose::Control, call).await?)?;
+        if word != "OK" {
+            return Err(StoreError::reply("group_take"));
+        }
+        let ids = parts
+            .into_iter()
+            .next()
+            .ok_or_else(|| StoreError::reply("group_take"))?;
+        ids.list()?.into_iter().map(Reply::text).collect()
+    }
+
+    /// Puts an entry of a placeholder back into its index if it is missing there; answers whether
+    /// it was.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn reindex(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lane: &ReadLane,
+        id: &str,
+        ageing_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let mut call = Call::new(&REINDEX);
+        call.key(&lane.stream).key(&lane.ready);
+        call.key(shard.group(group, GroupKey::Delayed));
+        call.key(shard.group(group, GroupKey::Parked));
+        call.text(group)
+            .number(ageing_ms)
+            .text(&lane.reference)
+            .text(id);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        Ok(reply::status("reindex", value)?.0 == "REPAIRED")
+    }
+}
+
+fn due(what: &'static str, value: redis::Value) -> Result<Due, StoreError> {
+    let (word, parts) = reply::status(what, value)?;
+    if word == "LANES" {
+        return Ok(Due {
+            moved: 0,
+            next_ms: 0,
+            lanes_changed: true,
+        });
+    }
+    let [moved, next] = parts.try_into().map_err(|_error| StoreError::reply(what))?;
+    Ok(Due {
+        moved: moved.number()?,
+        next_ms: next.number()?,
+        lanes_changed: false,
+    })
+}
