@@ -7,14 +7,7 @@
 //! What is started here is either one of our own daemons, which watches its parent itself, or a
 //! foreign program behind `hive __supervise` (see `commands::supervise`).
 
-use std::{
-    env,
-    ffi::{OsStr, OsString},
-    io,
-    process,
-    sync::mpsc,
-    thread,
-};
+use std::{env, ffi::OsStr, io, process, sync::mpsc, thread};
 
 use tokio::{
     process::{Child, Command},
@@ -43,15 +36,17 @@ impl Spawner {
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let runtime = Handle::current();
-        thread::Builder::new().name("spawner".to_owned()).spawn(move || {
-            let _inside = runtime.enter();
-            while let Ok(mut job) = queue.recv() {
-                if let Err(Ok(mut unwanted)) = job.answer.send(job.command.spawn()) {
-                    // Nobody waits any more. A child that is gone by itself is just as well.
-                    drop(unwanted.start_kill());
+        thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || {
+                let _inside = runtime.enter();
+                while let Ok(mut job) = queue.recv() {
+                    if let Err(Ok(mut unwanted)) = job.answer.send(job.command.spawn()) {
+                        // Nobody waits any more. A child that is gone by itself is just as well.
+                        drop(unwanted.start_kill());
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { jobs })
     }
 
@@ -62,8 +57,10 @@ impl Spawner {
     pub(crate) async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (answer, answered) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts programs is gone");
-        self.jobs.send(Job { command, answer }).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.jobs
+            .send(Job { command, answer })
+            .map_err(|_closed| gone())?;
+        answered.await.map_err(|_closed| gone())?
     }
 }
 
@@ -78,22 +75,21 @@ pub(crate) fn hive_command<A: AsRef<OsStr>>(args: &[A]) -> io::Result<Command> {
 }
 
 /// A command that runs `program` behind a supervisor that ends it, with all it started, when this
-/// process is gone. SIGTERM to the supervisor stops the program gently.
+/// process is gone. SIGTERM to the supervisor stops the program gently. `called` is the program's
+/// name for itself where that is not its file's.
 ///
 /// # Errors
 /// When the path of this binary cannot be found out.
 pub(crate) fn supervised_command<A: AsRef<OsStr>>(
     program: &OsStr,
+    called: Option<&str>,
     args: &[A],
 ) -> io::Result<Command> {
-    let parent = OsString::from(process::id().to_string());
-    let mut command = hive_command(&[
-        OsStr::new("__supervise"),
-        OsStr::new("--parent"),
-        &parent,
-        OsStr::new("--"),
-        program,
-    ])?;
-    command.args(args);
+    let own = process::id().to_string();
+    let mut command = hive_command(&["__supervise", "--parent", &own])?;
+    if let Some(name) = called {
+        command.arg("--called").arg(name);
+    }
+    command.arg("--").arg(program).args(args);
     Ok(command)
 }

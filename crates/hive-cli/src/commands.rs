@@ -1,12 +1,16 @@
 //! The commands of `hive`, one file each.
 
+pub(crate) mod bench;
 pub(crate) mod consumer;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod group;
 pub(crate) mod message;
 pub(crate) mod peek;
+pub(crate) mod publish;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod stream;
 pub(crate) mod supervise;
+pub(crate) mod work;

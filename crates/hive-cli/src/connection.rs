@@ -20,20 +20,37 @@ const CALL_WITHIN: Duration = Duration::from_secs(6);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
     /// Gateways to talk to, with commas between [default: http://127.0.0.1:8000].
-    #[arg(long, global = true, env = "HIVE_URL", value_delimiter = ',', value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "HIVE_URL",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
     pub(crate) url: Vec<String>,
     /// Namespace in which all names live.
     #[arg(long, global = true, env = "HIVE_NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
     /// How results are printed.
-    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub(crate) output: Format,
 }
 
 impl Common {
     /// The gateways, in order of preference.
     pub(crate) fn urls(&self) -> Vec<String> {
-        if self.url.is_empty() { vec![DEFAULT_URL.to_owned()] } else { self.url.clone() }
+        if self.url.is_empty() {
+            vec![DEFAULT_URL.to_owned()]
+        } else {
+            self.url.clone()
+        }
     }
 
     /// Where and how results are printed.
@@ -57,7 +74,10 @@ impl Common {
         let wrong = |error: &dyn std::error::Error| Failure::new(Exit::Usage, error.to_string());
         let endpoints = Endpoints::new(urls).map_err(|error| wrong(&error))?;
         let builder = Client::builder(endpoints).namespace(&self.namespace);
-        builder.call_deadline(CALL_WITHIN).build().map_err(|error| wrong(&error))
+        builder
+            .call_deadline(CALL_WITHIN)
+            .build()
+            .map_err(|error| wrong(&error))
     }
 }
 
@@ -78,8 +98,15 @@ pub(crate) fn told(fault: &Fault) -> String {
     if fault.violations.len() < 2 {
         return fault.to_string();
     }
-    let fields = fault.violations.iter().map(|violation| format!("\n  {violation}"));
-    format!("{}: the request breaks rules:{}", fault.reason, fields.collect::<String>())
+    let fields = fault
+        .violations
+        .iter()
+        .map(|violation| format!("\n  {violation}"));
+    format!(
+        "{}: the request breaks rules:{}",
+        fault.reason,
+        fields.collect::<String>()
+    )
 }
 
 /// The exit code for a kind of fault.

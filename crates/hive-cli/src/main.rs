@@ -18,9 +18,10 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        consumer::ConsumerCommand, dev::DevArgs, fetch::FetchArgs, group::GroupCommand,
-        message::MessageCommand, peek::PeekArgs, serve::ServeArgs, settle::SettleArgs,
-        stream::StreamCommand, supervise::SuperviseArgs,
+        bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, doctor::DoctorArgs,
+        fetch::FetchArgs, group::GroupCommand, message::MessageCommand, peek::PeekArgs,
+        publish::PublishArgs, serve::ServeArgs, settle::SettleArgs, stream::StreamCommand,
+        supervise::SuperviseArgs, work::WorkArgs,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
@@ -56,6 +57,10 @@ enum Command {
     Dev(DevArgs),
     /// Run one daemon.
     Serve(ServeArgs),
+    /// Be an agent: run a command for each message of a group.
+    Work(WorkArgs),
+    /// Send messages to a group or a stream.
+    Publish(PublishArgs),
     /// Create, show and steer consumer groups.
     #[command(subcommand)]
     Group(GroupCommand),
@@ -74,6 +79,10 @@ enum Command {
     /// Ask what became of a message.
     #[command(subcommand)]
     Message(MessageCommand),
+    /// Look at everything and say what to do about it.
+    Doctor(DoctorArgs),
+    /// Measure throughput and latency beside the raw ceiling of the same Redis.
+    Bench(BenchArgs),
     /// Run a program that must not outlive its parent.
     #[command(name = "__supervise", hide = true)]
     Supervise(SuperviseArgs),
@@ -87,11 +96,14 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let outcome = match cli.command {
-        // A daemon brings its own runtime and its own exit codes.
-        Command::Serve(args) => return commands::serve::run(args),
-        Command::Enter(args) => commands::supervise::enter(&args),
-        command => in_runtime(command, &cli.common),
+    // A daemon brings its own runtime and its own exit codes.
+    if let Command::Serve(args) = cli.command {
+        return commands::serve::run(args);
+    }
+    let outcome = if let Command::Enter(args) = &cli.command {
+        commands::supervise::enter(args)
+    } else {
+        in_runtime(cli.command, &cli.common)
     };
     match outcome {
         Ok(exit) => exit.into(),
@@ -106,15 +118,15 @@ fn main() -> ExitCode {
 /// Shows help or what is wrong with the command line. Wrong usage is 64, as in `sysexits.h`.
 fn usage(error: &clap::Error) -> ExitCode {
     let shown = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if shown.is_ok() => Exit::Done.into(),
-        _ => Exit::Usage.into(),
-    }
+    let is_asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_asked && shown.is_ok() { Exit::Done.into() } else { Exit::Usage.into() }
 }
 
 /// Runs a command in a runtime of one thread: all but the load generator wait more than they work.
 fn in_runtime(command: Command, common: &Common) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(dispatch(command, common));
     // A read of stdin cannot be cancelled; nobody shall wait for one.
     runtime.shutdown_background();
@@ -125,6 +137,10 @@ fn in_runtime(command: Command, common: &Common) -> anyhow::Result<Exit> {
 async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
     match command {
         Command::Dev(args) => commands::dev::run(args, common).await,
+        Command::Work(args) => commands::work::run(args, common).await,
+        Command::Publish(args) => commands::publish::run(args, common).await,
+        Command::Doctor(args) => commands::doctor::run(args, common).await,
+        Command::Bench(args) => commands::bench::run(args, common).await,
         Command::Group(command) => commands::group::run(command, common).await,
         Command::Consumer(command) => commands::consumer::run(command, common).await,
         Command::Stream(command) => commands::stream::run(command, common).await,

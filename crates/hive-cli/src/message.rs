@@ -125,7 +125,10 @@ impl MessageLine {
     /// # Errors
     /// When a field cannot be said on the wire; the text names it and the rule.
     pub(crate) fn into_wire(self) -> Result<wire::Message, String> {
-        let delay = self.delay_seconds.map(|value| moment("delay_seconds", value)).transpose()?;
+        let delay = self
+            .delay_seconds
+            .map(|value| moment("delay_seconds", value))
+            .transpose()?;
         if delay.is_some() && self.not_before.is_some() {
             return Err("`delay_seconds` and `not_before` exclude each other".to_owned());
         }
@@ -137,7 +140,10 @@ impl MessageLine {
             payload: payload(self.payload.as_deref(), self.payload_base64.as_deref())?,
             priority: self.priority.map(Priority::number).transpose()?,
             not_before: not_before.or(delay),
-            expires_at: self.ttl_seconds.map(|value| moment("ttl_seconds", value)).transpose()?,
+            expires_at: self
+                .ttl_seconds
+                .map(|value| moment("ttl_seconds", value))
+                .transpose()?,
             retry: self.retry.map(RetryLine::into_wire).transpose()?,
             message_id: self.message_id,
             from_agent: self.from_agent,
@@ -174,7 +180,10 @@ impl RetryLine {
         };
         Ok(wire::RetryPolicy {
             max_attempts: self.max_attempts,
-            initial_backoff: wire("retry.initial_backoff_seconds", self.initial_backoff_seconds)?,
+            initial_backoff: wire(
+                "retry.initial_backoff_seconds",
+                self.initial_backoff_seconds,
+            )?,
             max_backoff: wire("retry.max_backoff_seconds", self.max_backoff_seconds)?,
         })
     }
@@ -187,9 +196,15 @@ pub(crate) fn priority(text: &str) -> Result<u32, String> {
         "normal" => Ok(DEFAULT_PRIORITY),
         "high" => Ok(7),
         "urgent" | "critical" => Ok(9),
-        number => number.parse::<u32>().ok().filter(|number| *number <= 9).ok_or_else(|| {
-            format!("priority `{text}` must be 0 to 9, or low, normal, high, urgent or critical")
-        }),
+        number => number
+            .parse::<u32>()
+            .ok()
+            .filter(|number| *number <= 9)
+            .ok_or_else(|| {
+                format!(
+                    "priority `{text}` must be 0 to 9, or low, normal, high, urgent or critical"
+                )
+            }),
     }
 }
 
@@ -209,7 +224,7 @@ fn payload(json: Option<&RawValue>, base64: Option<&str>) -> Result<Bytes, Strin
 /// A span of seconds as JSON gives it.
 fn span(name: &str, seconds: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|_| format!("`{name}` `{seconds}` must be seconds, 0 or more"))
+        .map_err(|_out_of_range| format!("`{name}` `{seconds}` must be seconds, 0 or more"))
 }
 
 /// The moment that lies these seconds ahead.
@@ -236,7 +251,11 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused_with_its_name() {
-        assert!(read(r#"{"payload": 1, "priorty": 3}"#).unwrap_err().contains("priorty"));
+        assert!(
+            read(r#"{"payload": 1, "priorty": 3}"#)
+                .unwrap_err()
+                .contains("priorty")
+        );
     }
 
     #[test]
@@ -246,14 +265,25 @@ mod tests {
 
     #[test]
     fn priorities_are_numbers_or_words() {
-        assert_eq!(read(r#"{"payload":1,"priority":"urgent"}"#).unwrap().priority, Some(9));
-        assert_eq!(read(r#"{"payload":1,"priority":0}"#).unwrap().priority, Some(0));
+        assert_eq!(
+            read(r#"{"payload":1,"priority":"urgent"}"#)
+                .unwrap()
+                .priority,
+            Some(9)
+        );
+        assert_eq!(
+            read(r#"{"payload":1,"priority":0}"#).unwrap().priority,
+            Some(0)
+        );
         assert!(read(r#"{"payload":1,"priority":"10"}"#).is_err());
     }
 
     #[test]
     fn a_payload_that_is_no_json_is_shown_as_base64() {
-        let message = wire::Message { payload: Bytes::from_static(b"\xff"), ..Default::default() };
+        let message = wire::Message {
+            payload: Bytes::from_static(b"\xff"),
+            ..Default::default()
+        };
         let view = MessageView::from(message);
         assert_eq!(view.payload_base64.as_deref(), Some("/w=="));
         assert!(view.payload.is_none());

@@ -140,9 +140,15 @@ pub(crate) fn progress(total: u64, what: &str) -> ProgressBar {
         ProgressDrawTarget::hidden()
     };
     let (bar, template) = if total == 0 {
-        (ProgressBar::no_length(), "{spinner} {human_pos} {msg} ({per_sec}, {elapsed})")
+        (
+            ProgressBar::no_length(),
+            "{spinner} {human_pos} {msg} ({per_sec}, {elapsed})",
+        )
     } else {
-        (ProgressBar::new(total), "{bar:30} {human_pos}/{human_len} {msg} ({per_sec}, {eta})")
+        (
+            ProgressBar::new(total),
+            "{bar:30} {human_pos}/{human_len} {msg} ({per_sec}, {eta})",
+        )
     };
     bar.set_draw_target(target);
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -162,14 +168,21 @@ pub(crate) fn table<C: AsRef<str>>(columns: &[&str], rows: &[Vec<C>]) -> String 
     for row in rows {
         table.add_row(row.iter().map(AsRef::as_ref));
     }
-    let lines = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    let lines = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>();
     lines.join("\n")
 }
 
 /// Adds a row per field, with the path of a nested one; lists of plain values share a cell.
 fn flatten(path: &str, fields: &serde_json::Map<String, Value>, rows: &mut Vec<Vec<String>>) {
     for (name, value) in fields {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         match value {
             Value::Object(inner) => flatten(&path, inner, rows),
             Value::Null => rows.push(vec![path, "-".to_owned()]),

@@ -46,14 +46,20 @@ pub(crate) fn short_seconds(seconds: f64) -> String {
     if seconds <= 0.0 {
         return "0".to_owned();
     }
-    if seconds < 10.0 { format!("{seconds:.2}s") } else { format!("{seconds:.0}s") }
+    if seconds < 10.0 {
+        format!("{seconds:.2}s")
+    } else {
+        format!("{seconds:.0}s")
+    }
 }
 
 /// Bytes as text where they are text, else as base64 with a mark.
 pub(crate) fn text_of(bytes: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    std::str::from_utf8(bytes)
-        .map_or_else(|_| format!("base64:{}", STANDARD.encode(bytes)), str::to_owned)
+    std::str::from_utf8(bytes).map_or_else(
+        |_| format!("base64:{}", STANDARD.encode(bytes)),
+        str::to_owned,
+    )
 }
 
 /// At most this many characters of a text, with a mark where it was cut.

@@ -359,9 +359,14 @@ impl Client {
     /// Sends unary calls to the next gateway from now on, unless somebody did so already.
     pub(crate) fn leave(&self, number: usize) {
         let next = (number + 1) % self.gateways().len();
-        let current = &self.shared.current;
-        // Losing the race means that another call has moved on already: nothing is left to do.
-        drop(current.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed));
+        let (before, after) = (Ordering::Relaxed, Ordering::Relaxed);
+        let moved = self
+            .shared
+            .current
+            .compare_exchange(number, next, before, after);
+        if moved.is_ok() {
+            tracing::debug!(gateway = self.gateway_at(next).url(), "gateway_changed");
+        }
     }
 
     fn unreachable(&self, started: Instant, last: Fault) -> CallError {

@@ -1,7 +1,7 @@
 //! `hive-dlq`: keeps dead letters.
 //!
-//! Configuration: `deploy/config/dlq.toml` shows every key. Exit codes: 0 drained, 1 failed, 3 work
-//! unfinished, 64 wrong flags, 70 panic, 78 wrong configuration.
+//! Configuration: `deploy/config/dlq.toml` shows every key. Exit codes: 0 drained, 1 failed,
+//! 3 work unfinished, 64 wrong flags, 70 panic, 78 wrong configuration.
 
 use std::env;
 use std::process::ExitCode;

@@ -28,6 +28,7 @@ pub mod group;
 mod hash;
 pub mod name;
 pub mod ownership;
+pub mod recovery;
 pub mod retry;
 pub mod routing;
 pub mod stream;

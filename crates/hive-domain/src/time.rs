@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
+impl From<u64> for Timestamp {
+    fn from(millis: u64) -> Self {
+        Self(millis)
+    }
+}
+
 impl Timestamp {
     /// The point in time `millis` milliseconds after the Unix epoch.
     #[must_use]

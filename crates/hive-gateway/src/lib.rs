@@ -1,1 +1,110 @@
-//! Skeleton.
+//! `hive-gateway`: the one door for agents and operators, by gRPC and REST on one port.
+//!
+//! It checks what comes in, coalesces publishes and settles into few calls to Redis, leases messages
+//! to the consumers that are attached to it, and gives leases up when a connection is lost. It keeps
+//! no state that counts: any replica serves any call, and may be killed at any moment.
+//!
+//! # Invariants
+//! - A publish is answered OK only after its flush was.
+//! - A lease ends only by a script; this process only asks for it.
+//! - No task waits for a client that does not read, but the client's own.
+//!
+//! Read next: `dispatcher.rs` (who gets what), `consume.rs` (one connection), `publisher.rs`.
+
+#![warn(
+    clippy::unwrap_used,
+    clippy::get_unwrap,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::string_slice
+)]
+
+pub mod attached;
+pub mod beats;
+pub mod bells;
+pub mod catalog;
+pub mod consume;
+pub mod core;
+pub mod dispatcher;
+pub mod groups;
+pub mod grpc;
+pub mod health;
+pub mod joining;
+pub mod looking;
+pub mod metrics;
+pub mod outcomes;
+pub mod publisher;
+pub mod publishing;
+pub mod pull;
+pub mod rest;
+pub mod settings;
+pub mod settler;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
+
+use hive_runtime::{
+    Chassis, Daemon,
+    config::Config,
+    door::ServeError,
+    tasks::{BACKGROUND, LOOP},
+};
+use hive_store::{Store, StoreConfig, StoreError};
+use uuid::Uuid;
+
+use crate::{core::Gateway, settings::Settings};
+
+/// The daemon as its chassis sees it.
+pub const DAEMON: Daemon = Daemon {
+    name: "hive-gateway",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "The door of Agent Hive for agents and operators",
+    listen: "127.0.0.1:8000",
+    metrics: metrics::TABLE,
+};
+
+/// Why the gateway ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The main port failed.
+    #[error("serving the main port")]
+    Serve(#[from] ServeError),
+    /// The Redis URL is none.
+    #[error("opening the store")]
+    Store(#[from] StoreError),
+}
+
+/// Runs the daemon with `args`, which come without the program's name.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    hive_runtime::run(&DAEMON, args, serve)
+}
+
+/// Serves until the daemon stops.
+///
+/// # Errors
+/// When the main port fails, or the Redis URL is none.
+pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), GatewayError> {
+    let prefix = config.redis.prefix.clone();
+    let store = Store::open(StoreConfig {
+        url: config.redis.url.clone(),
+        password: config.redis.password.as_ref().map(|secret| secret.expose().to_owned()),
+        prefix: prefix.clone(),
+        ..StoreConfig::default()
+    })?;
+    let incarnation: Arc<str> = Uuid::new_v4().simple().to_string().into();
+    let Chassis { tasks, shutdown, gate, health, door } = chassis;
+    let redis = health.component("redis");
+    redis.not_ready("not connected yet");
+    let parts = (tasks.clone(), shutdown.clone(), gate);
+    let gateway = Gateway::new(store.clone(), config.own, incarnation, parts);
+    tasks.spawn(BACKGROUND, "bells", gateway.bells.clone().hear(store, prefix));
+    let advertise = config.server.advertise.clone();
+    let allow_eviction = config.redis.allow_eviction;
+    let beats = beats::run(gateway.clone(), redis, advertise, allow_eviction);
+    tasks.spawn(LOOP, "beats", beats);
+    let routes = grpc::routes(&gateway);
+    let routes = tonic::service::Routes::from(
+        routes.into_axum_router().merge(rest::routes(gateway.clone())),
+    );
+    Ok(door.serve(routes, &[]).await?)
+}

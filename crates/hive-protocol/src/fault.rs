@@ -145,6 +145,8 @@ reasons! {
     GroupPaused = "GROUP_PAUSED", WrongState;
     /// The group is being deleted, or was while the caller used it.
     GroupGone = "GROUP_GONE", WrongState;
+    /// An earlier message of the same ordering key was refused.
+    EarlierMessageRefused = "EARLIER_MESSAGE_REFUSED", WrongState;
     /// The stream has no group and does not buffer.
     StreamWithoutGroups = "STREAM_WITHOUT_GROUPS", WrongState;
     /// Somebody else changed it in between.

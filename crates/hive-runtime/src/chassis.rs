@@ -49,8 +49,8 @@ pub struct BindError {
 
 impl Chassis {
     /// Builds a chassis inside a test: both ports open, nothing of the process touched (no signals,
-    /// no log, no panic hook; `/metrics` shows `metrics` at zero). The configuration comes back with
-    /// the addresses that were bound.
+    /// no log, no panic hook; `/metrics` shows `metrics` at zero). The configuration comes back
+    /// with the addresses that were bound.
     ///
     /// # Errors
     /// When a port cannot be opened.

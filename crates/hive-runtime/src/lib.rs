@@ -1,6 +1,6 @@
 //! The chassis of every daemon: configuration, log, metrics, health, ports, tasks and shutdown.
 //!
-//! A daemon is a [`Daemon`] description, its [`config::Settings`] and a `serve` function; [`run`]
+//! A daemon is a [`Daemon`] description, its [`config::Settings`] and a `serve` function; [`run()`]
 //! does the rest and gives the exit code. This crate knows nothing of Redis or of messages.
 //!
 //! ```no_run

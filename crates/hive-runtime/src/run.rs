@@ -326,3 +326,6 @@ fn log_failure<E: Error>(result: &Result<(), E>) -> bool {
     }
     result.is_err()
 }
+
+#[cfg(test)]
+mod tests;

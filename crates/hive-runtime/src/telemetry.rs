@@ -1,4 +1,4 @@
-//! Logs by `tracing` to standard error, and the hook that turns a panic into the end of the process.
+//! Logs by `tracing` to standard error, and the hook by which a panic ends the process.
 //!
 //! Standard output stays free for what a command is asked to print.
 
@@ -19,7 +19,9 @@ use crate::exit::Exit;
 
 /// Changes what is logged while the daemon runs. Cheap to clone.
 #[derive(Clone)]
-pub struct LogFilter(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LogFilter(Arc<SetFilter>);
+
+type SetFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl LogFilter {
     /// Sets the filter.
@@ -42,8 +44,20 @@ impl std::fmt::Debug for LogFilter {
     }
 }
 
+/// The filter that `text` describes.
+///
+/// # Errors
+/// Why it describes none, to be read behind the text.
+pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    // tracing-subscriber 0.3.23 slices inside characters of several bytes, which panics.
+    if !text.is_ascii() {
+        return Err("must be ASCII".to_owned());
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("must be a filter of levels: {error}"))
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))
+    parse_filter(filter).map_err(|rule| format!("log filter `{filter}` {rule}"))
 }
 
 /// Starts the log of the process.

@@ -334,8 +334,11 @@ fn read(pipeline: &mut Pipeline, key: &str, reader: u64, block_ms: Option<u64>) 
     pipeline.arg("STREAMS").arg(key).arg(">");
 }
 
-/// The ids and payloads in an answer to XREADGROUP.
-fn entries(reply: Option<Value>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CeilingError> {
+/// An entry: its id and its payload.
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// The entries in an answer to XREADGROUP.
+fn entries(reply: Option<Value>) -> Result<Vec<Entry>, CeilingError> {
     const WRONG: CeilingError = CeilingError::Reply {
         command: "XREADGROUP",
     };

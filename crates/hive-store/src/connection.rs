@@ -15,7 +15,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Cmd, IntoConnectionInfo as _, Pipeline, Value, aio::MultiplexedConnection,
+};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
@@ -37,6 +39,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub struct StoreConfig {
     /// `redis://`, `rediss://` or `redis+unix://`.
     pub url: String,
+    /// The password, where one is needed; kept out of the URL, which is logged.
+    pub password: Option<String>,
     /// First part of every key.
     pub prefix: String,
     /// How long a call waits for a connection before it says that Redis is away.
@@ -47,6 +51,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".into(),
+            password: None,
             prefix: "hive".into(),
             wait: Duration::from_secs(3),
         }
@@ -109,10 +114,9 @@ impl Store {
     /// # Errors
     /// `Refused` when the URL is none.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
-        let client =
-            redis::Client::open(config.url.as_str()).map_err(|error| StoreError::Refused {
-                detail: error.to_string(),
-            })?;
+        let client = client(&config).map_err(|error| StoreError::Refused {
+            detail: error.to_string(),
+        })?;
         let control = ControlKeys::new(&config.prefix);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -431,6 +435,17 @@ impl Store {
         self.command(purpose, publish).await.map(drop)
     }
 
+    /// Rings the bell of a shard without waiting for it.
+    pub fn ring_soon(&self, shard: &Shard) {
+        let (store, shard) = (self.clone(), shard.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one command, bounded by the response timeout; the store knows no chassis"
+        )]
+        let ringing = tokio::spawn(async move { store.ring(Purpose::Control, &shard).await });
+        drop(ringing);
+    }
+
     /// One section of INFO as pairs.
     ///
     /// # Errors
@@ -445,6 +460,16 @@ impl Store {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect())
     }
+}
+
+fn client(config: &StoreConfig) -> Result<redis::Client, redis::RedisError> {
+    let mut info = config.url.as_str().into_connection_info()?;
+    if let Some(password) = &config.password {
+        let settings = info.redis_settings().clone().set_password(password);
+        info = info.set_redis_settings(settings);
+    }
+    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+    redis::Client::open(info.set_tcp_settings(tcp))
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

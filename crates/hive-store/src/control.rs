@@ -207,6 +207,8 @@ impl Store {
             "CONFLICT" if !text.is_empty() && detail == format!("{} {text}", version + 1) => {
                 Ok(Put::Stored(version + 1))
             },
+            // The same of a removal.
+            "CONFLICT" if text.is_empty() && detail.is_empty() => Ok(Put::Stored(0)),
             "CONFLICT" => Ok(Put::Conflict),
             "FULL" => Ok(Put::Full),
             _ => Err(StoreError::reply("definition_put")),
@@ -319,7 +321,7 @@ impl Store {
             for key in GroupKey::ALL {
                 call.key(shard.group(group, key));
             }
-            call.text(group).number(0).count(own.len());
+            call.text(group).count(own.len());
             for lane in &own {
                 call.text(&lane.reference);
             }

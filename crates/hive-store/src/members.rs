@@ -193,8 +193,7 @@ impl Store {
     ) -> Result<Leaving, StoreError> {
         let (consumer, session, attach) = who;
         let mut call = Call::new(&LEAVE);
-        call.key(shard.group(group, GroupKey::Members))
-            .key(shard.group(group, GroupKey::Credit));
+        call.key(shard.group(group, GroupKey::Members));
         for lane in lanes {
             call.key(&lane.stream);
         }

@@ -1,6 +1,6 @@
 //! Deleting settled messages that retention no longer keeps.
 
-use redis::Cmd;
+use redis::{Cmd, Pipeline};
 
 use crate::{
     connection::{Purpose, Store},
@@ -42,6 +42,25 @@ impl Store {
         reply::detail("trim", parts)?
             .parse()
             .map_err(|_error| StoreError::reply("trim"))
+    }
+
+    /// Entries of these lanes, settled or not.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn entries(&self, shard: &Shard, lanes: &[LaneRef]) -> Result<u64, StoreError> {
+        let mut pipeline = Pipeline::new();
+        for lane in lanes {
+            pipeline.cmd("XLEN").arg(shard.lane(lane));
+        }
+        if lanes.is_empty() {
+            return Ok(0);
+        }
+        let mut total = 0;
+        for length in self.pipeline(Purpose::Control, pipeline).await? {
+            total += length.number()?;
+        }
+        Ok(total)
     }
 
     /// Forgets producers that were silent for a day; one page per call, answers the next cursor.

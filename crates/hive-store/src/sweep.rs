@@ -57,21 +57,32 @@ impl Store {
         lease_ms: u64,
         gateway: Option<&str>,
     ) -> Result<Tick, StoreError> {
-        let mut call = Call::new(&CLOCK_TICK);
-        call.key(shard.clock()).key(shard.gateways());
-        call.text(self.run_id())
-            .number(lease_ms)
-            .text(gateway.unwrap_or("-"))
-            .number(0);
-        let value = self.run_safely(Purpose::Control, call).await?;
-        let (_, parts) = reply::status("clock_tick", value)?;
-        let [now, grace] = parts
-            .try_into()
-            .map_err(|_error| StoreError::reply("clock_tick"))?;
-        Ok(Tick {
-            now_ms: now.number()?,
-            grace_until_ms: grace.number()?,
-        })
+        if self.run_id().is_empty() {
+            self.info("server").await?;
+        }
+        loop {
+            let run_id = self.run_id();
+            let mut call = Call::new(&CLOCK_TICK);
+            call.key(shard.clock()).key(shard.gateways());
+            call.text(&run_id)
+                .number(lease_ms)
+                .text(gateway.unwrap_or("-"))
+                .number(0);
+            let value = self.run_safely(Purpose::Control, call).await?;
+            // Another server answered than the one that this call named: it would see the restart
+            // one tick late.
+            if run_id != self.run_id() {
+                continue;
+            }
+            let (_, parts) = reply::status("clock_tick", value)?;
+            let [now, grace] = parts
+                .try_into()
+                .map_err(|_error| StoreError::reply("clock_tick"))?;
+            return Ok(Tick {
+                now_ms: now.number()?,
+                grace_until_ms: grace.number()?,
+            });
+        }
     }
 
     /// Last beat of each gateway that ever served the shard, in ms since 1970.
@@ -141,7 +152,9 @@ impl Store {
         let mut call = Call::new(&DUE_SCHEDULED);
         call.key(shard.scheduled())
             .key(shard.bodies())
-            .key(shard.lanes());
+            .key(shard.lanes())
+            .key(shard.groups())
+            .key(shard.dead());
         for lane in &lanes.all {
             call.key(shard.lane(lane));
         }
@@ -178,7 +191,7 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<String>, StoreError> {
         let mut call = Call::new(&GROUP_TAKE);
-        call.key(&lane.stream).key(shard.lanes());
+        call.key(&lane.stream).key(shard.groups());
         call.text(group).number(limit);
         match which {
             Take::All => call.text("+").number(0),
@@ -214,6 +227,7 @@ impl Store {
         call.key(&lane.stream).key(&lane.ready);
         call.key(shard.group(group, GroupKey::Delayed));
         call.key(shard.group(group, GroupKey::Parked));
+        call.key(shard.group(group, GroupKey::Busy));
         call.text(group)
             .number(ageing_ms)
             .text(&lane.reference)

@@ -43,8 +43,15 @@ struct ConsumerView {
 }
 
 impl Show for ConsumerView {
-    const COLUMNS: &'static [&'static str] =
-        &["CONSUMER", "KIND", "IN FLIGHT", "CONCURRENCY", "CAPABILITIES", "GATEWAY", "LAST SEEN"];
+    const COLUMNS: &'static [&'static str] = &[
+        "CONSUMER",
+        "KIND",
+        "IN FLIGHT",
+        "CONCURRENCY",
+        "CAPABILITIES",
+        "GATEWAY",
+        "LAST SEEN",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -77,13 +84,32 @@ pub(crate) async fn run(command: ConsumerCommand, common: &Common) -> anyhow::Re
         ConsumerCommand::Ls { group } => {
             let list = wire::ListConsumersRequest { group };
             let answer = client.list_consumers(list).await.map_err(refused)?;
-            out.list(&answer.consumers.into_iter().map(ConsumerView::from).collect::<Vec<_>>())?;
+            out.list(
+                &answer
+                    .consumers
+                    .into_iter()
+                    .map(ConsumerView::from)
+                    .collect::<Vec<_>>(),
+            )?;
         },
         ConsumerCommand::Rm { consumer_id, group } => {
-            let remove = wire::RemoveConsumerRequest { group, consumer_id: consumer_id.clone() };
-            let released = client.remove_consumer(remove).await.map_err(refused)?.released;
+            let remove = wire::RemoveConsumerRequest {
+                group,
+                consumer_id: consumer_id.clone(),
+            };
+            let released = client
+                .remove_consumer(remove)
+                .await
+                .map_err(refused)?
+                .released;
             let text = format!("removed `{consumer_id}`; {released} deliveries were given back");
-            out.done(&text, &Removed { consumer_id, released })?;
+            out.done(
+                &text,
+                &Removed {
+                    consumer_id,
+                    released,
+                },
+            )?;
         },
     }
     Ok(Exit::Done)

@@ -29,7 +29,7 @@ use crate::{
     output::{Format, Show, note},
 };
 
-mod child;
+pub(super) mod child;
 
 use child::{Child, Plan};
 
@@ -76,7 +76,12 @@ impl Show for Address {
 
     fn cells(&self) -> Vec<String> {
         let pid = self.pid.map(|pid| pid.to_string()).unwrap_or_default();
-        vec![self.name.clone(), pid, self.address.clone(), self.admin.clone()]
+        vec![
+            self.name.clone(),
+            pid,
+            self.address.clone(),
+            self.admin.clone(),
+        ]
     }
 }
 
@@ -101,13 +106,21 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> anyhow::Result<Exit> 
     let mut store = None;
     if let Some(redis) = &redis {
         redis.free_within(FREE_WITHIN).await?;
-        let log_level = if args.verbose { "notice" } else { "warning" };
-        store = Some(Child::start(&spawner, Plan::redis(Arc::clone(redis), log_level)));
+        store = Some(Child::start(
+            &spawner,
+            Plan::redis(Arc::clone(redis), args.verbose),
+        ));
     }
-    let redis_url = args.redis_url.clone().or_else(|| redis.as_ref().map(|redis| redis.url()));
+    let redis_url = args
+        .redis_url
+        .clone()
+        .or_else(|| redis.as_ref().map(|redis| redis.url()));
     let redis_url = redis_url.context("either a URL is given or a server was found")?;
     let plans = plans(&args, &redis_url)?;
-    let daemons = plans.into_iter().map(|plan| Child::start(&spawner, plan)).collect::<Vec<_>>();
+    let daemons = plans
+        .into_iter()
+        .map(|plan| Child::start(&spawner, plan))
+        .collect::<Vec<_>>();
 
     let stopped = async {
         tokio::select! {
@@ -153,31 +166,50 @@ fn plans(args: &DevArgs, redis_url: &str) -> anyhow::Result<Vec<Plan>> {
         };
         for copy in 1..=copies {
             let is_door = daemon == Daemon::Gateway && copy == 1;
-            let listen = if is_door { args.listen } else { free_address()? };
+            let listen = if is_door {
+                args.listen
+            } else {
+                free_address()?
+            };
             wanted.push((daemon, copy, listen, free_address()?));
         }
     }
-    let doors = wanted.iter().filter(|(daemon, ..)| *daemon == Daemon::Gateway);
-    let urls = doors.map(|(_, _, listen, _)| format!("http://{listen}")).collect::<Vec<_>>();
+    let doors = wanted
+        .iter()
+        .filter(|(daemon, ..)| *daemon == Daemon::Gateway);
+    let urls = doors
+        .map(|(_, _, listen, _)| format!("http://{listen}"))
+        .collect::<Vec<_>>();
     let level = if args.verbose { "info" } else { "warn" };
     let plan = |(daemon, copy, listen, admin): (Daemon, u16, SocketAddr, SocketAddr)| {
         let name = match copy {
             1 => daemon.name().to_owned(),
             _ => format!("{}-{copy}", daemon.name()),
         };
-        let mut settings = vec![
-            ("HIVE_REDIS_URL", redis_url.to_owned()),
-            ("HIVE_SERVER_LISTEN", listen.to_string()),
-            ("HIVE_ADMIN_LISTEN", admin.to_string()),
-            ("HIVE_PARENT_PID", process::id().to_string()),
-            ("HIVE_URL", urls.join(",")),
-        ];
-        if std::env::var_os("HIVE_LOG_FILTER").is_none() {
-            settings.push(("HIVE_LOG_FILTER", level.to_owned()));
-        }
+        let mut settings = daemon_settings(redis_url, listen, admin, level);
+        settings.push(("HIVE_URL", urls.join(",")));
         Plan::daemon(name, daemon, listen, admin, settings)
     };
     Ok(wanted.into_iter().map(plan).collect())
+}
+
+/// The environment of a daemon of ours. A log filter of the user's own is left alone.
+pub(super) fn daemon_settings(
+    redis_url: &str,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    level: &str,
+) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("HIVE_REDIS_URL", redis_url.to_owned()),
+        ("HIVE_SERVER_LISTEN", listen.to_string()),
+        ("HIVE_ADMIN_LISTEN", admin.to_string()),
+        ("HIVE_PARENT_PID", process::id().to_string()),
+    ];
+    if std::env::var_os("HIVE_LOG_FILTER").is_none() {
+        settings.push(("HIVE_LOG_FILTER", level.to_owned()));
+    }
+    settings
 }
 
 /// Waits until every process is ready, or one has failed for good.
@@ -201,9 +233,16 @@ async fn ready(store: Option<&Child>, daemons: &[Child]) -> anyhow::Result<()> {
 
 /// Waits until a process has failed in a way that starting it again cannot mend.
 async fn first_failure(store: Option<&Child>, daemons: &[Child]) -> anyhow::Result<Exit> {
-    let waits = store.into_iter().chain(daemons).map(|child| Box::pin(child.hopeless()));
+    let waits = store
+        .into_iter()
+        .chain(daemons)
+        .map(|child| Box::pin(child.hopeless()));
     let (code, index, _) = futures_util::future::select_all(waits).await;
-    let words = store.into_iter().chain(daemons).nth(index).map(Child::last_words);
+    let words = store
+        .into_iter()
+        .chain(daemons)
+        .nth(index)
+        .map(Child::last_words);
     let exit = match code {
         64 => Exit::Usage,
         78 => Exit::Config,
@@ -258,7 +297,11 @@ async fn kill(daemons: &[Child], store: Option<&Child>) {
 /// Keeps a second run out of the same folder.
 fn lock(args: &DevArgs) -> anyhow::Result<File> {
     let path = args.data_dir.join("dev.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = file.with_context(|| format!("cannot open `{}`", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -282,7 +325,7 @@ fn ensure_free(address: SocketAddr) -> Result<(), Failure> {
 }
 
 /// A loopback address that nobody listens on just now.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?)
 }

@@ -58,7 +58,12 @@ impl Show for Finding {
             Level::Note => "note",
             Level::Trouble => "TROUBLE",
         };
-        vec![level.to_owned(), self.what.clone(), self.finding.clone(), self.advice.clone()]
+        vec![
+            level.to_owned(),
+            self.what.clone(),
+            self.finding.clone(),
+            self.advice.clone(),
+        ]
     }
 }
 
@@ -80,24 +85,48 @@ impl Finding {
 pub(crate) async fn run(args: DoctorArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut findings = reach(common).await?;
     let client = common.client()?;
-    let groups = client.list_groups(wire::ListGroupsRequest {}).await.map_err(refused)?.groups;
-    let streams = client.list_streams(wire::ListStreamsRequest {}).await.map_err(refused)?.streams;
+    let groups = client
+        .list_groups(wire::ListGroupsRequest {})
+        .await
+        .map_err(refused)?
+        .groups;
+    let streams = client
+        .list_streams(wire::ListStreamsRequest {})
+        .await
+        .map_err(refused)?
+        .streams;
     findings.extend(groups.iter().map(group));
     findings.extend(streams.iter().map(|one| stream(one, &groups)));
     if groups.is_empty() {
         let advice = "create one: hive group create NAME";
-        findings.push(Finding::new(Level::Note, "groups", "there is none yet", advice));
+        findings.push(Finding::new(
+            Level::Note,
+            "groups",
+            "there is none yet",
+            advice,
+        ));
     }
-    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Well);
+    let worst = findings
+        .iter()
+        .map(|finding| finding.level)
+        .max()
+        .unwrap_or(Level::Well);
     findings.retain(|finding| args.all || finding.level > Level::Well);
     let out = common.out();
     if findings.is_empty() && out.format() == Format::Table {
         let count = groups.len();
-        out.text(&format!("all is well: {count} groups, {} streams", streams.len()))?;
+        out.text(&format!(
+            "all is well: {count} groups, {} streams",
+            streams.len()
+        ))?;
     } else {
         out.list(&findings)?;
     }
-    Ok(if worst == Level::Trouble { Exit::Failed } else { Exit::Done })
+    Ok(if worst == Level::Trouble {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
 /// Asks every gateway on its own; the command goes on when at least one answers.
@@ -109,7 +138,12 @@ async fn reach(common: &Common) -> anyhow::Result<Vec<Finding>> {
             Ok(_) => findings.push(Finding::new(Level::Well, &url, "answers", "")),
             Err(error) => {
                 let advice = "is the gateway running, and ready? see its /readyz";
-                findings.push(Finding::new(Level::Trouble, &url, error.to_string(), advice));
+                findings.push(Finding::new(
+                    Level::Trouble,
+                    &url,
+                    error.to_string(),
+                    advice,
+                ));
                 last = Some(error);
             },
         }
@@ -135,24 +169,41 @@ fn group(group: &wire::Group) -> Finding {
         "healthy" => (Level::Well, waiting, String::new()),
         "paused" => {
             let advice = format!("when the reason is gone: hive group resume {name}");
-            (Level::Note, format!("deliveries are stopped; {waiting}"), advice)
+            (
+                Level::Note,
+                format!("deliveries are stopped; {waiting}"),
+                advice,
+            )
         },
         "no_consumers" => {
             let advice = format!("start an agent: hive work --group {name} --exec '…'");
-            (Level::Trouble, format!("no agent is there; {waiting}"), advice)
+            (
+                Level::Trouble,
+                format!("no agent is there; {waiting}"),
+                advice,
+            )
         },
         "no_capable_consumer" => {
             let advice = "compare `hive peek` (required_capabilities) with `hive consumer ls`";
-            (Level::Trouble, format!("no agent can do what waits; {waiting}"), advice.to_owned())
+            (
+                Level::Trouble,
+                format!("no agent can do what waits; {waiting}"),
+                advice.to_owned(),
+            )
         },
         "lagging" => {
             let consumers = format!("{} agents; {waiting}", figures.current_consumers);
-            (Level::Trouble, consumers, "add agents, or raise their --concurrency".to_owned())
+            (
+                Level::Trouble,
+                consumers,
+                "add agents, or raise their --concurrency".to_owned(),
+            )
         },
         "failing" => {
             let percent = figures.success_rate * 100.0;
             let finding = format!("{percent:.1} % of the attempts of 5 minutes succeeded");
-            let advice = format!("look at the agents' logs, and: hive peek -g {name} --state delayed");
+            let advice =
+                format!("look at the agents' logs, and: hive peek -g {name} --state delayed");
             (Level::Trouble, finding, advice)
         },
         other => (Level::Note, format!("{other}; {waiting}"), String::new()),
@@ -163,7 +214,7 @@ fn group(group: &wire::Group) -> Finding {
 /// What a stream's figures say, and what to do about it.
 fn stream(stream: &wire::Stream, groups: &[wire::Group]) -> Finding {
     let what = format!("stream {}", stream.name);
-    let settings = stream.settings.clone().unwrap_or_default();
+    let settings = stream.settings.unwrap_or_default();
     let unsettled = groups
         .iter()
         .filter(|group| group.stream_name == stream.name)
@@ -175,10 +226,16 @@ fn stream(stream: &wire::Stream, groups: &[wire::Group]) -> Finding {
         let finding = format!("{} dead letters", stream.dead_letters);
         return Finding::new(Level::Trouble, &what, finding, "find out why they failed");
     }
-    #[expect(clippy::cast_precision_loss, reason = "a share of counts far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share of counts far below 2^53"
+    )]
     let share = unsettled as f64 / settings.max_backlog().max(1) as f64;
     if share > BACKLOG_SHARE_MANY {
-        let finding = format!("{unsettled} unsettled of at most {}", settings.max_backlog());
+        let finding = format!(
+            "{unsettled} unsettled of at most {}",
+            settings.max_backlog()
+        );
         let advice = "add agents; at the limit, publishes are refused";
         return Finding::new(Level::Trouble, &what, finding, advice);
     }
@@ -186,7 +243,12 @@ fn stream(stream: &wire::Stream, groups: &[wire::Group]) -> Finding {
         let advice = "publishes to it are refused until a group reads it";
         return Finding::new(Level::Note, &what, "no group reads it", advice);
     }
-    Finding::new(Level::Well, &what, format!("{} messages kept", stream.entries), "")
+    Finding::new(
+        Level::Well,
+        &what,
+        format!("{} messages kept", stream.entries),
+        "",
+    )
 }
 
 #[cfg(test)]
@@ -194,13 +256,26 @@ mod tests {
     use super::*;
 
     fn group_with(health: &str) -> wire::Group {
-        let figures = wire::GroupFigures { health: health.to_owned(), ..Default::default() };
-        wire::Group { name: "a".to_owned(), figures: Some(figures), ..Default::default() }
+        let figures = wire::GroupFigures {
+            health: health.to_owned(),
+            ..Default::default()
+        };
+        wire::Group {
+            name: "a".to_owned(),
+            figures: Some(figures),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn every_unhealthy_group_gets_advice() {
-        for health in ["paused", "no_consumers", "no_capable_consumer", "lagging", "failing"] {
+        for health in [
+            "paused",
+            "no_consumers",
+            "no_capable_consumer",
+            "lagging",
+            "failing",
+        ] {
             let finding = group(&group_with(health));
             assert!(finding.level > Level::Well, "{health}");
             assert!(!finding.advice.is_empty(), "{health}");
@@ -213,7 +288,10 @@ mod tests {
         let mut waiting = group_with("healthy");
         waiting.stream_name = "s".to_owned();
         waiting.figures.get_or_insert_default().lag = 9;
-        let settings = wire::StreamSettings { max_backlog: Some(10), ..Default::default() };
+        let settings = wire::StreamSettings {
+            max_backlog: Some(10),
+            ..Default::default()
+        };
         let full = wire::Stream {
             name: "s".to_owned(),
             settings: Some(settings),

@@ -57,8 +57,9 @@ struct DeliveryView {
 }
 
 impl Show for DeliveryView {
-    const COLUMNS: &'static [&'static str] =
-        &["LEASE", "EXPIRES", "ATTEMPT", "MESSAGE", "TYPE", "PRIORITY", "PAYLOAD"];
+    const COLUMNS: &'static [&'static str] = &[
+        "LEASE", "EXPIRES", "ATTEMPT", "MESSAGE", "TYPE", "PRIORITY", "PAYLOAD",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -88,7 +89,9 @@ pub(crate) async fn run(args: FetchArgs, common: &Common) -> anyhow::Result<Exit
     };
     let answer = common.client()?.fetch(fetch).await.map_err(refused)?;
     let views = answer.deliveries.into_iter().map(view);
-    common.out().list(&views.collect::<anyhow::Result<Vec<_>>>()?)?;
+    common
+        .out()
+        .list(&views.collect::<anyhow::Result<Vec<_>>>()?)?;
     Ok(Exit::Done)
 }
 

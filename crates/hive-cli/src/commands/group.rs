@@ -178,8 +178,17 @@ pub(crate) struct GroupView {
 
 impl Show for GroupView {
     const COLUMNS: &'static [&'static str] = &[
-        "GROUP", "STREAM", "HEALTH", "CONSUMERS", "LAG", "PENDING", "ACKED", "DEAD", "MSG/S",
-        "SUCCESS", "OLDEST",
+        "GROUP",
+        "STREAM",
+        "HEALTH",
+        "CONSUMERS",
+        "LAG",
+        "PENDING",
+        "ACKED",
+        "DEAD",
+        "MSG/S",
+        "SUCCESS",
+        "OLDEST",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -215,29 +224,60 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
     let out = common.out();
     let (word, group) = match command {
         GroupCommand::Ls => {
-            let list = client.list_groups(wire::ListGroupsRequest {}).await.map_err(refused)?;
-            out.list(&list.groups.into_iter().map(GroupView::from).collect::<Vec<_>>())?;
+            let list = client
+                .list_groups(wire::ListGroupsRequest {})
+                .await
+                .map_err(refused)?;
+            out.list(
+                &list
+                    .groups
+                    .into_iter()
+                    .map(GroupView::from)
+                    .collect::<Vec<_>>(),
+            )?;
             return Ok(Exit::Done);
         },
         GroupCommand::Get { name } => {
-            out.item(&GroupView::from(client.get_group(name).await.map_err(refused)?))?;
+            out.item(&GroupView::from(
+                client.get_group(name).await.map_err(refused)?,
+            ))?;
             return Ok(Exit::Done);
         },
         GroupCommand::Rm { name, force } => {
-            let delete = wire::DeleteGroupRequest { name: name.clone(), force };
-            let cancelled = client.delete_group(delete).await.map_err(refused)?.cancelled;
+            let delete = wire::DeleteGroupRequest {
+                name: name.clone(),
+                force,
+            };
+            let cancelled = client
+                .delete_group(delete)
+                .await
+                .map_err(refused)?
+                .cancelled;
             let text = format!("deleted `{name}`; {cancelled} messages went to the dead letters");
             out.done(&text, &Deleted { name, cancelled })?;
             return Ok(Exit::Done);
         },
         GroupCommand::Create(args) => {
-            let answer = client.create_group(args.into_request()).await.map_err(refused)?;
-            let word = if answer.created { "created" } else { "exists as asked:" };
+            let answer = client
+                .create_group(args.into_request())
+                .await
+                .map_err(refused)?;
+            let word = if answer.created {
+                "created"
+            } else {
+                "exists as asked:"
+            };
             (word, answer.group.unwrap_or_default())
         },
         GroupCommand::Update { name, settings } => {
-            let update = wire::UpdateGroupRequest { name, settings: Some(settings.into_wire()) };
-            ("updated", client.update_group(update).await.map_err(refused)?)
+            let update = wire::UpdateGroupRequest {
+                name,
+                settings: Some(settings.into_wire()),
+            };
+            (
+                "updated",
+                client.update_group(update).await.map_err(refused)?,
+            )
         },
         GroupCommand::Pause { name } => {
             ("paused", client.pause_group(name).await.map_err(refused)?)

@@ -64,8 +64,16 @@ struct PeekedView {
 }
 
 impl Show for PeekedView {
-    const COLUMNS: &'static [&'static str] =
-        &["MESSAGE", "TYPE", "PRIORITY", "STATE", "CONSUMER", "DELIVERIES", "IDLE", "PAYLOAD"];
+    const COLUMNS: &'static [&'static str] = &[
+        "MESSAGE",
+        "TYPE",
+        "PRIORITY",
+        "STATE",
+        "CONSUMER",
+        "DELIVERIES",
+        "IDLE",
+        "PAYLOAD",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -157,9 +157,14 @@ pub(crate) async fn run(args: PublishArgs, common: &Common) -> anyhow::Result<Ex
     };
     let message = args.envelope.into_message(payload);
     let deadline = Instant::now() + PATIENCE;
-    let receipt = retried(&publisher, &message, publisher.publish(message.clone()).await, deadline)
-        .await
-        .map_err(|error| failure(&error))?;
+    let receipt = retried(
+        &publisher,
+        &message,
+        publisher.publish(message.clone()).await,
+        deadline,
+    )
+    .await
+    .map_err(|error| failure(&error))?;
     publisher.close().await;
     let receipt = ReceiptView::from(receipt);
     let text = match receipt.duplicate {
@@ -200,15 +205,26 @@ async fn lines(args: &PublishArgs, publisher: &Publisher, out: Output) -> anyhow
             answered(publisher, oldest, &mut summary, out).await?;
             bar.set_position(summary.published);
         }
-        let pending = publisher.enqueue(message.clone()).await.map_err(|error| failure(&error))?;
-        sent.push_back(Sent { line, message, pending });
+        let pending = publisher
+            .enqueue(message.clone())
+            .await
+            .map_err(|error| failure(&error))?;
+        sent.push_back(Sent {
+            line,
+            message,
+            pending,
+        });
     }
     for oldest in sent {
         answered(publisher, oldest, &mut summary, out).await?;
         bar.set_position(summary.published);
     }
     bar.finish_and_clear();
-    let Summary { published, duplicates, refused } = summary;
+    let Summary {
+        published,
+        duplicates,
+        refused,
+    } = summary;
     let text = format!("{published} published, {duplicates} of them before; {refused} refused");
     match out.format() {
         // The receipts are the output; the summary is for the person beside it.
@@ -271,7 +287,10 @@ async fn retried(
 
 /// A publisher with our window and patience.
 fn publisher(client: &Client, target: Target) -> Publisher {
-    Publisher::builder(client, target).window(WINDOW).patience(PATIENCE).build()
+    Publisher::builder(client, target)
+        .window(WINDOW)
+        .patience(PATIENCE)
+        .build()
 }
 
 /// What a message that was not published means for the exit code.
@@ -293,7 +312,10 @@ fn parsed(text: &str) -> Result<wire::Message, String> {
 /// The whole input, as a payload.
 fn read_all(file: Option<&PathBuf>) -> anyhow::Result<Vec<u8>> {
     let mut payload = Vec::new();
-    open(file)?.take(INPUT_BYTES_MAX).read_to_end(&mut payload).context("cannot read the payload")?;
+    open(file)?
+        .take(INPUT_BYTES_MAX)
+        .read_to_end(&mut payload)
+        .context("cannot read the payload")?;
     Ok(payload)
 }
 
@@ -339,6 +361,9 @@ impl EnvelopeArgs {
 
 impl From<Receipt> for ReceiptView {
     fn from(receipt: Receipt) -> Self {
-        Self { message_id: receipt.message_id, duplicate: receipt.duplicate }
+        Self {
+            message_id: receipt.message_id,
+            duplicate: receipt.duplicate,
+        }
     }
 }

@@ -30,8 +30,7 @@ pub(crate) enum Daemon {
 
 impl Daemon {
     /// All of them, in the order in which they are started.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Gateway, Self::Coordinator, Self::Router, Self::Dlq];
+    pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Coordinator, Self::Router, Self::Dlq];
 
     /// The word that `hive serve` takes.
     pub(crate) fn name(self) -> &'static str {
@@ -46,5 +45,11 @@ impl Daemon {
 
 /// Runs the daemon until it is told to stop; its own exit codes hold.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
-    let _=args;ExitCode::from(1)
+    let flags = args.flags.into_iter();
+    match args.daemon {
+        Daemon::Gateway => hive_gateway::run(flags),
+        Daemon::Coordinator => hive_coordinator::run(flags),
+        Daemon::Router => hive_router::run(flags),
+        Daemon::Dlq => hive_dlq::run(flags),
+    }
 }

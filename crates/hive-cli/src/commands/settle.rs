@@ -81,17 +81,36 @@ pub(crate) async fn run(args: SettleArgs, common: &Common) -> anyhow::Result<Exi
     let outcomes = args
         .leases
         .iter()
-        .map(|lease| wire::Outcome { lease: lease.clone(), action: Some(action.clone()) })
+        .map(|lease| wire::Outcome {
+            lease: lease.clone(),
+            action: Some(action.clone()),
+        })
         .collect();
-    let settle = wire::SettleRequest { group: args.group, outcomes };
+    let settle = wire::SettleRequest {
+        group: args.group,
+        outcomes,
+    };
     let answer = common.client()?.settle(settle).await.map_err(refused)?;
-    let taken = answer.results.iter().filter(|one| one.status() == wire::SettleStatus::Ok).count();
+    let taken = answer
+        .results
+        .iter()
+        .filter(|one| one.status() == wire::SettleStatus::Ok)
+        .count();
     let total = answer.results.len();
-    common.out().list(&answer.results.into_iter().map(ResultView::from).collect::<Vec<_>>())?;
+    common.out().list(
+        &answer
+            .results
+            .into_iter()
+            .map(ResultView::from)
+            .collect::<Vec<_>>(),
+    )?;
     if taken == total {
         return Ok(Exit::Done);
     }
-    note(&format!("{} of {total} outcomes were not taken", total - taken));
+    note(&format!(
+        "{} of {total} outcomes were not taken",
+        total - taken
+    ));
     Ok(Exit::Refused)
 }
 
@@ -101,10 +120,26 @@ impl SettleArgs {
         let fails = matches!(self.action, Verb::Nack | Verb::Reject);
         let waits = matches!(self.action, Verb::Nack | Verb::Release);
         let misfits = [
-            ("--result", self.result.is_some() && self.action != Verb::Ack, "ack"),
-            ("--reason", !self.reason.is_empty() && !fails, "nack and reject"),
-            ("--category", !self.category.is_empty() && !fails, "nack and reject"),
-            ("--delay", self.delay.is_some() && !waits, "nack and release"),
+            (
+                "--result",
+                self.result.is_some() && self.action != Verb::Ack,
+                "ack",
+            ),
+            (
+                "--reason",
+                !self.reason.is_empty() && !fails,
+                "nack and reject",
+            ),
+            (
+                "--category",
+                !self.category.is_empty() && !fails,
+                "nack and reject",
+            ),
+            (
+                "--delay",
+                self.delay.is_some() && !waits,
+                "nack and release",
+            ),
         ];
         for (flag, is_wrong, verbs) in misfits {
             if is_wrong {
@@ -119,7 +154,11 @@ impl SettleArgs {
                 let result = self.result.clone().map(Bytes::from).unwrap_or_default();
                 Action::Ack(wire::Ack { result })
             },
-            Verb::Nack => Action::Nack(wire::Nack { reason, category, delay }),
+            Verb::Nack => Action::Nack(wire::Nack {
+                reason,
+                category,
+                delay,
+            }),
             Verb::Release => Action::Release(wire::Release { retry_after: delay }),
             Verb::Reject => Action::Reject(wire::Reject { reason, category }),
             Verb::Extend => Action::Extend(wire::Extend {}),

@@ -75,8 +75,14 @@ struct StreamView {
 }
 
 impl Show for StreamView {
-    const COLUMNS: &'static [&'static str] =
-        &["STREAM", "SHARDS", "ENTRIES", "DEAD LETTERS", "DURABILITY", "GROUPS"];
+    const COLUMNS: &'static [&'static str] = &[
+        "STREAM",
+        "SHARDS",
+        "ENTRIES",
+        "DEAD LETTERS",
+        "DURABILITY",
+        "GROUPS",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -99,14 +105,28 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
     let out = common.out();
     match command {
         StreamCommand::Ls => {
-            let list = client.list_streams(wire::ListStreamsRequest {}).await.map_err(refused)?;
-            out.list(&list.streams.into_iter().map(StreamView::from).collect::<Vec<_>>())?;
+            let list = client
+                .list_streams(wire::ListStreamsRequest {})
+                .await
+                .map_err(refused)?;
+            out.list(
+                &list
+                    .streams
+                    .into_iter()
+                    .map(StreamView::from)
+                    .collect::<Vec<_>>(),
+            )?;
         },
         StreamCommand::Get { name } => {
-            out.item(&StreamView::from(client.get_stream(name).await.map_err(refused)?))?;
+            out.item(&StreamView::from(
+                client.get_stream(name).await.map_err(refused)?,
+            ))?;
         },
         StreamCommand::Update(args) => {
-            let stream = client.update_stream(args.into_request()).await.map_err(refused)?;
+            let stream = client
+                .update_stream(args.into_request())
+                .await
+                .map_err(refused)?;
             let stream = StreamView::from(stream);
             out.done(&format!("updated stream `{}`", stream.name), &stream)?;
         },
@@ -128,7 +148,10 @@ impl UpdateArgs {
             durability: durability.into(),
             buffer_without_groups: self.buffer_without_groups,
         };
-        wire::UpdateStreamRequest { name: self.name, settings: Some(settings) }
+        wire::UpdateStreamRequest {
+            name: self.name,
+            settings: Some(settings),
+        }
     }
 }
 

@@ -56,6 +56,9 @@ pub(crate) struct SuperviseArgs {
     /// Process id of the parent at whose death the program ends.
     #[arg(long)]
     parent: i32,
+    /// Name by which the program is called, where that is not its file's.
+    #[arg(long)]
+    called: Option<OsString>,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     program: Vec<OsString>,
@@ -69,11 +72,14 @@ pub(crate) async fn supervise(args: &SuperviseArgs) -> anyhow::Result<Exit> {
     // All handlers stand before the request for the death signal, so that none is lost.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut ended = signal(SignalKind::child())?;
-    let _ignored = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    let _ignored = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    );
     set_parent_process_death_signal(Some(Signal::TERM))?;
     ensure_parent(args.parent)?;
 
-    let (mut child, group) = start(&args.program)?;
+    let (mut child, group) = start(args)?;
     let mut kill_at: Option<Instant> = None;
     while !has_ended(group)? {
         tokio::select! {
@@ -103,18 +109,32 @@ pub(crate) async fn supervise(args: &SuperviseArgs) -> anyhow::Result<Exit> {
 pub(crate) fn enter(args: &SuperviseArgs) -> anyhow::Result<Exit> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     ensure_parent(args.parent)?;
-    let (program, rest) = args.program.split_first().context("a program is required")?;
-    let error = Command::new(program).args(rest).exec();
-    let exit = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+    let (program, rest) = args
+        .program
+        .split_first()
+        .context("a program is required")?;
+    let mut command = Command::new(program);
+    if let Some(name) = &args.called {
+        command.arg0(name);
+    }
+    let error = command.args(rest).exec();
+    let exit = if error.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    };
     let message = format!("cannot start `{}`: {error}", program.display());
     Err(Failure::new(Exit::Program(exit), message).into())
 }
 
 /// Starts the program in a process group of its own, whose number is the process id.
-fn start(program: &[OsString]) -> anyhow::Result<(Child, Pid)> {
+fn start(args: &SuperviseArgs) -> anyhow::Result<(Child, Pid)> {
     let own = std::process::id().to_string();
-    let mut command = hive_command(&["__enter", "--parent", &own, "--"])?.into_std();
-    command.args(program).process_group(0);
+    let mut command = hive_command(&["__enter", "--parent", &own])?.into_std();
+    if let Some(name) = &args.called {
+        command.arg("--called").arg(name);
+    }
+    command.arg("--").args(&args.program).process_group(0);
     let child = command.spawn().context("cannot start the program")?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     Ok((child, group.context("a process id is a positive number")?))
@@ -158,6 +178,8 @@ fn ensure_parent(parent: i32) -> Result<(), Failure> {
 
 /// The exit code a shell would show.
 fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

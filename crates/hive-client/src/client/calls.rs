@@ -18,7 +18,10 @@ use super::{CallError, Client, Repeat};
 
 /// One method per call: its documentation, name, request, answer, whether it repeats, its service.
 macro_rules! calls {
-    ($($(#[doc = $doc:literal])+ $name:ident($request:ty) -> $answer:ty, $repeat:ident, $service:ident;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident($request:ty) -> $answer:ty, $repeat:ident, $service:ident;
+    )+) => {
         $(
             $(#[doc = $doc])+
             ///

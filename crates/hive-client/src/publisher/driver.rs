@@ -114,22 +114,20 @@ impl Driver {
 
     /// Waits for the first batch to send; false when none will come.
     async fn wait_for_work(&mut self, gather: &mut Gather, closing: &CancellationToken) -> bool {
-        loop {
-            tokio::select! {
-                biased;
-                entries = gather.next() => {
-                    let Some(entries) = entries else { return false };
-                    self.number(entries);
-                    return true;
-                },
-                () = closing.cancelled() => gather.close(),
-            }
-            if let Some(entries) = gather.next().await {
-                self.number(entries);
-                return true;
-            }
-            return false;
+        let mut entries = tokio::select! {
+            biased;
+            entries = gather.next() => entries,
+            () = closing.cancelled() => None,
+        };
+        if entries.is_none() {
+            gather.close();
+            entries = gather.next().await;
         }
+        let is_work = entries.is_some();
+        if let Some(entries) = entries {
+            self.number(entries);
+        }
+        is_work
     }
 
     /// Gives the entries their numbers and keeps them as the newest batch.

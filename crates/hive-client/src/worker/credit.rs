@@ -76,8 +76,8 @@ impl Credit {
         grant
     }
 
-    // With nothing held and nothing granted nothing would ever be earned again.
-    const fn keep_alive(&mut self, held: u32) {
+    /// With nothing held and nothing granted nothing would ever be earned again: earns one.
+    pub(super) const fn keep_alive(&mut self, held: u32) {
         if held == 0 && self.granted == 0 && self.pending == 0 {
             self.withdrawn = self.withdrawn.saturating_sub(1);
             self.pending = 1;

@@ -220,9 +220,7 @@ impl<W: Work> Membership<W> {
         self.session = joined.session;
         let lost = joined.lost_leases.len();
         let leases = self.table.rejoin(joined.max_in_flight, joined.lost_leases);
-        if self.grace_ends.is_some() {
-            self.table.credit.stop();
-        }
+        self.take_nothing_more();
         self.tell(Event::Joined {
             gateway: gateway.url().to_owned(),
             attach: joined.attach,
@@ -335,11 +333,7 @@ impl<W: Work> Membership<W> {
         if self.table.finish(entry, action) {
             self.handled += 1;
         }
-        if self.grace_ends.is_some() {
-            self.table.credit.stop();
-            // A delivery may have been waiting for its cancelled handler.
-            self.table.release_unstarted(usize::MAX);
-        }
+        self.take_nothing_more();
     }
 
     /// Takes one frame of the server; an end when it asks for one.
@@ -348,10 +342,6 @@ impl<W: Work> Membership<W> {
             consume_response::Frame::Deliveries(deliveries) => {
                 for delivery in deliveries.deliveries {
                     self.table.deliver(delivery);
-                }
-                if self.grace_ends.is_some() {
-                    self.table.release_unstarted(usize::MAX);
-                    self.table.credit.stop();
                 }
             },
             consume_response::Frame::Settled(settled) => self.settled(&settled.results),
@@ -374,6 +364,7 @@ impl<W: Work> Membership<W> {
             // A second `joined` says nothing new, and a keep-alive has been heard already.
             consume_response::Frame::Joined(_) | consume_response::Frame::KeepAlive(_) => {},
         }
+        self.take_nothing_more();
         None
     }
 
@@ -417,10 +408,17 @@ impl<W: Work> Membership<W> {
     fn begin_shutdown(&mut self) {
         if self.grace_ends.is_none() {
             self.grace_ends = Some(Instant::now() + self.settings.grace);
-            self.table.credit.stop();
-            self.table.release_unstarted(usize::MAX);
+            self.take_nothing_more();
             let running = self.table.running();
             self.tell(Event::ShuttingDown { running });
+        }
+    }
+
+    /// Once the shutdown began: grants no credit, and gives back what came all the same.
+    fn take_nothing_more(&mut self) {
+        if self.grace_ends.is_some() {
+            self.table.credit.stop();
+            self.table.release_unstarted(usize::MAX);
         }
     }
 

@@ -42,6 +42,8 @@ enum Phase {
         action: Action,
         is_sent: bool,
         is_replaced: bool,
+        // Whether its place is free again once it is answered: not where a revoke took it.
+        earns: bool,
     },
 }
 
@@ -64,9 +66,9 @@ impl Table {
         self.running
     }
 
-    /// Deliveries without an outcome.
-    fn unfinished(&self) -> u32 {
-        u32::try_from(self.queue.len() + self.running).unwrap_or(u32::MAX)
+    /// Deliveries that the server counts as ours: until their outcome is answered.
+    fn held_count(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether nothing is held at all.
@@ -116,17 +118,13 @@ impl Table {
     pub(super) fn start(&mut self, cancel: &CancellationToken) -> Option<(String, Delivery)> {
         let entry = self.queue.pop_front()?;
         let held = self.rows.get_mut(&entry)?;
-        let begun = Phase::Running(cancel.child_token());
-        match std::mem::replace(&mut held.phase, begun) {
-            Phase::Queued(delivery) => {
-                self.running += 1;
-                Some((entry, delivery))
-            },
-            other => {
-                held.phase = other;
-                None
-            },
-        }
+        let Phase::Queued(delivery) = &mut held.phase else {
+            return None;
+        };
+        let delivery = std::mem::take(delivery);
+        held.phase = Phase::Running(cancel.child_token());
+        self.running += 1;
+        Some((entry, delivery))
     }
 
     /// The token that tells the handler of `entry` to stop.
@@ -146,8 +144,7 @@ impl Table {
         match &mut held.phase {
             Phase::Running(_) => {
                 self.running -= 1;
-                self.credit.finish_one();
-                self.settle(entry, action);
+                self.settle(entry, action, true);
                 true
             },
             Phase::Cancelled { again } => {
@@ -172,7 +169,7 @@ impl Table {
             let Some(entry) = self.queue.pop_back() else {
                 break;
             };
-            self.settle(entry, job::Outcome::release().into_action());
+            self.settle(entry, job::Outcome::release().into_action(), false);
             released += 1;
         }
         released
@@ -181,7 +178,7 @@ impl Table {
     /// The server takes credit back and asks for unstarted deliveries; how many go back.
     pub(super) fn revoke(&mut self, asked: u32) -> u32 {
         let released = self.release_unstarted(asked as usize);
-        self.credit.revoke(asked, released, self.unfinished());
+        self.credit.revoke(asked, released, self.held_count());
         released
     }
 
@@ -261,6 +258,7 @@ impl Table {
             action,
             is_sent,
             is_replaced,
+            earns,
         } = &mut held.phase
         else {
             return None;
@@ -282,8 +280,15 @@ impl Table {
             | SettleStatus::Invalid
             | SettleStatus::Unspecified => {},
         }
+        let earns = *earns;
         self.rows.remove(entry);
         self.unanswered -= 1;
+        // Not before the answer: the server caps credit by what it still counts as held.
+        if earns {
+            self.credit.finish_one();
+        } else {
+            self.credit.keep_alive(self.held_count());
+        }
         match status {
             SettleStatus::Ok | SettleStatus::Gone => None,
             SettleStatus::StaleLease
@@ -332,7 +337,7 @@ impl Table {
                 self.outbox.push_back(entry.clone());
             }
         }
-        self.credit.join(max_in_flight, self.unfinished());
+        self.credit.join(max_in_flight, self.held_count());
         cancelled
     }
 
@@ -367,12 +372,13 @@ impl Table {
         SettleBatch { outcomes }
     }
 
-    fn settle(&mut self, entry: String, action: Action) {
+    fn settle(&mut self, entry: String, action: Action, earns: bool) {
         if let Some(held) = self.rows.get_mut(&entry) {
             held.phase = Phase::Settling {
                 action,
                 is_sent: false,
                 is_replaced: false,
+                earns,
             };
             self.unanswered += 1;
             self.outbox.push_back(entry);

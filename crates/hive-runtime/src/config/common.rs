@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::is_private;
 use super::key::{Key, Spec};
 use super::problems::{Problem, Problems};
 use super::values::Values;
+use crate::telemetry::parse_filter;
 
 /// Keys of the common sections, in the order in which they are shown.
 pub const KEYS: &[&Spec] = &[
@@ -261,12 +260,8 @@ impl Redis {
 impl Log {
     pub(super) fn read(values: &Values, problems: &mut Problems) -> Self {
         let filter = values.get(&LOG_FILTER);
-        if let Err(error) = EnvFilter::try_new(&filter) {
-            values.refuse(
-                &LOG_FILTER,
-                format!("must be a filter of levels: {error}"),
-                problems,
-            );
+        if let Err(rule) = parse_filter(&filter) {
+            values.refuse(&LOG_FILTER, rule, problems);
         }
         let format = match values.get(&LOG_FORMAT).as_str() {
             "text" => LogFormat::Text,

@@ -130,7 +130,6 @@ impl Key<bool> {
 impl Key<u32> {
     /// An integer between `min` and `max`.
     #[must_use]
-    #[expect(clippy::cast_lossless, reason = "`u64::from` is not const")]
     pub const fn count(
         path: &'static str,
         default: u32,
@@ -149,7 +148,6 @@ impl Key<u32> {
 impl Key<Option<u32>> {
     /// An integer between `min` and `max` that may be left out.
     #[must_use]
-    #[expect(clippy::cast_lossless, reason = "`u64::from` is not const")]
     pub const fn optional_count(
         path: &'static str,
         (min, max): (u32, u32),

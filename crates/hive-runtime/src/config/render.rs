@@ -95,7 +95,7 @@ pub fn reference(name: &str, specs: &[Spec]) -> String {
 }
 
 /// Checks that `text` is the reference file of the daemon `name` with the settings `S`: equal to
-/// what [`reference`] gives, and setting every key that it sets to the key's default.
+/// what [`reference()`] gives, and setting every key that it sets to the key's default.
 ///
 /// # Errors
 /// What differs first.

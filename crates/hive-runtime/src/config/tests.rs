@@ -130,7 +130,8 @@ fn all_problems_are_reported_at_once_with_value_source_rule_and_example() {
     assert_eq!(
         found,
         [
-            "`example.window` `0` (file a.toml) must be an integer between 1 and 100, for example 8",
+            "`example.window` `0` (file a.toml) must be an integer between 1 and 100, for \
+             example 8",
             "`example.lease` `soon` (file a.toml) must be a duration between 1s and 10m, for \
              example \"30s\"",
             "`example.mode` `wild` (environment HIVE_EXAMPLE_MODE) must be one of fast, safe, for \
@@ -274,6 +275,12 @@ fn the_reference_sets_every_key_to_its_default() {
     );
     let other = text.replace("window = 8", "window = 9");
     assert!(check_reference::<Example>("hive-example", listen, &other).is_err());
+}
+
+#[test]
+fn a_log_filter_that_no_parser_survives_is_a_problem() {
+    let found = problems(&inputs("", &[], &[("log.filter", "\u{b}\u{2c00}=")]));
+    assert!(found[0].ends_with("must be ASCII, for example \"hive_gateway=debug,info\""));
 }
 
 #[test]

@@ -8,7 +8,9 @@ KEYS
   1 scheduled  zset    member by due time
   2 bodies     hash    member -> `<lane ref> <body>`
   3 lanes      hash    lane ref -> id of its newest entry
-  4.. lane streams, then counters of the groups
+  4 groups     hash    group -> `<state> <version>`
+  5 dead       stream  dead letters of the shard
+  6.. lane streams, then counters of the groups
 ARGV
   1 limit        u53     most messages to move
   2 now_ms       u53     0, or the time instead of Redis' own (tests)
@@ -16,11 +18,12 @@ ARGV
   4 group_count  u53     groups that follow
   5.. lanes of (ref), groups of (name)
 RETURNS  { status, moved, next_due_ms }
-  OK     moved, due time of the next message or 0
-  LANES  ""   a message's lane or group is not among the caller's; nothing was written
+  OK     moved, due time of the next message or 0; a message whose lane went with its group is
+         moved to the dead letters
+  LANES  ""   a lane or a group of the shard is not among the caller's; nothing was written
 IDEMPOTENT  yes
 COST        4 us a message
-INVARIANTS  M1 (nothing accepted is lost), M2
+INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per message)
 ]]
 local now = tonumber(ARGV[2])
 if now == 0 then
@@ -29,28 +32,44 @@ if now == 0 then
 end
 local lane_count, group_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 local lanes, counters = {}, {}
-for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[3 + l] end
-for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[3 + lane_count + g] end
+for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[5 + l] end
+for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[5 + lane_count + g] end
+-- A group that the caller does not know would get messages that nobody counts.
+local live, states = {}, redis.call('HGETALL', KEYS[4])
+for i = 1, #states, 2 do
+  if string.sub(states[i + 1], 1, 8) ~= 'deleting' then
+    if not counters[states[i]] then return { 'LANES', '' } end
+    live[states[i]] = counters[states[i]]
+  end
+end
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))
 local moves = {}
 for _, member in ipairs(due) do
   local row = redis.call('HGET', KEYS[2], member)
   if row then
     local ref, body = string.match(row, '^(%S+) (.*)$')
-    if not lanes[ref] then return { 'LANES', '' } end
-    moves[#moves + 1] = { member = member, ref = ref, body = body,
+    local exists = redis.call('HEXISTS', KEYS[3], ref) == 1
+    if exists and not lanes[ref] then return { 'LANES', '' } end
+    moves[#moves + 1] = { member = member, ref = ref, body = body, gone = not exists,
       group = string.match(ref, '^([^/]*)/') }
   else
     moves[#moves + 1] = { member = member }
   end
 end
 for _, move in ipairs(moves) do
-  if move.ref then
+  if move.gone then
+    redis.call('XADD', KEYS[5], '*', 'm', move.body, 'group', move.group, 'lane', move.ref, 'id',
+      move.member, 'count', 0, 'category', 'cancelled', 'record', '', 'failures', '')
+  elseif move.ref then
     local id = redis.call('XADD', lanes[move.ref], '*', 'm', move.body)
     redis.call('HSET', KEYS[3], move.ref, id)
-    for group, key in pairs(counters) do
-      if move.group == '' or move.group == group then
-        redis.call('HINCRBY', key, 'scheduled', -1)
+    local held = move.group == '' and string.find(move.ref, '@', 1, true)
+    for group, key in pairs(live) do
+      if move.group == group or move.group == '' and not held then
+        -- A group younger than the message did not count it as scheduled.
+        if redis.call('HINCRBY', key, 'scheduled', -1) < 0 then
+          redis.call('HSET', key, 'scheduled', 0)
+        end
         redis.call('HINCRBY', key, 'published', 1)
       end
     end

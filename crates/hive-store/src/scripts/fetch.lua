@@ -158,10 +158,16 @@ local function admit(lane, id, body)
   return false
 end
 
-local chunks, redelivered = {}, 0
+local chunks, redelivered, reads = {}, 0, 0
 local function take_ready(source, consumer_no, consumer)
   local ref, id = string.match(source.member, '^(.*)|(.-)$')
   local lane = lane_of[ref]
+  if not lane then
+    -- A lane that came while another went: the caller will know it when it reads the lanes again.
+    source.unknown = true
+    return 0
+  end
+  reads = reads + 1
   redis.call('ZREM', source.key, source.member)
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
   if row and row[2] == '~ready' then
@@ -181,6 +187,7 @@ local function take_lane(lane, consumer_no, consumer, want)
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer.id, 'COUNT', want,
     'STREAMS', lane.key, '>')
   local entries = reply and reply[1][2] or {}
+  reads = reads + #entries
   if #entries < want then
     redis.call('HSET', KEYS[3], lane.ref, lane.newest .. ' ' .. now)
     lane.spent = true
@@ -205,7 +212,7 @@ for s = 1, slots do
   local at = consumer_at + consumer_count * 4 + (s - 1) * 2
   local consumer_no, left = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local consumer = consumers[consumer_no]
-  while consumer and left > 0 and taken < limit and taken < 1000 and steps < 2000 do
+  while consumer and left > 0 and taken < limit and reads < 1000 and steps < 2000 do
     steps = steps + 1
     local best
     for _, source in ipairs(sources) do
@@ -219,9 +226,9 @@ for s = 1, slots do
     local got
     if best.ready then
       got = take_ready(best, consumer_no, consumer)
-      best.spent = not rank_ready(best)
+      best.spent = best.unknown or not rank_ready(best)
     else
-      got = take_lane(best, consumer_no, consumer, math.min(left, limit - taken))
+      got = take_lane(best, consumer_no, consumer, math.min(left, limit - taken, 1000 - reads))
     end
     left, taken = left - got, taken + got
   end

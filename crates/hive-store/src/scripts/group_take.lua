@@ -6,7 +6,7 @@ Why one script: the read and the check of what is read are one step; what must s
 
 KEYS
   1 lane    stream
-  2 lanes   hash    lane ref -> id of its newest entry
+  2 groups  hash    group -> `<state> <version>`
 ARGV
   1 group    name
   2 limit    u53     most entries to take
@@ -14,7 +14,7 @@ ARGV
   4 expired  0|1     1: only entries whose time to live has passed, from the head on
   5 now_ms   u53     0, or the time instead of Redis' own (tests)
 RETURNS  { status, ids }
-  OK  ids taken; they are `~taken`'s with delivery count 1, to be settled by the caller
+  OK  ids taken, none where the group is absent; they are `~taken`'s with delivery count 1, to be settled by the caller
 IDEMPOTENT  no: what a lost reply took is found by the sweep, and given back
 COST        O(limit)
 INVARIANTS  M1 (nothing is dropped), M4
@@ -24,6 +24,7 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return { 'OK', {} } end
 local last
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   if info[2] == ARGV[1] then last = info[8] end

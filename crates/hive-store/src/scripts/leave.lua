@@ -6,15 +6,14 @@ Why one script: a slow old gateway must not remove the member that attached else
 
 KEYS
   1 members  hash    consumer -> `<session> <attach> ...`
-  2 credit   hash    gateway -> free credit
-  3.. lane streams of the group
+  2.. lane streams of the group
 ARGV
   1 group     name
   2 consumer  name
   3 session   text    the session to end, or `*` for whichever it is
   4 attach    u53     the connection to end, or 0 for whichever it is
 RETURNS  { status, detail }
-  LEFT    held     the member is gone; it held so many entries
+  LEFT    held     the member is gone; in so many lanes it held entries
   FENCED  ""       another session or connection has the name; nothing was written
   ABSENT  ""       not a member
 IDEMPOTENT  yes: the second call answers ABSENT
@@ -28,7 +27,7 @@ if ARGV[3] ~= '*' and ARGV[3] ~= session or ARGV[4] ~= '0' and ARGV[4] ~= attach
   return { 'FENCED', '' }
 end
 local held = 0
-for l = 3, #KEYS do
+for l = 2, #KEYS do
   local rows = redis.call('XPENDING', KEYS[l], ARGV[1], '-', '+', 1, ARGV[2])
   if #rows == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[l], ARGV[1], ARGV[2])

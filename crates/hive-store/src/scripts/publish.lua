@@ -43,7 +43,11 @@ INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per key), M3 (a lane ha
 ]]
 local flush_no, max_backlog = ARGV[1], tonumber(ARGV[2])
 local stored = redis.call('HGET', KEYS[3], flush_no)
-if stored then return { 'OK', stored } end
+if stored then
+  -- A write, so that a caller who waits for the disk waits for the flush that was stored.
+  redis.call('EXPIRE', KEYS[3], 3600)
+  return { 'OK', stored }
+end
 
 local now = tonumber(ARGV[5])
 if now == 0 then
@@ -66,14 +70,14 @@ local rows = redis.call('HGETALL', KEYS[1])
 for i = 1, #rows, 2 do
   if string.sub(rows[i + 1], 1, 8) ~= 'deleting' then known[rows[i]], live = true, live + 1 end
 end
-local all_named = live == group_count
+-- A named group may be gone, its messages are refused one by one; an unnamed one must not be.
+local named = 0
 for g = 1, group_count do
   local name = ARGV[group_at + g]
   if known[name] then
+    named = named + 1
     local c = redis.call('HMGET', KEYS[counters_at + g], 'published', 'settled', 'scheduled')
     room[name] = max_backlog - tonumber(c[1] or 0) + tonumber(c[2] or 0) - tonumber(c[3] or 0)
-  else
-    all_named = false
   end
 end
 
@@ -85,12 +89,18 @@ for l = 1, lane_count do
   local held = group == '' and string.match(name, '@(.+)$')
   local exists = redis.call('HEXISTS', KEYS[2], ref) == 1
   if exists and redis.call('EXISTS', KEYS[6 + l]) == 0 then return { 'LOST', ref } end
-  if group == '' and not all_named or held and live ~= member_count then return { 'GROUPS', '' } end
+  if group == '' and named ~= live or held and member_count ~= group_count then
+    return { 'GROUPS', '' }
+  end
   for m = 1, held and member_count or 0 do
     if redis.call('HEXISTS', KEYS[members_at + m], held) == 1 then return { 'MEMBERS', held } end
   end
   lanes[l] = { ref = ref, group = group, held = held, exists = exists,
     all = group == '' and not held, published = 0, scheduled = 0 }
+  -- Where no group counts them, the lane's own length bounds what it holds.
+  if held or group == '' and live == 0 then
+    lanes[l].room = max_backlog - (exists and redis.call('XLEN', KEYS[6 + l]) or 0)
+  end
 end
 
 local producers = {}
@@ -109,20 +119,35 @@ local function seen(producer, sequence)
   end
   return true
 end
+-- Takes a sequence that is stored now out of the refused ones.
+local function accept(producer, sequence)
+  if sequence > producer.last then return end
+  local kept = ''
+  for from, to in string.gmatch(producer.ranges, '(%d+)-(%d+)') do
+    from, to = tonumber(from), tonumber(to)
+    if sequence < from or sequence > to then
+      kept = kept .. string.format(' %.0f-%.0f', from, to)
+    else
+      if from < sequence then kept = kept .. string.format(' %.0f-%.0f', from, sequence - 1) end
+      if sequence < to then kept = kept .. string.format(' %.0f-%.0f', sequence + 1, to) end
+    end
+  end
+  producer.ranges, producer.refused = kept, nil
+end
 
 -- Decide each item; nothing is written before all are decided.
 local replies, adds, seen_keys, refused_orders = {}, {}, {}, {}
 local at = producer_at + producer_count
-local taken, body
+local taken, first
 for _ = 1, tonumber(ARGV[10]) do
   local lane_no = tonumber(ARGV[at + 1])
   local lane = lanes[math.abs(lane_no)]
   local add = { lane = lane, no = math.abs(lane_no) }
   if lane_no < 0 then
-    add.body = body
-    if taken then adds[#adds + 1] = add end
+    add.body, add.due, add.member = first.body, first.due, first.member
+    if taken and (lane.all or lane.held or known[lane.group]) then adds[#adds + 1] = add end
   else
-    body, add.body = ARGV[at + 2], ARGV[at + 2]
+    first, add.body = add, ARGV[at + 2]
     local producer, sequence = producers[tonumber(ARGV[at + 3])], tonumber(ARGV[at + 4])
     local order, reply = '', '+'
     if ARGV[at + 5] == '1' then
@@ -146,6 +171,8 @@ for _ = 1, tonumber(ARGV[10]) do
     if reply == '+' then
       if refused_orders[order] then
         reply = 'O'
+      elseif lane.room and lane.room < 1 then
+        reply = 'B'
       elseif lane.all then
         if live == 0 and ARGV[3] ~= '1' then reply = 'W' end
         for name in pairs(known) do if room[name] < 1 then reply = 'B' end end
@@ -159,6 +186,8 @@ for _ = 1, tonumber(ARGV[10]) do
     if taken then
       adds[#adds + 1] = add
       if slot then seen_keys[add.field] = add.value; add.bucket = KEYS[slot + 1] end
+      if lane.room then lane.room = lane.room - 1 end
+      if producer then accept(producer, sequence) end
       for name in pairs(known) do
         if lane.all or lane.group == name then room[name] = room[name] - 1 end
       end

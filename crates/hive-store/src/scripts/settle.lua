@@ -37,7 +37,8 @@ ARGV
 RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` done, `d` done and dead-lettered, `g` not pending here, `s`
                 the lease is another's, `f` session or connection is an old one, `i` not idle for
-                long enough, or within the grace after a restart
+                long enough, or within the grace after a restart, `l` the next message of its
+                ordering key is in a lane that the caller does not know; nothing changed
 IDEMPOTENT  yes: the second call answers `g` or `s` and changes nothing
 COST        about 10 us an item
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
@@ -65,35 +66,68 @@ local function to_ready(lane, id)
   redis.call('XCLAIM', lane.key, group, '~ready', 0, id, 'JUSTID')
   redis.call('ZADD', lane.ready, score, lane.ref .. '|' .. id)
 end
--- Ends an entry's hold on its ordering key: the oldest parked entry of the key is next.
-local function next_of_key(lane, id, body)
-  if not lane.marked or not body then return end
+-- What the end of an entry lets go: nil where it holds no ordering key, else the key and its oldest
+-- parked entry; false where that entry's lane is not among the caller's.
+local function held_key(lane, id, body)
+  if not lane.marked or not body then return nil end
   local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
-  if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return end
-  local after = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
+  if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return nil end
+  local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
     'LIMIT', 0, 1)[1]
-  if not after then redis.call('HDEL', KEYS[4], order) return end
-  local mine = string.match(after, '^.*%z(.-)$')
+  if not member then return { order = order } end
+  local mine = string.match(member, '^.*%z(.-)$')
   local ref, after_id = string.match(mine, '^(.*)|(.-)$')
-  redis.call('ZREM', KEYS[5], after)
-  redis.call('HSET', KEYS[4], order, mine)
-  to_ready(lane_of[ref], after_id)
+  if not lane_of[ref] then return false end
+  return { order = order, member = member, mine = mine, lane = lane_of[ref], id = after_id }
+end
+local function next_of_key(held)
+  if not held then return end
+  if not held.member then redis.call('HDEL', KEYS[4], held.order) return end
+  redis.call('ZREM', KEYS[5], held.member)
+  redis.call('HSET', KEYS[4], held.order, held.mine)
+  to_ready(held.lane, held.id)
 end
 local function to_dead(lane, id, count, body, category, record, failures)
+  local held = held_key(lane, id, body)
+  if held == false then return 'l' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
   redis.call('XACK', lane.key, group, id)
   redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
   totals.settled, totals.dead = totals.settled + 1, totals.dead + 1
-  next_of_key(lane, id, body)
+  next_of_key(held)
   return 'd'
+end
+
+local function body_of(lane, id)
+  local entry = redis.call('XRANGE', lane.key, id, id)[1]
+  return entry and entry[2][2]
+end
+local function attempts_of(body)
+  local own = body and struct.unpack('>H', body, 5) or 0
+  return own > 0 and own or tonumber(ARGV[3])
+end
+
+-- Back uncounted, but not without end: a message that no consumer keeps dies of it.
+local function give_back(lane, id, count, delay)
+  if count > 1000 then
+    local body = body_of(lane, id)
+    if count >= attempts_of(body) + 1000 then
+      local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
+      return to_dead(lane, id, count, body, 'unknown', '', failures)
+    end
+  end
+  totals.released = totals.released + 1
+  if delay == 0 then to_ready(lane, id) return 'o' end
+  redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
+  redis.call('ZADD', KEYS[3], now + delay, lane.ref .. '|' .. id)
+  return 'o'
 end
 
 -- One more failed attempt: its record is kept, the newest 16 of them.
 local function fail(lane, id, count, record, category, delay)
   local member = lane.ref .. '|' .. id
-  local entry = redis.call('XRANGE', lane.key, id, id)[1]
-  local body = entry and entry[2][2]
+  local body = body_of(lane, id)
   local before = redis.call('HGET', KEYS[6], member)
   local failures = (before and struct.unpack('>I4', before) or 0) + 1
   local records = before and string.sub(before, 5) or ''
@@ -101,18 +135,19 @@ local function fail(lane, id, count, record, category, delay)
     records = string.sub(records, 5 + struct.unpack('>I4', records))
   end
   records = records .. struct.pack('>I4', #record) .. record
-  local attempts, initial, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+  local attempts, initial, longest = attempts_of(body), tonumber(ARGV[4]), tonumber(ARGV[5])
   if body then
-    local own, first, most = struct.unpack('>HI4I4', body, 5)
-    if own > 0 then attempts = own end
+    local first, most = struct.unpack('>I4I4', body, 7)
     if first < 4294967295 then initial = first end
     if most < 4294967295 then longest = most end
   end
-  totals.failed = totals.failed + 1
   local kept = struct.pack('>I4', failures) .. records
   if failures >= attempts or count >= attempts + 1000 or not body then
-    return to_dead(lane, id, count, body, category, record, kept)
+    local verdict = to_dead(lane, id, count, body, category, record, kept)
+    if verdict == 'd' then totals.failed = totals.failed + 1 end
+    return verdict
   end
+  totals.failed = totals.failed + 1
   redis.call('HSET', KEYS[6], member, kept)
   if delay < 0 then
     local backoff = math.min(longest, initial * 2 ^ math.min(failures - 1, 30))
@@ -122,6 +157,21 @@ local function fail(lane, id, count, record, category, delay)
   redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
   redis.call('ZADD', KEYS[3], now + delay, member)
   return 'o'
+end
+
+-- An entry that ends in an index leaves it: a parked one would be let go a second time.
+local function unindex(lane, id, owner, body)
+  local member = lane.ref .. '|' .. id
+  if owner == '~ready' then
+    redis.call('ZREM', lane.ready, member)
+  elseif owner == '~delayed' then
+    redis.call('ZREM', KEYS[3], member)
+  elseif owner == '~ordered' and body then
+    local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    local age = string.gsub(string.format('%015s-%010s', ms, seq), ' ', '0')
+    redis.call('ZREM', KEYS[5], order .. '\0' .. age .. '\0' .. member)
+  end
 end
 
 local function judge(lane, id, count, consumer, session, attach, action, number, category, record)
@@ -137,33 +187,31 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   if row[2] ~= consumer or row[4] ~= count then return 's' end
   if action == 'l' or action == 'u' then
     if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
-    if number > 0 then totals.expired = totals.expired + 1 end
-    if action == 'l' then return fail(lane, id, count, record, category, 0) end
-    totals.released = totals.released + 1
-    to_ready(lane, id)
-    return 'o'
+    local verdict = action == 'l' and fail(lane, id, count, record, category, 0)
+      or give_back(lane, id, count, 0)
+    if number > 0 and verdict ~= 'l' then totals.expired = totals.expired + 1 end
+    return verdict
   elseif action == 'n' then
     return fail(lane, id, count, record, category, number)
   elseif action == 'r' then
-    totals.released = totals.released + 1
-    if number == 0 then to_ready(lane, id) return 'o' end
-    redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
-    redis.call('ZADD', KEYS[3], now + number, lane.ref .. '|' .. id)
-    return 'o'
+    return give_back(lane, id, count, number)
   end
-  local entry = redis.call('XRANGE', lane.key, id, id)[1]
-  local body = entry and entry[2][2]
+  local body = body_of(lane, id)
   local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
   if action == 'a' then
+    local held = held_key(lane, id, body)
+    if held == false then return 'l' end
     redis.call('XACK', lane.key, group, id)
     redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
     totals.settled, totals.acked = totals.settled + 1, totals.acked + 1
     totals.work = totals.work + number
-    next_of_key(lane, id, body)
+    next_of_key(held)
     return 'o'
   end
-  if action == 'j' then totals.failed = totals.failed + 1 end
-  return to_dead(lane, id, count, body, category, record, failures)
+  local verdict = to_dead(lane, id, count, body, category, record, failures)
+  if verdict == 'd' then unindex(lane, id, row[2], body) end
+  if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
+  return verdict
 end
 
 local verdicts = {}

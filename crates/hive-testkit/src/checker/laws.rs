@@ -93,7 +93,7 @@ struct Broker {
     held: Vec<Held>,
     /// Leases that ended without their consumer's settle.
     stale: Vec<(Name, Name)>,
-    published: Vec<(Publish, bool)>,
+    published: Vec<Publish>,
     dead: Vec<DeadLetter>,
     acked: u64,
     stored: u64,
@@ -145,7 +145,7 @@ impl Broker {
                     ordering_key: key.map(|key| format!("k{key}").into()),
                     ..Publish::default()
                 };
-                self.publish(publish, key, true, is_answered);
+                self.publish(publish, key, is_answered);
             },
             Step::Refuse => {
                 let publish = Publish {
@@ -174,7 +174,7 @@ impl Broker {
             Step::LateAck { pick } => self.late_ack(pick),
             Step::Kill { consumer } => self.kill(consumer),
             Step::Repeat { pick } => {
-                if let Some((publish, _)) = pick_mut(&mut self.published, pick).cloned() {
+                if let Some(publish) = pick_mut(&mut self.published, pick).cloned() {
                     let is_new = self.bug == Bug::NoDedup;
                     self.messages += 1;
                     // Another client sends the same under the same key and an id of its own.
@@ -206,16 +206,14 @@ impl Broker {
         call
     }
 
-    fn publish(&mut self, publish: Publish, key: Option<u8>, is_kept: bool, is_answered: bool) {
+    fn publish(&mut self, publish: Publish, key: Option<u8>, is_answered: bool) {
         let call = self.called(publish.clone());
-        if is_kept {
-            self.store(&publish, key);
-        }
+        self.store(&publish, key);
         if is_answered {
             let answer = PublishAnswer::Stored(Name::clone(&publish.message));
             self.event(Event::PublishAnswered { call, answer });
         }
-        self.published.push((publish, is_answered));
+        self.published.push(publish);
     }
 
     fn store(&mut self, publish: &Publish, key: Option<u8>) {
@@ -250,8 +248,8 @@ impl Broker {
         let original = self
             .published
             .iter()
-            .find(|(publish, _)| publish.message == entry.id);
-        let payload = original.map_or(payload, |(publish, _)| publish.payload);
+            .find(|publish| publish.message == entry.id);
+        let payload = original.map_or(payload, |publish| publish.payload);
         self.event(Event::Delivered(Box::new(Delivery {
             group: "g".into(),
             message: Name::clone(&entry.id),

@@ -518,19 +518,25 @@ fn a_silent_or_cut_off_consumer_may_lose_its_lease() {
     assert_eq!(long_work(false, |_| ()), []);
     for loss in [Loss::Stopped, Loss::Disconnected, Loss::Replaced] {
         assert_eq!(
-            long_work(true, |log| drop(log.lost("a", loss))),
+            long_work(true, |log| {
+                log.lost("a", loss);
+            }),
             [],
             "{loss:?}"
         );
     }
-    let stopped = |log: &mut Log| drop(log.fault(Target::Gateway, Damage::Stopped));
+    let stopped = |log: &mut Log| {
+        log.fault(Target::Gateway, Damage::Stopped);
+    };
     assert_eq!(long_work(true, stopped), []);
 }
 
 #[test]
 fn the_death_of_a_daemon_takes_no_lease_away() {
     for target in [Target::Daemon, Target::Redis] {
-        let kill = |log: &mut Log| drop(log.fault(target, Damage::Killed).healed());
+        let kill = |log: &mut Log| {
+            log.fault(target, Damage::Killed).healed();
+        };
         assert_eq!(long_work(true, kill), [Rule::LiveLeaseLost], "{target:?}");
     }
 }
@@ -570,7 +576,9 @@ fn a_message_dies_after_exactly_its_attempts() {
 
 #[test]
 fn a_message_dies_with_the_consumers_that_had_begun_it() {
-    let killed = |log: &mut Log, lease: &str| drop(log.begun(lease).lost("a", Loss::Killed));
+    let killed = |log: &mut Log, lease: &str| {
+        log.begun(lease).lost("a", Loss::Killed);
+    };
     assert_eq!(three_attempts(killed, &[("a", true); 3]), []);
     let released = |log: &mut Log, lease: &str| {
         log.settle(lease, Action::Release, SettleAnswer::Ok)

@@ -127,7 +127,7 @@ fn check_redeliveries(facts: &Facts<'_>, report: &mut Report) {
                 .is_some_and(|limit| delay > limit)
             {
                 let evidence = format!(
-                    "`{}` of group `{}` was lost with `{}` at {at:?} and came again after {delay:?}",
+                    "`{}` of group `{}` was lost with `{}` at {at:?} and came after {delay:?}",
                     lease.slot().1,
                     lease.slot().0,
                     member.1

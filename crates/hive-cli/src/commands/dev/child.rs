@@ -50,7 +50,7 @@ const HOPELESS: [i32; 2] = [64, 78];
 
 /// How to start a process and how to see that it is ready.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::commands) struct Plan {
     name: String,
     what: What,
 }
@@ -64,7 +64,10 @@ enum What {
         admin: SocketAddr,
         settings: Vec<(&'static str, String)>,
     },
-    Redis { redis: Arc<LocalRedis>, log_level: &'static str },
+    Redis {
+        redis: Arc<LocalRedis>,
+        is_told: bool,
+    },
 }
 
 /// Where a process is in its life.
@@ -90,7 +93,7 @@ enum Order {
 
 /// A process that is kept running.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(in crate::commands) struct Child {
     plan: Arc<Plan>,
     state: watch::Receiver<State>,
     pid: watch::Receiver<Option<u32>>,
@@ -110,25 +113,40 @@ struct Keeper {
 
 impl Plan {
     /// A daemon of ours.
-    pub(super) fn daemon(
+    pub(in crate::commands) fn daemon(
         name: String,
         daemon: Daemon,
         listen: SocketAddr,
         admin: SocketAddr,
         settings: Vec<(&'static str, String)>,
     ) -> Self {
-        Self { name, what: What::Daemon { daemon, listen, admin, settings } }
+        Self {
+            name,
+            what: What::Daemon {
+                daemon,
+                listen,
+                admin,
+                settings,
+            },
+        }
     }
 
-    /// The private Redis.
-    pub(super) fn redis(redis: Arc<LocalRedis>, log_level: &'static str) -> Self {
-        Self { name: "redis".to_owned(), what: What::Redis { redis, log_level } }
+    /// The private Redis. Its log is shown only where `is_told`: it greets at the level `warning`.
+    pub(in crate::commands) fn redis(redis: Arc<LocalRedis>, is_told: bool) -> Self {
+        Self {
+            name: "redis".to_owned(),
+            what: What::Redis { redis, is_told },
+        }
     }
 
     fn command(&self) -> io::Result<Command> {
         let mut command = match &self.what {
-            What::Redis { redis, log_level } => redis.command(log_level)?,
-            What::Daemon { daemon, settings, .. } => {
+            What::Redis { redis, is_told } => {
+                redis.command(if *is_told { "notice" } else { "warning" })?
+            },
+            What::Daemon {
+                daemon, settings, ..
+            } => {
                 let mut command = hive_command(&["serve", daemon.name()])?;
                 command.envs(settings.iter().map(|(name, value)| (name, value)));
                 command
@@ -153,7 +171,7 @@ impl Plan {
 
 impl Child {
     /// Starts the process and keeps it running.
-    pub(super) fn start(spawner: &Spawner, plan: Plan) -> Self {
+    pub(in crate::commands) fn start(spawner: &Spawner, plan: Plan) -> Self {
         let plan = Arc::new(plan);
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let (state, state_seen) = watch::channel(State::Starting);
@@ -168,21 +186,27 @@ impl Child {
             lines: Arc::clone(&lines),
         };
         in_background(keeper.run());
-        Self { plan, state: state_seen, pid: pid_seen, order, lines }
+        Self {
+            plan,
+            state: state_seen,
+            pid: pid_seen,
+            order,
+            lines,
+        }
     }
 
     /// Its name in logs and tables.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::commands) fn name(&self) -> &str {
         &self.plan.name
     }
 
     /// Its process id, while it runs. For the Redis that of its supervisor.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(in crate::commands) fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
     /// Where it serves.
-    pub(super) fn address(&self) -> String {
+    pub(in crate::commands) fn address(&self) -> String {
         match &self.plan.what {
             What::Redis { redis, .. } => redis.url(),
             What::Daemon { listen, .. } => format!("http://{listen}"),
@@ -190,7 +214,7 @@ impl Child {
     }
 
     /// Where it answers questions about itself.
-    pub(super) fn admin(&self) -> String {
+    pub(in crate::commands) fn admin(&self) -> String {
         match &self.plan.what {
             What::Redis { .. } => String::new(),
             What::Daemon { admin, .. } => format!("http://{admin}"),
@@ -198,44 +222,51 @@ impl Child {
     }
 
     /// Whether it is ready.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::commands) fn is_ready(&self) -> bool {
         *self.state.borrow() == State::Ready
     }
 
     /// Waits until it is ready.
-    pub(super) async fn ready(&self) {
+    pub(in crate::commands) async fn ready(&self) {
         self.reach(|state| state == State::Ready).await;
     }
 
     /// Waits until it has ended in a way that starting again cannot mend; answers its exit code.
-    pub(super) async fn hopeless(&self) -> i32 {
-        match self.reach(|state| matches!(state, State::Hopeless(_))).await {
+    pub(in crate::commands) async fn hopeless(&self) -> i32 {
+        match self
+            .reach(|state| matches!(state, State::Hopeless(_)))
+            .await
+        {
             State::Hopeless(code) => code,
             State::Starting | State::Ready | State::Stopped => std::future::pending().await,
         }
     }
 
     /// Stops it with SIGTERM, and SIGKILL when it takes too long.
-    pub(super) async fn stop(&self) {
+    pub(in crate::commands) async fn stop(&self) {
         self.order.send_replace(Order::Stop);
         self.ended().await;
     }
 
     /// Stops it with SIGKILL.
-    pub(super) async fn kill(&self) {
+    pub(in crate::commands) async fn kill(&self) {
         self.order.send_replace(Order::Kill);
         self.ended().await;
     }
 
     /// Its name and the last lines it logged.
-    pub(super) fn last_words(&self) -> String {
+    pub(in crate::commands) fn last_words(&self) -> String {
         let lines = self.lines.lock();
-        let lines = lines.iter().map(|line| format!("\n  {line}")).collect::<String>();
+        let lines = lines
+            .iter()
+            .map(|line| format!("\n  {line}"))
+            .collect::<String>();
         format!("{}:{lines}", self.plan.name)
     }
 
     async fn ended(&self) {
-        self.reach(|state| matches!(state, State::Stopped | State::Hopeless(_))).await;
+        self.reach(|state| matches!(state, State::Stopped | State::Hopeless(_)))
+            .await;
     }
 
     /// Waits for a state. A keeper that is gone has left its last state.
@@ -265,15 +296,22 @@ impl Keeper {
             }
             match ended {
                 Ok(status) => {
-                    note(&format!("{} ended ({status}) and is started again", self.plan.name));
                     if let Some(code) = status.code().filter(|code| HOPELESS.contains(code)) {
                         self.state.send_replace(State::Hopeless(code));
                         return;
                     }
+                    note(&format!(
+                        "{} ended ({status}) and is started again",
+                        self.plan.name
+                    ));
                 },
                 Err(error) => note(&format!("{} cannot be started: {error}", self.plan.name)),
             }
-            pause = if started.elapsed() > STEADY_AFTER { BACKOFF.0 } else { pause };
+            pause = if started.elapsed() > STEADY_AFTER {
+                BACKOFF.0
+            } else {
+                pause
+            };
             if timeout(pause, self.ordered()).await.is_ok() {
                 break;
             }
@@ -287,10 +325,18 @@ impl Keeper {
         let mut process = self.spawner.spawn(command).await?;
         self.pid.send_replace(process.id());
         if let Some(stdout) = process.stdout.take() {
-            in_background(pass_on(Arc::clone(&self.plan), Arc::clone(&self.lines), stdout));
+            in_background(pass_on(
+                Arc::clone(&self.plan),
+                Arc::clone(&self.lines),
+                stdout,
+            ));
         }
         if let Some(stderr) = process.stderr.take() {
-            in_background(pass_on(Arc::clone(&self.plan), Arc::clone(&self.lines), stderr));
+            in_background(pass_on(
+                Arc::clone(&self.plan),
+                Arc::clone(&self.lines),
+                stderr,
+            ));
         }
         let (plan, state) = (Arc::clone(&self.plan), self.state.clone());
         let mut watched = in_background(async move {
@@ -311,7 +357,12 @@ impl Keeper {
 
     /// Waits until it is told to go away.
     async fn ordered(&mut self) {
-        if self.order.wait_for(|order| *order != Order::Run).await.is_err() {
+        if self
+            .order
+            .wait_for(|order| *order != Order::Run)
+            .await
+            .is_err()
+        {
             // The owner is gone, and with it the reason to run.
             drop(self.order.borrow());
         }
@@ -319,11 +370,17 @@ impl Keeper {
 
     /// Ends the process as it was told to.
     async fn end(&mut self, process: &mut tokio::process::Child) -> io::Result<ExitStatus> {
-        let pid = process.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = process
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
         if let Some(pid) = pid.filter(|_| *self.order.borrow() != Order::Kill) {
             // A process that ended meanwhile is not reaped yet: the number is still its own.
             if let Err(error) = kill_process(pid, Signal::TERM) {
-                note(&format!("{} cannot be told to stop: {error}", self.plan.name));
+                note(&format!(
+                    "{} cannot be told to stop: {error}",
+                    self.plan.name
+                ));
             }
             tokio::select! {
                 ended = process.wait() => return ended,
@@ -350,7 +407,9 @@ async fn pass_on(
         if line.is_empty() {
             continue;
         }
-        log_line(&plan.name, &line);
+        if !matches!(plan.what, What::Redis { is_told: false, .. }) {
+            log_line(&plan.name, &line);
+        }
         let mut lines = lines.lock();
         if lines.len() == LAST_LINES {
             lines.pop_front();
@@ -371,7 +430,10 @@ async fn readyz(admin: SocketAddr) -> io::Result<bool> {
 
 /// Runs a future beside this one. The chassis' task kinds are for daemons; a command ends with its
 /// process, and these tasks with it.
-#[expect(clippy::disallowed_methods, reason = "a command line tool has no drain gate to name tasks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command line tool has no drain gate to name tasks"
+)]
 fn in_background<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

@@ -102,7 +102,10 @@ impl Program {
             Ok(verdict) => verdict,
             Err(error) => {
                 let reason = format!("the program cannot be run: {error}");
-                Verdict::Failed { reason, category: CATEGORY_FAILED }
+                Verdict::Failed {
+                    reason,
+                    category: CATEGORY_FAILED,
+                }
             },
         }
     }
@@ -114,11 +117,16 @@ impl Program {
         facts: &[(&'static str, String)],
         unwanted: &CancellationToken,
     ) -> io::Result<Verdict> {
-        let mut command =
-            supervised_command(OsStr::new("sh"), &[OsStr::new("-c"), self.line.as_os_str()])?;
+        let line = [OsStr::new("-c"), self.line.as_os_str()];
+        let mut command = supervised_command(OsStr::new("sh"), None, &line)?;
         command.envs(facts.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Running { child: spawner.spawn(command).await? };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut running = Running {
+            child: spawner.spawn(command).await?,
+        };
         let stdin = running.child.stdin.take();
         let stdout = running.child.stdout.take();
         let stderr = running.child.stderr.take();
@@ -159,8 +167,15 @@ impl Program {
             (Some(Stop::TooLong), _) => {
                 let limit = self.timeout.unwrap_or_default();
                 let reason = format!("not done within {}", humantime::format_duration(limit));
-                let reason = if said.is_empty() { reason } else { format!("{reason}: {said}") };
-                Verdict::Failed { reason, category: CATEGORY_TIMEOUT }
+                let reason = if said.is_empty() {
+                    reason
+                } else {
+                    format!("{reason}: {said}")
+                };
+                Verdict::Failed {
+                    reason,
+                    category: CATEGORY_TIMEOUT,
+                }
             },
             (None, Some(0)) => {
                 if head.is_cut {
@@ -169,19 +184,25 @@ impl Program {
                 Verdict::Done(Bytes::from(head.bytes))
             },
             (None, Some(RELEASE_CODE)) => Verdict::Later,
-            (None, Some(REJECT_CODE)) => {
-                Verdict::Refused { reason: because(format!("exit code {REJECT_CODE}")) }
+            (None, Some(REJECT_CODE)) => Verdict::Refused {
+                reason: because(format!("exit code {REJECT_CODE}")),
             },
             (None, Some(code)) => {
                 let short = match code {
                     129.. => format!("killed by signal {}", code - 128),
                     _ => format!("exit code {code}"),
                 };
-                Verdict::Failed { reason: because(short), category: CATEGORY_FAILED }
+                Verdict::Failed {
+                    reason: because(short),
+                    category: CATEGORY_FAILED,
+                }
             },
             (None, None) => {
                 let reason = because(format!("its supervisor ended: {status}"));
-                Verdict::Failed { reason, category: CATEGORY_FAILED }
+                Verdict::Failed {
+                    reason,
+                    category: CATEGORY_FAILED,
+                }
             },
         }
     }
@@ -217,7 +238,11 @@ impl Running {
 
     /// Asks the supervisor to stop the program; it kills it after its own grace.
     fn terminate(&self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
         if let Some(pid) = pid
             && let Err(error) = kill_process(pid, Signal::TERM)
         {
@@ -296,7 +321,9 @@ impl Tail {
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         // A replaced byte takes three: cut again, at a character.
         let surplus = text.len().saturating_sub(REASON_BYTES_MAX);
-        let start = (surplus..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let start = (surplus..=text.len())
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.get(start..).unwrap_or_default().to_owned()
     }
 }
@@ -309,10 +336,17 @@ mod tests {
 
     fn verdict(code: i32, stop: Option<Stop>, stderr: &str) -> Verdict {
         let timeout = Some(Duration::from_secs(5));
-        let program = Program { line: OsString::from("true"), timeout, is_quiet: true };
+        let program = Program {
+            line: OsString::from("true"),
+            timeout,
+            is_quiet: true,
+        };
         let mut tail = Tail::default();
         tail.take(stderr.as_bytes());
-        let head = Head { bytes: b"out".to_vec(), is_cut: false };
+        let head = Head {
+            bytes: b"out".to_vec(),
+            is_cut: false,
+        };
         program.verdict(ExitStatus::from_raw(code << 8), stop, head, &tail)
     }
 
@@ -322,9 +356,17 @@ mod tests {
             reason: reason.to_owned(),
             category: CATEGORY_FAILED,
         };
-        assert_eq!(verdict(0, None, "noise"), Verdict::Done(Bytes::from_static(b"out")));
+        assert_eq!(
+            verdict(0, None, "noise"),
+            Verdict::Done(Bytes::from_static(b"out"))
+        );
         assert_eq!(verdict(75, None, ""), Verdict::Later);
-        assert_eq!(verdict(65, None, "bad\n"), Verdict::Refused { reason: "bad".to_owned() });
+        assert_eq!(
+            verdict(65, None, "bad\n"),
+            Verdict::Refused {
+                reason: "bad".to_owned()
+            }
+        );
         assert_eq!(verdict(1, None, "no luck"), failed("no luck"));
         assert_eq!(verdict(1, None, ""), failed("exit code 1"));
         assert_eq!(verdict(137, None, ""), failed("killed by signal 9"));
@@ -335,7 +377,10 @@ mod tests {
         let Verdict::Failed { reason, category } = verdict(143, Some(Stop::TooLong), "busy") else {
             panic!("a failure")
         };
-        assert_eq!((reason.as_str(), category), ("not done within 5s: busy", "timeout"));
+        assert_eq!(
+            (reason.as_str(), category),
+            ("not done within 5s: busy", "timeout")
+        );
     }
 
     #[test]

@@ -1,0 +1,298 @@
+//! `hive work`: makes any program an agent.
+//!
+//! For each message a shell command runs: payload on stdin, facts in `HIVE_*` variables, stdout is
+//! the result, the exit code the outcome. The worker keeps the lease alive meanwhile, joins another
+//! gateway when one goes away, and gives back what it has not begun when it is told to stop.
+//!
+//! A program never outlives its worker, also when that is killed with -9: a supervisor stands
+//! between (see [`super::supervise`]), started from a thread that lives as long as this process
+//! (see [`crate::children`]). So a task that is delivered again never runs beside its old copy.
+
+use std::{ffi::OsString, fs, process, sync::Arc, time::Duration};
+
+use clap::Args;
+use hive_client::{Ended, Event, Job, Outcome, WorkError, Worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    children::Spawner,
+    connection::{Common, exit_for, told},
+    exit::{Exit, Failure},
+    message::DEFAULT_PRIORITY,
+    output::note,
+    values::duration,
+};
+
+mod program;
+
+use program::{Program, Verdict};
+
+/// Header that carries the trace of a message.
+const TRACEPARENT: &str = "traceparent";
+
+/// Longest part of a host name in an id; names hold 128 characters.
+const HOST_CHARACTERS_MAX: usize = 64;
+
+/// What the variables and exit codes mean, for `--help`.
+pub(crate) const MANUAL: &str = "\
+The command is run by `sh -c`, once per message:
+  stdin      the payload
+  stdout     the result, up to 1 MiB
+  exit 0     done (ack)
+  exit 75    not now: given back, not counted, and offered again after --release-for
+  exit 65    never: goes to the dead letters
+  else       failed: counted, tried again after the group's backoff; the tail of stderr is the reason
+  HIVE_MESSAGE_ID HIVE_GROUP HIVE_ATTEMPT HIVE_MESSAGE_TYPE HIVE_FROM_AGENT HIVE_PRIORITY
+  HIVE_CORRELATION_ID HIVE_WORKFLOW_ID HIVE_TASK_ID HIVE_CONSUMER_ID HIVE_TRACEPARENT HIVE_URL
+  HIVE_NAMESPACE
+On a timeout, or when the message is not this agent's any more, the program and all it started get
+SIGTERM, and SIGKILL 10 s later. It dies with this worker, however that ends.
+
+SIGINT or SIGTERM to the worker: nothing new is begun, what runs may end within --grace, the rest is
+given back. A second signal ends it at once.";
+
+/// Which work to take, and what does it.
+#[derive(Args, Debug)]
+#[command(after_long_help = MANUAL)]
+pub(crate) struct WorkArgs {
+    /// The group to work for; one that does not exist yet is waited for.
+    #[arg(long, short)]
+    group: String,
+    /// The command to run for each message.
+    #[arg(long, short, value_name = "COMMAND")]
+    exec: OsString,
+    /// How many messages to work on at once.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    concurrency: u32,
+    /// What this agent can do, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// How long the command may run for one message.
+    #[arg(long, value_parser = duration, default_value = "30m")]
+    timeout: Duration,
+    /// Id of the agent in the group [default: host, process id and four random hex digits].
+    #[arg(long)]
+    id: Option<String>,
+    /// How long a message is left alone that the command gave back with exit code 75.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    release_for: Duration,
+    /// How long running commands may take to end after the worker was told to stop.
+    #[arg(long, value_parser = duration, default_value = "30s")]
+    grace: Duration,
+    /// Keep the command's stderr off this one.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// What every run of the program shares.
+#[derive(Debug)]
+struct Agent {
+    spawner: Spawner,
+    program: Program,
+    release_for: Duration,
+    group: String,
+    url: String,
+    namespace: String,
+}
+
+/// Works until a signal comes or the membership cannot be kept.
+///
+/// # Errors
+/// When a gateway refuses the membership for good.
+pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let id = args.id.clone().unwrap_or_else(default_id);
+    let timeout = Some(args.timeout).filter(|limit| !limit.is_zero());
+    let agent = Arc::new(Agent {
+        spawner: Spawner::start()?,
+        program: Program {
+            line: args.exec.clone(),
+            timeout,
+            is_quiet: args.quiet,
+        },
+        release_for: args.release_for,
+        group: args.group.clone(),
+        url: common.urls().join(","),
+        namespace: common.namespace.clone(),
+    });
+    let shutdown = CancellationToken::new();
+    let handler = move |job: Job| {
+        let agent = Arc::clone(&agent);
+        async move { agent.work(job).await }
+    };
+    let worker = Worker::builder(common.client()?, &args.group, handler)
+        .consumer_id(&id)
+        .capabilities(args.capabilities.clone())
+        .concurrency(args.concurrency)
+        .grace(args.grace)
+        .wait_for_group(true)
+        .shutdown(shutdown.clone())
+        .on_event(|event| tell(&event))
+        .build();
+    let mut work = std::pin::pin!(worker.run());
+    tokio::select! {
+        ended = &mut work => return finished(ended),
+        _ = interrupt.recv() => shutdown.cancel(),
+        _ = terminate.recv() => shutdown.cancel(),
+    }
+    tokio::select! {
+        ended = &mut work => finished(ended),
+        // Dropping the work stops the programs; their messages come back by their leases.
+        _ = interrupt.recv() => Ok(Exit::Interrupted),
+        _ = terminate.recv() => Ok(Exit::Interrupted),
+    }
+}
+
+impl Agent {
+    /// One message: runs the program and turns its end into an outcome.
+    async fn work(&self, job: Job) -> Outcome {
+        let facts = self.facts(&job);
+        let payload = job.message.payload.clone();
+        let verdict = self
+            .program
+            .run(&self.spawner, payload, &facts, &job.cancelled)
+            .await;
+        let id = &job.message.message_id;
+        match verdict {
+            Verdict::Done(result) => Outcome::Ack { result },
+            Verdict::Later => Outcome::Release {
+                retry_after: Some(self.release_for),
+            },
+            Verdict::Refused { reason } => {
+                note(&format!("{id}: refused: {reason}"));
+                Outcome::Reject {
+                    reason,
+                    category: String::new(),
+                }
+            },
+            Verdict::Failed { reason, category } => {
+                note(&format!("{id}: attempt {} failed: {reason}", job.attempt));
+                Outcome::Nack {
+                    reason,
+                    category: category.to_owned(),
+                    delay: None,
+                }
+            },
+            // The message is somebody else's by now: what is said here is not sent.
+            Verdict::Stopped => Outcome::release(),
+        }
+    }
+
+    /// What the program is told about its message. All are set, so that none is inherited from an
+    /// agent that this one was started by.
+    fn facts(&self, job: &Job) -> Vec<(&'static str, String)> {
+        let message = &job.message;
+        let traceparent = message
+            .headers
+            .get(TRACEPARENT)
+            .cloned()
+            .unwrap_or_default();
+        vec![
+            ("HIVE_MESSAGE_ID", message.message_id.clone()),
+            ("HIVE_GROUP", self.group.clone()),
+            ("HIVE_ATTEMPT", job.attempt.to_string()),
+            ("HIVE_MESSAGE_TYPE", message.message_type.clone()),
+            ("HIVE_FROM_AGENT", message.from_agent.clone()),
+            (
+                "HIVE_PRIORITY",
+                message.priority.unwrap_or(DEFAULT_PRIORITY).to_string(),
+            ),
+            ("HIVE_CORRELATION_ID", message.correlation_id.clone()),
+            ("HIVE_WORKFLOW_ID", message.workflow_id.clone()),
+            ("HIVE_TASK_ID", message.task_id.clone()),
+            ("HIVE_CONSUMER_ID", job.consumer_id.clone()),
+            ("HIVE_TRACEPARENT", traceparent),
+            ("HIVE_URL", self.url.clone()),
+            ("HIVE_NAMESPACE", self.namespace.clone()),
+        ]
+    }
+}
+
+/// What a person at the terminal wants to know of a membership.
+fn tell(event: &Event) {
+    match event {
+        Event::Joined {
+            gateway,
+            attach,
+            lost,
+        } => {
+            let lost = if *lost > 0 {
+                format!(", {lost} deliveries lost")
+            } else {
+                String::new()
+            };
+            note(&format!(
+                "joined over {gateway} (connection {attach}{lost})"
+            ));
+        },
+        Event::LostConnection { gateway, fault } => {
+            note(&format!("lost {gateway}: {}", told(fault)));
+        },
+        Event::WaitingForGroup => note("the group does not exist yet; waiting for it"),
+        Event::Draining { gateway } => note(&format!("{gateway} goes away")),
+        Event::Cancelled { leases, reason } => {
+            note(&format!(
+                "{} deliveries were taken away: {reason}",
+                leases.len()
+            ));
+        },
+        Event::SettleRefused { error, .. } => note(&format!("an outcome was not taken: {error}")),
+        Event::HandlerPanicked { message_id, reason } => note(&format!("{message_id}: {reason}")),
+        Event::ShuttingDown { running } => note(&format!("stopping; {running} still running")),
+        Event::Revoked { .. } => {},
+    }
+}
+
+/// The exit code of a membership that ended.
+fn finished(ended: Result<Ended, WorkError>) -> anyhow::Result<Exit> {
+    match ended {
+        Ok(Ended { unfinished: 0, .. }) => Ok(Exit::Done),
+        Ok(Ended { unfinished, .. }) => {
+            note(&format!(
+                "{unfinished} commands did not end in time; their messages went back"
+            ));
+            Ok(Exit::Interrupted)
+        },
+        Err(error) => {
+            let (WorkError::Fenced { fault, .. }
+            | WorkError::NoGroup { fault, .. }
+            | WorkError::Refused { fault, .. }) = &error;
+            Err(Failure::new(exit_for(fault.kind), error.to_string()).into())
+        },
+    }
+}
+
+/// An id that no other agent has: host, process id, four random hex digits.
+fn default_id() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    named(&host, process::id(), rand::random())
+}
+
+/// The id, in the characters of a name.
+fn named(host: &str, pid: u32, random: u16) -> String {
+    let is_kept =
+        |character: &char| character.is_ascii_alphanumeric() || "_.-".contains(*character);
+    let host = host
+        .trim()
+        .chars()
+        .filter(is_kept)
+        .take(HOST_CHARACTERS_MAX)
+        .collect::<String>();
+    let host = host.trim_start_matches(['_', '.', '-']);
+    let host = if host.is_empty() { "agent" } else { host };
+    format!("{host}-{pid}-{random:04x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_name_whatever_the_host_is_called() {
+        assert_eq!(named("build-7\n", 12, 0xab), "build-7-12-00ab");
+        assert_eq!(named("-strange host/é", 1, 0), "strangehost-1-0000");
+        assert_eq!(named("", 1, 0xffff), "agent-1-ffff");
+    }
+}

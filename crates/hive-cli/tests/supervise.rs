@@ -1,0 +1,122 @@
+//! A supervised program never outlives its parent, whatever ends that.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const HIVE: &str = env!("CARGO_BIN_EXE_hive");
+
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Waits for a condition, which `what` names.
+fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(
+            started.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// The process ids that the program wrote: its own, and that of what it started.
+fn written_pids(path: &Path) -> Option<Vec<u32>> {
+    let text = fs::read_to_string(path).ok()?;
+    let pids = text
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<u32>, _>>()
+        .ok()?;
+    (pids.len() == 2).then_some(pids)
+}
+
+/// Whether a process runs: there, and not merely waiting to be reaped.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// A shell, as the parent, with a supervised program that starts another one and ignores SIGTERM.
+fn start(folder: &Path) -> (Child, PathBuf) {
+    let pids = folder.join("pids");
+    let program = format!(
+        "trap '' TERM; sleep 600 & echo $$ $! > {}; wait",
+        pids.display()
+    );
+    let parent = Command::new("sh")
+        .args([
+            "-c",
+            r#""$0" __supervise --parent $$ -- sh -c "$1" & wait"#,
+            HIVE,
+            &program,
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (parent, pids)
+}
+
+#[test]
+fn a_program_and_what_it_started_die_when_the_parent_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut parent, pids) = start(folder.path());
+    let pids = wait_for("the program writes its ids", || written_pids(&pids));
+    assert!(pids.iter().all(|pid| is_running(*pid)));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    wait_for("the program is gone", || {
+        pids.iter().all(|pid| !is_running(*pid)).then_some(())
+    });
+}
+
+#[test]
+fn the_exit_code_of_the_program_comes_through() {
+    let own = std::process::id().to_string();
+    for code in [0, 65, 75] {
+        let script = format!("exit {code}");
+        let args = ["__supervise", "--parent", &own, "--", "sh", "-c", &script];
+        let status = Command::new(HIVE).args(args).status().unwrap();
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
+#[test]
+fn nothing_is_started_for_a_parent_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let script = format!("touch {}", mark.display());
+    let args = ["__supervise", "--parent", "1", "--", "sh", "-c", &script];
+    let status = Command::new(HIVE)
+        .args(args)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(69));
+    assert!(!mark.exists());
+}
+
+#[test]
+fn wrong_usage_ends_with_64_and_a_gateway_that_is_away_with_69() {
+    let code = |args: &[&str]| {
+        let mut command = Command::new(HIVE);
+        command
+            .args(args)
+            .env_remove("HIVE_URL")
+            .stderr(Stdio::null());
+        command.status().unwrap().code()
+    };
+    assert_eq!(code(&["frobnicate"]), Some(64));
+    assert_eq!(
+        code(&["group", "ls", "--url", "http://127.0.0.1:1"]),
+        Some(69)
+    );
+}

@@ -1,0 +1,5 @@
+//! The client's side of the wire contract, frame by frame, against a gateway that the test plays.
+
+mod peer;
+mod publisher;
+mod worker;

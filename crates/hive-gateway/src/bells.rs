@@ -1,0 +1,80 @@
+//! The doorbell: wakes dispatchers and long polls when there may be new work.
+//!
+//! One subscription per gateway hears the bells of all shards. A bell that is lost, or rings while the
+//! subscription is made anew, costs one poll interval, never a message.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use hive_store::{Shard, Store};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Pause before the subscription is made anew.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Who wants to be woken, by shard.
+#[derive(Debug, Default)]
+pub struct Bells {
+    listeners: Mutex<HashMap<String, Vec<Weak<Notify>>>>,
+}
+
+impl Bells {
+    /// A listener of a shard's bell; it ends when it is dropped.
+    #[must_use]
+    pub fn listen(&self, shard: &Shard) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        let mut listeners = self.listeners.lock();
+        let of_shard = listeners.entry(shard.doorbell()).or_default();
+        of_shard.retain(|listener| listener.strong_count() > 0);
+        of_shard.push(Arc::downgrade(&bell));
+        bell
+    }
+
+    /// Wakes the listeners of a shard in this gateway.
+    pub fn ring(&self, doorbell: &str) {
+        let mut listeners = self.listeners.lock();
+        let Some(of_shard) = listeners.get_mut(doorbell) else {
+            return;
+        };
+        of_shard.retain(|listener| match listener.upgrade() {
+            Some(bell) => {
+                bell.notify_one();
+                true
+            },
+            None => false,
+        });
+        if of_shard.is_empty() {
+            listeners.remove(doorbell);
+        }
+    }
+
+    fn ring_all(&self) {
+        let doorbells: Vec<String> = self.listeners.lock().keys().cloned().collect();
+        for doorbell in doorbells {
+            self.ring(&doorbell);
+        }
+    }
+
+    /// Hears the bells of all shards until cancelled; survives Redis going away.
+    pub async fn hear(self: Arc<Self>, store: Store, prefix: String) {
+        loop {
+            if let Ok(mut subscriber) = store.subscriber().await {
+                let pattern = format!("{prefix}:{{*}}:bell");
+                if subscriber.psubscribe(&pattern).await.is_ok() {
+                    // What rang while nobody heard.
+                    self.ring_all();
+                    let mut bells = subscriber.on_message();
+                    while let Some(bell) = bells.next().await {
+                        self.ring(bell.get_channel_name());
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}

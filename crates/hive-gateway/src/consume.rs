@@ -1,0 +1,621 @@
+//! One Consume stream: join, credit, settles, heartbeats, and what happens when it ends.
+//!
+//! The stream's task reads frames and keeps the deadlines of what its consumer holds; deliveries are
+//! pushed by the group's dispatcher. Reading and writing are apart: a client that does not read
+//! stops being read from, and harms nobody else. When the connection is lost, the leases live on for
+//! the group's `reconnect_grace`; then what was begun counts as failed and the rest goes back
+//! uncounted. Everything names (session, attach), so the timer of an old connection changes nothing
+//! after the consumer attached elsewhere.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    outcome, request, time,
+    wire::{self, SettleStatus, consume_request, consume_response::Frame},
+};
+use hive_runtime::tasks::BACKGROUND;
+use hive_store::{
+    Lease,
+    settle::{Action, Settle, Verdict},
+};
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::{
+    attached::{Attached, Frames, Held},
+    catalog::GroupView,
+    core::Gateway,
+    dispatcher::Dispatcher,
+    joining, outcomes,
+};
+
+/// The first frame must come within this time.
+const JOIN_WITHIN: Duration = Duration::from_secs(10);
+/// The longest silence towards a client.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Frames that may wait for the client before its own are no longer read.
+const QUEUE_MAX: usize = 256;
+/// Settle frames under way for one connection.
+const SETTLES_MAX: usize = 16;
+/// How long a draining gateway waits for its clients to go elsewhere.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Pause before a lease that was spared is looked at again.
+const SPARED: Duration = Duration::from_millis(500);
+
+/// Opens a stream: waits for the join, attaches, and starts the task that serves it.
+///
+/// # Errors
+/// The fault of the join.
+pub async fn open<S>(
+    gateway: Arc<Gateway>,
+    namespace: String,
+    mut frames: S,
+) -> Result<Frames, Fault>
+where
+    S: Stream<Item = Result<wire::ConsumeRequest, Status>> + Send + Unpin + 'static,
+{
+    if gateway.shutdown.is_draining() {
+        return Err(Fault::new(Reason::Draining, "this gateway is going away"));
+    }
+    let first = tokio::time::timeout(JOIN_WITHIN, frames.next()).await;
+    let join = match first {
+        Ok(Some(Ok(wire::ConsumeRequest {
+            frame: Some(consume_request::Frame::Join(join)),
+        }))) => request::join(join)?,
+        Ok(Some(Err(status))) => return Err(status.into()),
+        Ok(Some(Ok(_))) | Ok(None) => {
+            return Err(Fault::new(
+                Reason::FrameOutOfOrder,
+                "the first frame of a Consume stream must be `join`",
+            ));
+        },
+        Err(_elapsed) => {
+            return Err(Fault::new(
+                Reason::DeadlineExceeded,
+                "no `join` within 10 s",
+            ));
+        },
+    };
+    let joined = joining::join(&gateway, &namespace, join).await?;
+    let dispatcher = gateway.dispatcher(&joined.view);
+    let attached = joined.attached;
+    if let Some(replaced) = dispatcher.attach(attached.clone()) {
+        replaced.fence();
+    }
+    attached.send(Frame::Joined(joined.answer));
+    let session = Session {
+        gateway: gateway.clone(),
+        view: joined.view,
+        dispatcher,
+        attached,
+    };
+    gateway
+        .tasks
+        .spawn(BACKGROUND, "consume", session.run(frames));
+    Ok(joined.frames)
+}
+
+struct Session {
+    gateway: Arc<Gateway>,
+    view: Arc<GroupView>,
+    dispatcher: Arc<Dispatcher>,
+    attached: Arc<Attached>,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client left.
+    Left,
+    /// The connection broke, or the gateway drained.
+    Lost,
+    /// Another session or connection has the name, or the group is gone.
+    Fenced,
+}
+
+type Settling = std::pin::Pin<Box<dyn Future<Output = Result<wire::Settled, Fault>> + Send>>;
+
+impl Session {
+    async fn run<S>(self, mut frames: S)
+    where
+        S: Stream<Item = Result<wire::ConsumeRequest, Status>> + Send + Unpin + 'static,
+    {
+        self.gateway.metrics.connections.add(1.0);
+        let end = self.serve(&mut frames).await;
+        self.gateway.metrics.connections.add(-1.0);
+        self.attached.end();
+        self.dispatcher.detach(&self.attached);
+        match end {
+            End::Left => self.leave().await,
+            End::Fenced => {},
+            // A draining gateway is gone before the grace is over; its clients come back elsewhere,
+            // and the coordinator gives up those that do not.
+            End::Lost if self.gateway.shutdown.is_draining() => {},
+            End::Lost => {
+                let grace = self.view.definition.settings.reconnect_grace_ms;
+                tokio::time::sleep(Duration::from_millis(grace)).await;
+                self.give_up().await;
+            },
+        }
+    }
+
+    async fn serve<S>(&self, frames: &mut S) -> End
+    where
+        S: Stream<Item = Result<wire::ConsumeRequest, Status>> + Send + Unpin + 'static,
+    {
+        let settings = &self.view.definition.settings;
+        let every = KEEP_ALIVE.min(Duration::from_millis(settings.heartbeat_ms()));
+        let mut keep_alive = tokio::time::interval(every);
+        keep_alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut settling: FuturesUnordered<Settling> = FuturesUnordered::new();
+        let mut not_before = Instant::now();
+        let mut drain_ends: Option<tokio::time::Instant> = None;
+        loop {
+            if self.attached.has_ended() {
+                return End::Fenced;
+            }
+            let deadline = self.attached.first_deadline().map(|at| at.max(not_before));
+            tokio::select! {
+                frame = frames.next(), if settling.len() < SETTLES_MAX
+                    && self.attached.queued() < QUEUE_MAX =>
+                {
+                    let Some(Ok(wire::ConsumeRequest { frame: Some(frame) })) = frame else {
+                        return End::Lost;
+                    };
+                    match self.take(frame, &mut settling).await {
+                        Ok(false) => {},
+                        Ok(true) => {
+                            while let Some(settled) = settling.next().await {
+                                self.answer(settled);
+                            }
+                            return End::Left;
+                        },
+                        Err(fault) => {
+                            self.attached.end_with(fault);
+                            return End::Lost;
+                        },
+                    }
+                },
+                Some(settled) = settling.next(), if !settling.is_empty() => {
+                    if !self.answer(settled) {
+                        return End::Lost;
+                    }
+                },
+                () = self.attached.queue_below(QUEUE_MAX), if self.attached.queued() >= QUEUE_MAX => {},
+                () = self.attached.changed.notified() => {},
+                () = sleep_until(deadline) => {
+                    if !self.expire().await {
+                        not_before = Instant::now() + SPARED;
+                    }
+                },
+                _ = keep_alive.tick() => {
+                    if self.attached.queued() == 0 {
+                        self.attached.send(Frame::KeepAlive(wire::KeepAlive {}));
+                    }
+                },
+                () = self.gateway.shutdown.draining(), if drain_ends.is_none() => {
+                    self.attached.withdraw();
+                    drain_ends = Some(tokio::time::Instant::now() + DRAIN);
+                    let deadline = u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX);
+                    let deadline = Some(time::to_duration(deadline));
+                    self.attached.send(Frame::Drain(wire::Drain { deadline }));
+                },
+                () = tokio::time::sleep_until(drain_ends.unwrap_or_else(far)),
+                    if drain_ends.is_some() =>
+                {
+                    self.attached.end_with(Fault::new(Reason::Draining, "this gateway is going away"));
+                    return End::Lost;
+                },
+            }
+        }
+    }
+
+    /// Takes one client frame; true when it was the last.
+    async fn take(
+        &self,
+        frame: consume_request::Frame,
+        settling: &mut FuturesUnordered<Settling>,
+    ) -> Result<bool, Fault> {
+        match frame {
+            consume_request::Frame::Join(_) => {
+                return Err(Fault::new(
+                    Reason::FrameOutOfOrder,
+                    "`join` comes once, as the first frame",
+                ));
+            },
+            consume_request::Frame::Credit(credit) => {
+                if !self.gateway.shutdown.is_draining() {
+                    self.attached.grant(credit.messages);
+                    self.dispatcher.credit_granted();
+                }
+            },
+            consume_request::Frame::Settle(batch) => {
+                request::items("outcomes", batch.outcomes.len())?;
+                settling.push(Box::pin(settle(
+                    self.gateway.clone(),
+                    self.view.clone(),
+                    self.attached.clone(),
+                    batch.outcomes,
+                )));
+            },
+            consume_request::Frame::Heartbeat(beat) => self.heartbeat(beat).await?,
+            consume_request::Frame::Progress(progress) => {
+                let beat = wire::Heartbeat {
+                    leases: vec![progress.lease.clone()],
+                    begun: vec![progress.lease],
+                };
+                self.heartbeat(beat).await?;
+            },
+            consume_request::Frame::Leave(wire::Leave {}) => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Sends a settle's answer; false when it failed and the stream ends: the client reconnects and
+    /// asks again.
+    fn answer(&self, settled: Result<wire::Settled, Fault>) -> bool {
+        match settled {
+            Ok(settled) => {
+                self.attached.send(Frame::Settled(settled));
+                true
+            },
+            Err(fault) => {
+                self.attached.end_with(fault);
+                false
+            },
+        }
+    }
+
+    async fn heartbeat(&self, beat: wire::Heartbeat) -> Result<(), Fault> {
+        request::leases("heartbeat.leases", &beat.leases)?;
+        request::leases("heartbeat.begun", &beat.begun)?;
+        let lease_ms = self.view.definition.settings.lease_ms;
+        let mut items = Vec::with_capacity(beat.leases.len());
+        for token in &beat.leases {
+            if let Ok(lease) = token.parse::<Lease>() {
+                items.push((lease, self.attached.attach));
+            }
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let lanes = self.gateway.catalog.lanes(&self.view.shard).await?;
+        let lanes = lanes.of_group(&self.view.shard, &self.view.definition.name);
+        let group = &self.view.definition.name;
+        let verdicts = self
+            .gateway
+            .store
+            .extend(&self.view.shard, group, &lanes, &items)
+            .await?;
+        let begun: std::collections::HashSet<&String> = beat.begun.iter().collect();
+        let mut lost = Vec::new();
+        for ((lease, _), verdict) in items.into_iter().zip(verdicts) {
+            let token = lease.to_string();
+            match verdict {
+                Verdict::Done => {
+                    self.attached
+                        .beat(&lease, Some(begun.contains(&token)), lease_ms);
+                },
+                Verdict::Fenced => {
+                    return Err(Fault::new(
+                        Reason::Fenced,
+                        format!(
+                            "consumer `{}` joined again elsewhere",
+                            self.attached.consumer
+                        ),
+                    ));
+                },
+                Verdict::Gone
+                | Verdict::Stale
+                | Verdict::Unknown
+                | Verdict::Dead
+                | Verdict::Spared => {
+                    self.attached.forget(&lease);
+                    lost.push(token);
+                },
+            }
+        }
+        if !lost.is_empty() {
+            let reason = "the lease is no longer yours".to_owned();
+            self.attached.send(Frame::Cancel(wire::Cancel {
+                leases: lost,
+                reason,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Ends the leases whose time is over; false when some were spared.
+    async fn expire(&self) -> bool {
+        let now = Instant::now();
+        let over: Vec<Held> = self
+            .attached
+            .all_held()
+            .into_iter()
+            .filter(|held| held.deadline <= now)
+            .collect();
+        if over.is_empty() {
+            return true;
+        }
+        let idle_ms = self.view.definition.settings.lease_ms;
+        let counted = counted(&self.attached.all_held(), self.attached.concurrency);
+        let items = recovery(&self.attached, &over, &counted, (idle_ms, "lease_expired"));
+        let name = &self.view.definition.name;
+        let verdicts = self
+            .gateway
+            .settle_now(&self.view.namespace, name, &items)
+            .await;
+        let Ok(verdicts) = verdicts else { return false };
+        let mut lost = Vec::new();
+        let mut spared = false;
+        for (held, verdict) in over.into_iter().zip(verdicts) {
+            if verdict == Verdict::Spared {
+                spared = true;
+                continue;
+            }
+            self.attached.forget(&held.lease);
+            lost.push(held.lease.to_string());
+        }
+        if !lost.is_empty() {
+            self.gateway
+                .metrics
+                .given_back_expired
+                .increment(lost.len() as u64);
+            self.gateway.bells.ring(&self.view.shard.doorbell());
+            self.gateway.store.ring_soon(&self.view.shard);
+            let reason = "the lease ended without a heartbeat".to_owned();
+            self.attached.send(Frame::Cancel(wire::Cancel {
+                leases: lost,
+                reason,
+            }));
+        }
+        !spared
+    }
+
+    /// The client said that it goes: what it holds goes back uncounted.
+    async fn leave(&self) {
+        let held = self.attached.all_held();
+        let items: Vec<Settle> = held
+            .iter()
+            .map(|held| Settle {
+                lease: held.lease.clone(),
+                attach: self.attached.attach,
+                check_session: true,
+                action: Action::GiveBack { idle_ms: 0 },
+            })
+            .collect();
+        self.gateway
+            .metrics
+            .given_back_left
+            .increment(items.len() as u64);
+        self.end_membership(&items).await;
+    }
+
+    /// The connection did not come back in time.
+    async fn give_up(&self) {
+        let held = self.attached.all_held();
+        let counted = counted(&held, self.attached.concurrency);
+        let items = recovery(&self.attached, &held, &counted, (0, "connection_lost"));
+        self.gateway
+            .metrics
+            .given_back_lost
+            .increment(items.len() as u64);
+        self.end_membership(&items).await;
+    }
+
+    /// Settles what was held, then removes the member. Where Redis is away the coordinator finds both:
+    /// entries of a dead gateway's consumer, or of nobody.
+    async fn end_membership(&self, items: &[Settle]) {
+        let (namespace, group) = (&self.view.namespace, &self.view.definition.name);
+        for batch in items.chunks(500) {
+            match self.gateway.settle_now(namespace, group, batch).await {
+                Ok(verdicts) if verdicts.contains(&Verdict::Fenced) => return,
+                Ok(_) => {},
+                Err(error) => {
+                    tracing::warn!(group, consumer = self.attached.consumer, %error,
+                        "give_back_failed");
+                    return;
+                },
+            }
+        }
+        let Ok(lanes) = self.gateway.catalog.lanes(&self.view.shard).await else {
+            return;
+        };
+        let lanes = lanes.of_group(&self.view.shard, group);
+        let who = (
+            self.attached.consumer.as_str(),
+            self.attached.session.as_str(),
+        );
+        let who = (who.0, who.1, self.attached.attach);
+        if let Err(error) = self
+            .gateway
+            .store
+            .leave(&self.view.shard, group, &lanes, who)
+            .await
+        {
+            tracing::warn!(group, consumer = who.0, %error, "leave_failed");
+        }
+        if !items.is_empty() {
+            self.gateway.bells.ring(&self.view.shard.doorbell());
+            self.gateway.store.ring_soon(&self.view.shard);
+        }
+    }
+}
+
+/// Which deliveries count as failed when their consumer is lost: what heartbeats named as begun, and
+/// of those that no heartbeat covers, what is among its `concurrency` oldest.
+fn counted(held: &[Held], concurrency: u32) -> Vec<bool> {
+    let oldest = usize::try_from(concurrency.max(1)).unwrap_or(usize::MAX);
+    held.iter()
+        .enumerate()
+        .map(|(position, held)| held.begun || (!held.named && position < oldest))
+        .collect()
+}
+
+fn recovery(
+    attached: &Attached,
+    held: &[Held],
+    counted: &[bool],
+    (idle_ms, category): (u64, &str),
+) -> Vec<Settle> {
+    let all = attached.all_held();
+    held.iter()
+        .map(|one| {
+            let is_counted = all
+                .iter()
+                .position(|other| other.lease == one.lease)
+                .and_then(|position| counted.get(position).copied())
+                .unwrap_or(one.begun);
+            let action = if is_counted {
+                Action::Lose {
+                    idle_ms,
+                    category: category.to_owned(),
+                    record: outcomes::record(&one.lease, category, "the consumer was lost at work"),
+                }
+            } else {
+                Action::GiveBack { idle_ms }
+            };
+            Settle {
+                lease: one.lease.clone(),
+                attach: attached.attach,
+                check_session: true,
+                action,
+            }
+        })
+        .collect()
+}
+
+async fn settle(
+    gateway: Arc<Gateway>,
+    view: Arc<GroupView>,
+    attached: Arc<Attached>,
+    wire_outcomes: Vec<wire::Outcome>,
+) -> Result<wire::Settled, Fault> {
+    let mut results = Vec::with_capacity(wire_outcomes.len());
+    let mut items = Vec::new();
+    let mut places = Vec::new();
+    let mut extends = Vec::new();
+    for wire_outcome in wire_outcomes {
+        let token = wire_outcome.lease.clone();
+        let place = results.len();
+        results.push(wire::SettleResult {
+            lease: token.clone(),
+            status: SettleStatus::Ok.into(),
+            error: String::new(),
+        });
+        let result = match outcome::parse(wire_outcome) {
+            Err(violations) => Err((SettleStatus::Invalid, violations.to_string())),
+            Ok(parsed) => match token.parse::<Lease>() {
+                Ok(lease) if lease.consumer == attached.consumer => Ok((lease, parsed.action)),
+                Ok(_) | Err(_) => Err((
+                    SettleStatus::UnknownLease,
+                    "the token is none of this consumer's leases".to_owned(),
+                )),
+            },
+        };
+        match result {
+            Ok((lease, outcome::Action::Extend)) => extends.push((place, lease)),
+            Ok((lease, action)) => {
+                places.push(place);
+                items.push(outcomes::settle(&view, lease, attached.attach, action));
+            },
+            Err((status, error)) => {
+                if let Some(result) = results.get_mut(place) {
+                    result.status = status.into();
+                    result.error = error;
+                }
+            },
+        }
+    }
+    let leases: Vec<Lease> = items.iter().map(|item| item.lease.clone()).collect();
+    if !items.is_empty() {
+        let settler = gateway.settler(&view.namespace, &view.definition.name);
+        let verdicts = settler.settle(items).await?;
+        for ((place, lease), verdict) in places.into_iter().zip(&leases).zip(verdicts) {
+            attached.forget(lease);
+            outcomes::note(&gateway.metrics, verdict);
+            if let Some(result) = results.get_mut(place) {
+                outcomes::judge(result, verdict);
+            }
+        }
+    }
+    if !extends.is_empty() {
+        let lanes = gateway.catalog.lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &view.definition.name);
+        let asked: Vec<(Lease, u64)> = extends
+            .iter()
+            .map(|(_, lease)| (lease.clone(), attached.attach))
+            .collect();
+        let group = &view.definition.name;
+        let verdicts = gateway
+            .store
+            .extend(&view.shard, group, &lanes, &asked)
+            .await?;
+        for ((place, lease), verdict) in extends.into_iter().zip(verdicts) {
+            if verdict == Verdict::Done {
+                attached.beat(&lease, None, view.definition.settings.lease_ms);
+            }
+            if let Some(result) = results.get_mut(place) {
+                outcomes::judge(result, verdict);
+            }
+        }
+    }
+    Ok(wire::Settled { results })
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn far() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3_600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(id: u64, begun: bool, named: bool) -> Held {
+        Held {
+            lease: Lease {
+                lane: "g/p4".into(),
+                id: format!("{id}-0"),
+                count: 1,
+                consumer: "a".into(),
+                session: "s".into(),
+                delivered_ms: id,
+            },
+            deadline: Instant::now(),
+            begun,
+            named,
+        }
+    }
+
+    #[test]
+    fn a_lost_consumer_fails_what_it_began_and_nothing_else() {
+        let all = [
+            held(1, true, true),
+            held(2, false, true),
+            held(3, false, false),
+        ];
+        assert_eq!(counted(&all, 1), [true, false, false]);
+    }
+
+    #[test]
+    fn without_any_heartbeat_the_oldest_deliveries_count() {
+        let all = [
+            held(1, false, false),
+            held(2, false, false),
+            held(3, false, false),
+        ];
+        assert_eq!(counted(&all, 2), [true, true, false]);
+    }
+}

@@ -1,0 +1,202 @@
+//! What all calls of a gateway share: the store, the queues, the dispatchers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use hive_protocol::fault::{Fault, Reason};
+use hive_runtime::{
+    gate::{Gate, Pass},
+    shutdown::Shutdown,
+    tasks::{BACKGROUND, Tasks},
+};
+use hive_store::{Shard, Store};
+use parking_lot::Mutex;
+
+use crate::{
+    bells::Bells,
+    catalog::{Catalog, GroupView},
+    dispatcher::Dispatcher,
+    metrics::Metrics,
+    publisher::Publisher,
+    pull::Answers,
+    settings::Settings,
+    settler::Settler,
+};
+
+/// Our clock in ms since 1970: recorded, never compared with Redis'.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default()
+}
+
+type ByGroup<T> = Mutex<HashMap<(String, String), T>>;
+
+/// A running gateway.
+pub struct Gateway {
+    /// Redis.
+    pub store: Store,
+    /// Definitions and lanes.
+    pub catalog: Catalog,
+    /// Wakes whoever waits for work.
+    pub bells: Arc<Bells>,
+    /// Instruments.
+    pub metrics: Arc<Metrics>,
+    /// Starts tasks.
+    pub tasks: Tasks,
+    /// Says when to stop.
+    pub shutdown: Shutdown,
+    /// Random word of this start.
+    pub incarnation: Arc<str>,
+    /// Configuration.
+    pub settings: Settings,
+    gate: Gate,
+    publishers: Mutex<HashMap<Shard, Publisher>>,
+    settlers: ByGroup<Settler>,
+    dispatchers: ByGroup<Arc<Dispatcher>>,
+    pub(crate) answers: Answers,
+    redis_is_there: AtomicBool,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway over a store; starts nothing yet.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        settings: Settings,
+        incarnation: Arc<str>,
+        (tasks, shutdown, gate): (Tasks, Shutdown, Gate),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            catalog: Catalog::new(store.clone()),
+            bells: Arc::new(Bells::default()),
+            metrics: Arc::new(Metrics::new()),
+            tasks,
+            shutdown,
+            incarnation,
+            settings,
+            gate,
+            store,
+            publishers: Mutex::default(),
+            settlers: Mutex::default(),
+            dispatchers: Mutex::default(),
+            answers: Answers::default(),
+            redis_is_there: AtomicBool::new(true),
+        })
+    }
+
+    /// Largest payload of a message in bytes.
+    #[must_use]
+    pub fn payload_max(&self) -> usize {
+        self.settings.payload_max
+    }
+
+    /// Largest request body in bytes.
+    #[must_use]
+    pub fn door_bytes_max(&self) -> usize {
+        hive_protocol::limits::FRAME_BYTES_MAX
+    }
+
+    /// Notes whether Redis answered the last beat.
+    pub fn note_redis(&self, is_there: bool) {
+        self.redis_is_there.store(is_there, Ordering::Relaxed);
+    }
+
+    /// Whether Redis answered the last beat.
+    #[must_use]
+    pub fn redis_is_there(&self) -> bool {
+        self.redis_is_there.load(Ordering::Relaxed)
+    }
+
+    /// Lets a unary call in: it is waited for at shutdown.
+    ///
+    /// # Errors
+    /// `DRAINING` once the shutdown began.
+    pub fn enter(&self, call: &'static str) -> Result<Pass, Fault> {
+        if self.shutdown.is_draining() {
+            return Err(Fault::new(Reason::Draining, "this gateway is going away")
+                .with_retry_after(std::time::Duration::from_millis(200)));
+        }
+        Ok(self.gate.enter(call))
+    }
+
+    /// The publish queue of a shard.
+    pub fn publisher(&self, shard: &Shard) -> Publisher {
+        let mut publishers = self.publishers.lock();
+        if let Some(publisher) = publishers.get(shard) {
+            return publisher.clone();
+        }
+        // A publisher of its own per incarnation word: flush numbers are this task's alone.
+        let (publisher, task) = Publisher::new(
+            self.store.clone(),
+            shard.clone(),
+            self.incarnation.clone(),
+            self.bells.clone(),
+            self.metrics.clone(),
+        );
+        self.tasks.spawn(BACKGROUND, "publisher", task);
+        publishers.insert(shard.clone(), publisher.clone());
+        publisher
+    }
+
+    /// The settle queue of a group.
+    pub fn settler(self: &Arc<Self>, namespace: &str, group: &str) -> Settler {
+        let key = (namespace.to_owned(), group.to_owned());
+        let mut settlers = self.settlers.lock();
+        if let Some(settler) = settlers.get(&key) {
+            return settler.clone();
+        }
+        let (settler, task) = Settler::new(self.clone(), key.0.clone(), key.1.clone());
+        self.tasks.spawn(BACKGROUND, "settler", task);
+        settlers.insert(key, settler.clone());
+        settler
+    }
+
+    /// The dispatcher of a group, started at its first consumer.
+    pub fn dispatcher(self: &Arc<Self>, view: &GroupView) -> Arc<Dispatcher> {
+        let key = (view.namespace.clone(), view.definition.name.clone());
+        let mut dispatchers = self.dispatchers.lock();
+        if let Some(dispatcher) = dispatchers.get(&key) {
+            return dispatcher.clone();
+        }
+        let dispatcher = Arc::new(Dispatcher::new(view, self.bells.listen(&view.shard)));
+        self.tasks.spawn(
+            BACKGROUND,
+            "dispatcher",
+            dispatcher.clone().run(self.clone()),
+        );
+        dispatchers.insert(key, dispatcher.clone());
+        dispatcher
+    }
+
+    /// Forgets a dispatcher that has had no consumer for a while; it ends.
+    pub(crate) fn retire(&self, dispatcher: &Dispatcher) -> bool {
+        let mut dispatchers = self.dispatchers.lock();
+        if !dispatcher.is_empty() {
+            return false;
+        }
+        dispatchers.remove(&(dispatcher.namespace.clone(), dispatcher.group.clone()));
+        true
+    }
+
+    /// Dispatchers that have consumers, for the beat of their shards.
+    pub(crate) fn dispatchers(&self) -> Vec<Arc<Dispatcher>> {
+        self.dispatchers.lock().values().cloned().collect()
+    }
+}

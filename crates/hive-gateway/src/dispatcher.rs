@@ -1,0 +1,415 @@
+//! Leases messages of one group to the consumers that are attached to this gateway.
+//!
+//! One task per group fetches for all of them at once: reads for many consumers ride in one call,
+//! and who gets what is one decision (`hive_domain::routing`). It sleeps until a bell, a grant of
+//! credit or the poll wakes it; an idle consumer costs no Redis command but the group's one poll a
+//! second. A connection that goes away while its messages are on the way gives them back uncounted.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hive_domain::routing::{self, Free};
+use hive_protocol::{time, wire};
+use hive_store::{
+    Lease, Shard, StoreError,
+    fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
+    header::expiry_and_envelope,
+    settle::{Action, Settle},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    attached::Attached,
+    catalog::GroupView,
+    core::{Gateway, now_ms},
+};
+
+/// How long a lost bell may delay a message.
+const POLL: Duration = Duration::from_secs(1);
+/// Most messages of one fetch, as the script bounds it.
+const FETCH_MAX: u32 = 1_000;
+/// A dispatcher without consumers ends after this long.
+const RETIRE: Duration = Duration::from_secs(60);
+/// Pause after a failed fetch.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The consumers of one group at this gateway.
+#[derive(Debug)]
+pub struct Dispatcher {
+    /// Namespace of the group.
+    pub namespace: String,
+    /// Name of the group.
+    pub group: String,
+    /// Its shard.
+    pub shard: Shard,
+    consumers: Mutex<BTreeMap<String, Arc<Attached>>>,
+    /// Bells of the shard, grants of credit.
+    wake: Arc<Notify>,
+    /// Whether something may be waiting; false once a fetch found every source empty.
+    may_have_work: AtomicBool,
+}
+
+/// What a fetch came to.
+enum Step {
+    /// There may be more for whoever has credit.
+    Again,
+    /// Nothing more until something wakes us.
+    Rest,
+    /// Redis is away, or the group is gone.
+    Failed,
+}
+
+impl Dispatcher {
+    /// A dispatcher without consumers.
+    #[must_use]
+    pub fn new(view: &GroupView, wake: Arc<Notify>) -> Self {
+        Self {
+            namespace: view.namespace.clone(),
+            group: view.definition.name.clone(),
+            shard: view.shard.clone(),
+            consumers: Mutex::default(),
+            wake,
+            may_have_work: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether nobody is attached.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.consumers.lock().is_empty()
+    }
+
+    /// Adds a consumer; answers the connection that it replaces.
+    pub fn attach(&self, consumer: Arc<Attached>) -> Option<Arc<Attached>> {
+        let replaced = self
+            .consumers
+            .lock()
+            .insert(consumer.consumer.clone(), consumer);
+        self.may_have_work.store(true, Ordering::Release);
+        replaced
+    }
+
+    /// Removes a connection, unless another one has taken its place.
+    pub fn detach(&self, consumer: &Attached) {
+        let mut consumers = self.consumers.lock();
+        if consumers
+            .get(&consumer.consumer)
+            .is_some_and(|held| held.attach == consumer.attach && held.session == consumer.session)
+        {
+            consumers.remove(&consumer.consumer);
+        }
+    }
+
+    /// Says that credit was granted: fetches if there may be work.
+    pub fn credit_granted(&self) {
+        if self.may_have_work.load(Ordering::Acquire) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Runs until the gateway drains, or nobody was attached for a minute.
+    pub async fn run(self: Arc<Self>, gateway: Arc<Gateway>) {
+        let mut idle_since = Instant::now();
+        let mut last_served = None;
+        loop {
+            let woken = tokio::select! {
+                () = self.wake.notified() => true,
+                () = tokio::time::sleep(POLL) => false,
+                () = gateway.shutdown.draining() => return,
+            };
+            if self.is_empty() {
+                if idle_since.elapsed() > RETIRE && gateway.retire(&self) {
+                    return;
+                }
+                continue;
+            }
+            idle_since = Instant::now();
+            self.may_have_work.store(true, Ordering::Release);
+            if !woken && !self.hungry().is_empty() {
+                self.wake_due(&gateway).await;
+            }
+            while !gateway.shutdown.is_draining() {
+                match self.step(&gateway, &mut last_served).await {
+                    Step::Again => {},
+                    Step::Rest => break,
+                    Step::Failed => {
+                        tokio::time::sleep(RETRY).await;
+                        break;
+                    },
+                }
+            }
+        }
+    }
+
+    /// Moves entries whose backoff is over, so that retries go on without a coordinator.
+    async fn wake_due(&self, gateway: &Gateway) {
+        let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await else {
+            return;
+        };
+        let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
+            return;
+        };
+        let lanes = lanes.of_group(&self.shard, &self.group);
+        let due = gateway
+            .store
+            .due_delayed(&self.shard, &self.group, &lanes, view.ageing_ms())
+            .await;
+        if due.is_ok_and(|due| due.lanes_changed) {
+            // The next poll has the lanes.
+            drop(gateway.catalog.read_lanes(&self.shard).await);
+        }
+    }
+
+    fn hungry(&self) -> Vec<Arc<Attached>> {
+        self.consumers
+            .lock()
+            .values()
+            .filter(|one| one.room() > 0)
+            .cloned()
+            .collect()
+    }
+
+    async fn step(&self, gateway: &Arc<Gateway>, last_served: &mut Option<usize>) -> Step {
+        let hungry = self.hungry();
+        if hungry.is_empty() {
+            return Step::Rest;
+        }
+        let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await else {
+            return Step::Failed;
+        };
+        let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
+            return Step::Failed;
+        };
+        match self
+            .fetch(gateway, &view, &lanes, &hungry, last_served)
+            .await
+        {
+            Ok(step) => step,
+            Err(error) => {
+                tracing::debug!(group = self.group, %error, "fetch_failed");
+                if matches!(error, StoreError::Unknown { .. }) {
+                    self.reconcile(gateway, &view, &lanes, &hungry).await;
+                }
+                Step::Failed
+            },
+        }
+    }
+
+    async fn fetch(
+        &self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        lanes: &Lanes,
+        hungry: &[Arc<Attached>],
+        last_served: &mut Option<usize>,
+    ) -> Result<Step, StoreError> {
+        let read = lanes.of_group(&self.shard, &self.group);
+        let takers: Vec<Taker> = hungry.iter().map(|one| one.taker()).collect();
+        let free: Vec<Free> = hungry
+            .iter()
+            .enumerate()
+            .map(|(index, one)| Free {
+                index,
+                free: one.room(),
+                capacity: one.capacity,
+                specialisation: one.capabilities.len(),
+            })
+            .collect();
+        let own_free: u64 = free.iter().map(|one| u64::from(one.free)).sum();
+        let mode = view.definition.settings.routing_mode;
+        let slots = bounded(&routing::rounds(mode, &free, *last_served));
+        let fetch = Fetch {
+            group: &self.group,
+            gateway: &gateway.incarnation,
+            own_free,
+            ageing_ms: view.ageing_ms(),
+            group_limit: u64::from(view.definition.settings.max_in_flight),
+            known_lanes: lanes.all.len(),
+            lanes: &read,
+            takers: &takers,
+            slots: &slots,
+        };
+        gateway.metrics.fetches_script.increment(1);
+        match gateway.store.fetch(&self.shard, &fetch).await? {
+            Fetched::Taken {
+                entries,
+                fenced,
+                left,
+            } => {
+                for position in fenced {
+                    if let Some(consumer) = hungry.get(position) {
+                        consumer.fence();
+                        self.detach(consumer);
+                    }
+                }
+                let taken = entries.len();
+                *last_served = entries.last().map(|entry| entry.taker).or(*last_served);
+                self.deliver(gateway, view, &read, hungry, entries).await;
+                self.may_have_work
+                    .store(!left.is_empty(), Ordering::Release);
+                Ok(if taken > 0 && !left.is_empty() {
+                    Step::Again
+                } else {
+                    Step::Rest
+                })
+            },
+            Fetched::LanesChanged => {
+                gateway.catalog.read_lanes(&self.shard).await?;
+                Ok(Step::Again)
+            },
+            Fetched::Paused => Ok(Step::Rest),
+            Fetched::Gone => {
+                gateway
+                    .catalog
+                    .forget(&self.namespace, &self.group, &view.definition.stream);
+                for consumer in hungry {
+                    consumer.end_group_gone();
+                    self.detach(consumer);
+                }
+                Ok(Step::Rest)
+            },
+        }
+    }
+
+    /// Hands entries to their connections; what cannot be handed over goes back.
+    async fn deliver(
+        &self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        lanes: &[ReadLane],
+        hungry: &[Arc<Attached>],
+        entries: Vec<Taken>,
+    ) {
+        let now = now_ms();
+        let lease_ms = view.definition.settings.lease_ms;
+        let mut frames: BTreeMap<usize, Vec<wire::Delivery>> = BTreeMap::new();
+        let mut back = Vec::new();
+        for entry in entries {
+            let Some(consumer) = hungry.get(entry.taker) else {
+                continue;
+            };
+            let lease = Lease {
+                lane: lanes
+                    .get(entry.lane)
+                    .map(|l| l.reference.clone())
+                    .unwrap_or_default(),
+                id: entry.id,
+                count: entry.count,
+                consumer: consumer.consumer.clone(),
+                session: consumer.session.clone(),
+                delivered_ms: now,
+            };
+            let (expires, envelope) = match expiry_and_envelope(&entry.body) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    tracing::error!(group = self.group, lane = lease.lane, id = lease.id, %error,
+                        "entry_undecodable");
+                    let category = "parsing_error".to_owned();
+                    let record = bytes::Bytes::new();
+                    back.push(settle(consumer, lease, Action::Reject { category, record }));
+                    continue;
+                },
+            };
+            if expires > 0 && expires <= now {
+                back.push(settle(consumer, lease, Action::Expire));
+                continue;
+            }
+            let delivery = wire::Delivery {
+                lease: lease.to_string(),
+                attempt: entry.failures.saturating_add(1),
+                lease_expires_at: Some(time::to_timestamp(now.saturating_add(lease_ms).into())),
+                message: envelope,
+            };
+            if consumer.hold(lease.clone(), lease_ms) {
+                frames.entry(entry.taker).or_default().push(delivery);
+            } else {
+                back.push(settle(consumer, lease, Action::GiveBack { idle_ms: 0 }));
+            }
+        }
+        for (position, deliveries) in frames {
+            if let Some(consumer) = hungry.get(position) {
+                gateway.metrics.delivered.increment(deliveries.len() as u64);
+                consumer.send_deliveries(deliveries);
+            }
+        }
+        if !back.is_empty() {
+            let settler = gateway.settler(&self.namespace, &self.group);
+            if let Err(error) = settler.settle(back).await {
+                tracing::debug!(group = self.group, %error, "give_back_failed");
+            }
+        }
+    }
+
+    /// After a lost reply: gives back, uncounted, what a consumer's PEL has and nobody holds.
+    async fn reconcile(
+        &self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        lanes: &Lanes,
+        consumers: &[Arc<Attached>],
+    ) {
+        let read = lanes.of_group(&self.shard, &self.group);
+        for consumer in consumers {
+            let Ok(pending) = gateway
+                .store
+                .held_by(&self.group, &read, &consumer.consumer)
+                .await
+            else {
+                return;
+            };
+            let back: Vec<Settle> = pending
+                .iter()
+                .map(|entry| entry.lease(&read, &consumer.session, now_ms()))
+                .filter(|lease| !consumer.holds(lease))
+                .map(|lease| settle(consumer, lease, Action::GiveBack { idle_ms: 0 }))
+                .collect();
+            if back.is_empty() {
+                continue;
+            }
+            gateway
+                .metrics
+                .given_back_reply
+                .increment(back.len() as u64);
+            let settling = view.settling(&read);
+            if gateway
+                .store
+                .settle(&self.shard, settling, &back, now_ms())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn settle(consumer: &Attached, lease: Lease, action: Action) -> Settle {
+    Settle {
+        lease,
+        attach: consumer.attach,
+        check_session: true,
+        action,
+    }
+}
+
+/// The plan as far as one fetch carries it.
+fn bounded(plan: &[routing::Slot]) -> Vec<(usize, u32)> {
+    let mut left = FETCH_MAX;
+    let mut slots = Vec::with_capacity(plan.len());
+    for slot in plan {
+        let count = slot.count.min(left);
+        if count == 0 {
+            break;
+        }
+        left -= count;
+        slots.push((slot.index, count));
+    }
+    slots
+}

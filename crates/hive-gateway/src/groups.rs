@@ -1,0 +1,681 @@
+//! Groups and streams: creating, changing, deleting, and how they are doing.
+
+use std::{sync::Arc, time::Duration};
+
+use hive_domain::{
+    group::{GroupDefinition, GroupState},
+    name,
+    stream::{StreamDefinition, StreamSettings},
+};
+use hive_protocol::{
+    convert,
+    fault::{Fault, Reason},
+    time, wire,
+};
+use hive_store::{
+    Shard,
+    control::{Put, Removal},
+    figures::Figures,
+    members::{Kind, Leaving, Member},
+    settle::{Action, Settle},
+    sweep::Take,
+};
+
+use crate::{
+    catalog::GroupView,
+    core::{Gateway, now_ms},
+    pull,
+};
+
+/// How often a change is tried again when somebody else changed the definition meanwhile.
+const TRIES: usize = 5;
+/// Messages cancelled per step of a forced deletion.
+const CANCEL_STEP: u64 = 500;
+/// Longest forced deletion in one call; a coordinator carries on with the rest.
+const CANCEL_WITHIN: Duration = Duration::from_secs(20);
+
+impl Gateway {
+    /// Creates a group, and its stream where that does not exist.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_EXISTS` with the difference, or what Redis says.
+    pub async fn create_group(
+        &self,
+        namespace: &str,
+        request: wire::CreateGroupRequest,
+    ) -> Result<wire::CreateGroupResponse, Fault> {
+        let asked = convert::create_group(&request, now_ms().into())?;
+        let _pass = self.enter("create_group")?;
+        for _ in 0..TRIES {
+            self.ensure_stream(namespace, &asked).await?;
+            let shard = self.store.shard(namespace, &asked.stream, 0);
+            let (mut definition, created) = match self.store.group(namespace, &asked.name).await? {
+                Some(existing) => {
+                    let difference = existing.difference(&asked);
+                    if !difference.is_empty() {
+                        return Err(Fault::new(
+                            Reason::GroupExists,
+                            format!(
+                                "group `{}` exists with other settings: {}",
+                                asked.name,
+                                difference.join(", ")
+                            ),
+                        ));
+                    }
+                    (existing, false)
+                },
+                None => {
+                    let mut definition = asked.clone();
+                    definition.state = GroupState::Creating;
+                    definition.version = 0;
+                    match self.store.put_group(namespace, &definition).await? {
+                        Put::Stored(version) => definition.version = version,
+                        Put::Conflict => continue,
+                        Put::Full => return Err(too_many("groups")),
+                    }
+                    (definition, true)
+                },
+            };
+            if definition.state == GroupState::Deleting {
+                return Err(Fault::new(
+                    Reason::GroupGone,
+                    format!("group `{}` is being deleted", definition.name),
+                )
+                .with_retry_after(Duration::from_secs(1)));
+            }
+            // Also for a group that exists: what a crash left half made is finished here.
+            self.store.create_on_shard(&shard, &definition).await?;
+            if definition.state == GroupState::Creating {
+                definition.state = GroupState::Active;
+                match self.store.put_group(namespace, &definition).await? {
+                    Put::Stored(version) => definition.version = version,
+                    Put::Conflict => continue,
+                    Put::Full => return Err(too_many("groups")),
+                }
+            }
+            self.catalog
+                .forget(namespace, &definition.name, &definition.stream);
+            let view = self.catalog.group(namespace, &definition.name).await?;
+            let group = self.shown(&view).await?;
+            return Ok(wire::CreateGroupResponse {
+                group: Some(group),
+                created,
+            });
+        }
+        Err(changing("group", &asked.name))
+    }
+
+    async fn ensure_stream(&self, namespace: &str, asked: &GroupDefinition) -> Result<(), Fault> {
+        if self.store.stream(namespace, &asked.stream).await?.is_some() {
+            return Ok(());
+        }
+        let stream = StreamDefinition {
+            name: asked.stream.clone(),
+            shards: asked.shards,
+            created_at: asked.created_at,
+            version: 0,
+            settings: StreamSettings::default(),
+        };
+        match self.store.put_stream(namespace, &stream).await? {
+            // Somebody else made it meanwhile.
+            Put::Stored(_) | Put::Conflict => Ok(()),
+            Put::Full => Err(too_many("streams")),
+        }
+    }
+
+    /// Shows one group with its figures.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn get_group(
+        &self,
+        namespace: &str,
+        request: wire::GetGroupRequest,
+    ) -> Result<wire::GetGroupResponse, Fault> {
+        name::check("name", &request.name)?;
+        let view = self.catalog.group(namespace, &request.name).await?;
+        Ok(wire::GetGroupResponse {
+            group: Some(self.shown(&view).await?),
+        })
+    }
+
+    /// Shows all groups of the namespace with their figures, by name.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn list_groups(
+        &self,
+        namespace: &str,
+        _request: wire::ListGroupsRequest,
+    ) -> Result<wire::ListGroupsResponse, Fault> {
+        let mut groups = Vec::new();
+        for definition in self.store.groups(namespace).await? {
+            if matches!(
+                definition.state,
+                GroupState::Creating | GroupState::Deleting
+            ) {
+                continue;
+            }
+            match self.catalog.group(namespace, &definition.name).await {
+                Ok(view) => groups.push(self.shown(&view).await?),
+                // Deleted while we listed.
+                Err(fault) if fault.reason == Reason::GroupNotFound => {},
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(wire::ListGroupsResponse { groups })
+    }
+
+    async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
+        let figures = self.group_figures(view).await?;
+        let shown = convert::group(&view.definition, Some(wire_figures(&figures, view)));
+        Ok(shown)
+    }
+
+    /// The figures of a group, from Redis.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn group_figures(&self, view: &GroupView) -> Result<Figures, Fault> {
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &view.definition.name);
+        Ok(self
+            .store
+            .figures(&view.shard, &view.definition.name, &lanes)
+            .await?)
+    }
+
+    /// Changes settings of a group.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn update_group(
+        &self,
+        namespace: &str,
+        request: wire::UpdateGroupRequest,
+    ) -> Result<wire::UpdateGroupResponse, Fault> {
+        name::check("name", &request.name)?;
+        let _pass = self.enter("update_group")?;
+        let change = request.settings;
+        let view = self
+            .change_group(namespace, &request.name, |definition| {
+                definition.settings = convert::update_group(&definition.settings, change.as_ref())?;
+                Ok(())
+            })
+            .await?;
+        Ok(wire::UpdateGroupResponse {
+            group: Some(self.shown(&view).await?),
+        })
+    }
+
+    /// Stops deliveries of a group.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn pause_group(
+        &self,
+        namespace: &str,
+        request: wire::PauseGroupRequest,
+    ) -> Result<wire::PauseGroupResponse, Fault> {
+        let group = self
+            .set_state(namespace, &request.name, GroupState::Paused)
+            .await?;
+        Ok(wire::PauseGroupResponse { group: Some(group) })
+    }
+
+    /// Starts deliveries of a group again.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn resume_group(
+        &self,
+        namespace: &str,
+        request: wire::ResumeGroupRequest,
+    ) -> Result<wire::ResumeGroupResponse, Fault> {
+        let group = self
+            .set_state(namespace, &request.name, GroupState::Active)
+            .await?;
+        Ok(wire::ResumeGroupResponse { group: Some(group) })
+    }
+
+    async fn set_state(
+        &self,
+        namespace: &str,
+        group: &str,
+        state: GroupState,
+    ) -> Result<wire::Group, Fault> {
+        name::check("name", group)?;
+        let _pass = self.enter("set_state")?;
+        let view = self
+            .change_group(namespace, group, |definition| {
+                definition.state = state;
+                Ok(())
+            })
+            .await?;
+        self.store
+            .set_state_on_shard(&view.shard, &view.definition)
+            .await?;
+        if state == GroupState::Active {
+            self.bells.ring(&view.shard.doorbell());
+            self.store.ring_soon(&view.shard);
+        }
+        self.shown(&view).await
+    }
+
+    async fn change_group(
+        &self,
+        namespace: &str,
+        group: &str,
+        change: impl Fn(&mut GroupDefinition) -> Result<(), Fault>,
+    ) -> Result<Arc<GroupView>, Fault> {
+        for _ in 0..TRIES {
+            let mut definition = self
+                .store
+                .group(namespace, group)
+                .await?
+                .ok_or_else(|| Fault::no_group(group))?;
+            if matches!(
+                definition.state,
+                GroupState::Creating | GroupState::Deleting
+            ) {
+                return Err(Fault::no_group(group));
+            }
+            change(&mut definition)?;
+            match self.store.put_group(namespace, &definition).await? {
+                Put::Stored(_) => {
+                    self.catalog.forget(namespace, group, &definition.stream);
+                    return self.catalog.group(namespace, group).await;
+                },
+                Put::Conflict => {},
+                Put::Full => return Err(too_many("groups")),
+            }
+        }
+        Err(changing("group", group))
+    }
+
+    /// Deletes a group; with `force` what is unsettled goes to the dead letters first.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, `GROUP_NOT_EMPTY`, or what Redis says.
+    pub async fn delete_group(
+        &self,
+        namespace: &str,
+        request: wire::DeleteGroupRequest,
+    ) -> Result<wire::DeleteGroupResponse, Fault> {
+        name::check("name", &request.name)?;
+        let _pass = self.enter("delete_group")?;
+        let group = &request.name;
+        let mut definition = self
+            .store
+            .group(namespace, group)
+            .await?
+            .ok_or_else(|| Fault::no_group(group))?;
+        let shard = self.store.shard(namespace, &definition.stream, 0);
+        let mut cancelled = 0;
+        if request.force {
+            definition.state = GroupState::Deleting;
+            match self.store.put_group(namespace, &definition).await? {
+                Put::Stored(version) => definition.version = version,
+                Put::Conflict | Put::Full => return Err(changing("group", group)),
+            }
+            self.store.set_state_on_shard(&shard, &definition).await?;
+            cancelled = self
+                .cancel_everything(namespace, &shard, &definition)
+                .await?;
+        } else if let Removal::NotEmpty(_) = self.store.delete_on_shard(&shard, group).await? {
+            let view = self.catalog.group(namespace, group).await?;
+            let figures = self.group_figures(&view).await?;
+            return Err(Fault::new(
+                Reason::GroupNotEmpty,
+                format!(
+                    "group `{group}` has unsettled messages: lag `{}`, pending `{}`, scheduled \
+                     `{}`; settle them, or delete with force",
+                    figures.waiting, figures.pending, figures.scheduled
+                ),
+            ));
+        }
+        match self
+            .store
+            .remove_group(namespace, group, definition.version)
+            .await?
+        {
+            Put::Stored(_) => {},
+            Put::Conflict | Put::Full => return Err(changing("group", group)),
+        }
+        self.catalog.forget(namespace, group, &definition.stream);
+        Ok(wire::DeleteGroupResponse { cancelled })
+    }
+
+    async fn cancel_everything(
+        &self,
+        namespace: &str,
+        shard: &Shard,
+        definition: &GroupDefinition,
+    ) -> Result<u64, Fault> {
+        let end = std::time::Instant::now() + CANCEL_WITHIN;
+        let group = &definition.name;
+        let stream = self.store.stream(namespace, &definition.stream).await?;
+        let view = GroupView {
+            namespace: namespace.to_owned(),
+            definition: definition.clone(),
+            stream: stream.ok_or_else(|| Fault::no_stream(&definition.stream))?,
+            shard: shard.clone(),
+        };
+        let mut cancelled = 0;
+        while std::time::Instant::now() < end {
+            let lanes = self.catalog.read_lanes(shard).await?;
+            let read = lanes.of_group(shard, group);
+            for (position, lane) in read.iter().enumerate() {
+                self.store
+                    .take_waiting(shard, group, lane, Take::All, CANCEL_STEP)
+                    .await?;
+                let page = ("-", CANCEL_STEP);
+                let pending = self
+                    .store
+                    .pending(group, &read, position, page, None)
+                    .await?;
+                let items: Vec<Settle> = pending
+                    .iter()
+                    .map(|entry| Settle {
+                        lease: entry.lease(&read, "*", 0),
+                        attach: 0,
+                        check_session: false,
+                        action: Action::Cancel,
+                    })
+                    .collect();
+                if !items.is_empty() {
+                    let settling = view.settling(&read);
+                    self.store.settle(shard, settling, &items, now_ms()).await?;
+                    cancelled += items.len() as u64;
+                }
+            }
+            if !matches!(
+                self.store.delete_on_shard(shard, group).await?,
+                Removal::NotEmpty(_)
+            ) {
+                return Ok(cancelled);
+            }
+        }
+        Err(Fault::new(
+            Reason::Unreachable,
+            format!("group `{group}` is being deleted; a coordinator carries on with the rest"),
+        )
+        .with_retry_after(Duration::from_secs(5)))
+    }
+
+    /// Shows the members of a group.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn list_consumers(
+        &self,
+        namespace: &str,
+        request: wire::ListConsumersRequest,
+    ) -> Result<wire::ListConsumersResponse, Fault> {
+        name::check("group", &request.group)?;
+        let view = self.catalog.group(namespace, &request.group).await?;
+        let lanes = self.catalog.lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &request.group);
+        let mut consumers = Vec::new();
+        for member in self.store.members(&view.shard, &request.group).await? {
+            let held = self
+                .store
+                .held_by(&request.group, &lanes, &member.consumer)
+                .await?;
+            consumers.push(shown_member(member, held.len() as u64));
+        }
+        Ok(wire::ListConsumersResponse { consumers })
+    }
+
+    /// Registers a pull consumer.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_NOT_FOUND`, `GROUP_FULL`, `FENCED`, or what Redis says.
+    pub async fn add_consumer(
+        &self,
+        namespace: &str,
+        request: wire::AddConsumerRequest,
+    ) -> Result<wire::AddConsumerResponse, Fault> {
+        // One check for both ways in.
+        let fetch = hive_protocol::request::fetch(&wire::FetchRequest {
+            group: request.group,
+            consumer_id: request.consumer_id,
+            capabilities: request.capabilities,
+            ..wire::FetchRequest::default()
+        })?;
+        let _pass = self.enter("add_consumer")?;
+        let view = self.catalog.group(namespace, &fetch.group).await?;
+        self.pull_member(&view, &fetch.consumer_id, fetch.capabilities.names())
+            .await?;
+        let member = self
+            .store
+            .member(&view.shard, &fetch.group, &fetch.consumer_id)
+            .await?;
+        let member = member.ok_or_else(|| pull::no_consumer(&fetch.group, &fetch.consumer_id))?;
+        Ok(wire::AddConsumerResponse {
+            consumer: Some(shown_member(member, 0)),
+        })
+    }
+
+    /// Removes a member; what it holds is given back, uncounted.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, `CONSUMER_NOT_FOUND`, or what Redis says.
+    pub async fn remove_consumer(
+        &self,
+        namespace: &str,
+        request: wire::RemoveConsumerRequest,
+    ) -> Result<wire::RemoveConsumerResponse, Fault> {
+        let mut faults = hive_domain::violation::Violations::new();
+        faults.take(name::check("group", &request.group));
+        faults.take(name::check("consumer_id", &request.consumer_id));
+        faults.into_result()?;
+        let _pass = self.enter("remove_consumer")?;
+        let view = self.catalog.group(namespace, &request.group).await?;
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let read = lanes.of_group(&view.shard, &request.group);
+        let (group, consumer) = (&request.group, request.consumer_id.as_str());
+        // First the membership: from here on every call of its holder is stale.
+        let left = self
+            .store
+            .leave(&view.shard, group, &read, (consumer, "*", 0))
+            .await?;
+        if left == Leaving::Absent {
+            return Err(pull::no_consumer(group, consumer));
+        }
+        let held = self.store.held_by(group, &read, consumer).await?;
+        let items: Vec<Settle> = held
+            .iter()
+            .map(|entry| Settle {
+                lease: entry.lease(&read, "*", 0),
+                attach: 0,
+                check_session: false,
+                action: Action::GiveBack { idle_ms: 0 },
+            })
+            .collect();
+        for batch in items.chunks(500) {
+            self.store
+                .settle(&view.shard, view.settling(&read), batch, now_ms())
+                .await?;
+        }
+        self.bells.ring(&view.shard.doorbell());
+        self.store.ring_soon(&view.shard);
+        Ok(wire::RemoveConsumerResponse {
+            released: items.len() as u64,
+        })
+    }
+
+    /// Shows one stream.
+    ///
+    /// # Errors
+    /// `STREAM_NOT_FOUND`, or what Redis says.
+    pub async fn get_stream(
+        &self,
+        namespace: &str,
+        request: wire::GetStreamRequest,
+    ) -> Result<wire::GetStreamResponse, Fault> {
+        name::check("name", &request.name)?;
+        let definition = self.store.stream(namespace, &request.name).await?;
+        let definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
+        Ok(wire::GetStreamResponse {
+            stream: Some(self.shown_stream(namespace, &definition).await?),
+        })
+    }
+
+    /// Shows all streams of the namespace, by name.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn list_streams(
+        &self,
+        namespace: &str,
+        _request: wire::ListStreamsRequest,
+    ) -> Result<wire::ListStreamsResponse, Fault> {
+        let mut streams = Vec::new();
+        for definition in self.store.streams(namespace).await? {
+            streams.push(self.shown_stream(namespace, &definition).await?);
+        }
+        Ok(wire::ListStreamsResponse { streams })
+    }
+
+    async fn shown_stream(
+        &self,
+        namespace: &str,
+        definition: &StreamDefinition,
+    ) -> Result<wire::Stream, Fault> {
+        let shard = self.store.shard(namespace, &definition.name, 0);
+        let groups = self.store.groups_on_shard(&shard).await?;
+        let lanes = self.catalog.lanes(&shard).await?;
+        let entries = self.store.entries(&shard, &lanes.all).await?;
+        let dead = self.store.dead_count(&shard).await?;
+        Ok(convert::stream(definition, groups, entries, dead))
+    }
+
+    /// Changes limits of a stream.
+    ///
+    /// # Errors
+    /// Violations, `STREAM_NOT_FOUND`, `DURABILITY_UNREACHABLE`, or what Redis says.
+    pub async fn update_stream(
+        &self,
+        namespace: &str,
+        request: wire::UpdateStreamRequest,
+    ) -> Result<wire::UpdateStreamResponse, Fault> {
+        name::check("name", &request.name)?;
+        let _pass = self.enter("update_stream")?;
+        for _ in 0..TRIES {
+            let definition = self.store.stream(namespace, &request.name).await?;
+            let mut definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
+            definition.settings =
+                convert::update_stream(&definition.settings, request.settings.as_ref())?;
+            let local = definition.settings.durability == hive_domain::stream::Durability::Local;
+            if local && !self.store.can_be_durable() {
+                return Err(Fault::new(
+                    Reason::DurabilityUnreachable,
+                    "durability `local` needs a Redis with WAITAOF or `appendfsync always`",
+                ));
+            }
+            if let Put::Stored(version) = self.store.put_stream(namespace, &definition).await? {
+                definition.version = version;
+                self.catalog.forget_stream(namespace, &definition.name);
+                let stream = self.shown_stream(namespace, &definition).await?;
+                return Ok(wire::UpdateStreamResponse {
+                    stream: Some(stream),
+                });
+            }
+        }
+        Err(changing("stream", &request.name))
+    }
+}
+
+fn shown_member(member: Member, in_flight: u64) -> wire::Consumer {
+    let kind = match member.kind {
+        Kind::Stream => wire::ConsumerKind::Stream,
+        Kind::Pull => wire::ConsumerKind::Pull,
+    };
+    wire::Consumer {
+        consumer_id: member.consumer,
+        kind: kind.into(),
+        capabilities: member.capabilities,
+        concurrency: member.concurrency,
+        in_flight,
+        gateway: if member.kind == Kind::Pull {
+            String::new()
+        } else {
+            member.gateway
+        },
+        last_seen: Some(time::to_timestamp(member.last_ms.into())),
+    }
+}
+
+/// Figures as callers see them.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people; counts stay below 2^53"
+)]
+fn wire_figures(figures: &Figures, view: &GroupView) -> wire::GroupFigures {
+    let recent = figures.recent_acked + figures.recent_failed;
+    let ratio = |part: u64, whole: u64, empty: f64| {
+        if whole == 0 {
+            empty
+        } else {
+            part as f64 / whole as f64
+        }
+    };
+    let oldest = figures
+        .oldest_waiting_ms
+        .map_or(0, |ms| figures.now_ms.saturating_sub(ms));
+    let success_rate = ratio(figures.recent_acked, recent, 1.0);
+    wire::GroupFigures {
+        current_consumers: u32::try_from(figures.members).unwrap_or(u32::MAX),
+        lag: figures.waiting,
+        pending_count: figures.pending,
+        scheduled_count: figures.scheduled,
+        throughput_msg_per_sec: ratio(figures.recent_acked, figures.recent_seconds, 0.0),
+        success_rate,
+        avg_processing_time_ms: ratio(figures.recent_work_ms, figures.recent_acked, 0.0),
+        oldest_waiting_seconds: oldest as f64 / 1_000.0,
+        health: health_word(figures, view, success_rate).to_owned(),
+        published_total: figures.published,
+        acked_total: figures.acked,
+        failed_total: figures.failed,
+        dead_total: figures.dead,
+        redelivered_total: figures.redelivered,
+        released_total: figures.released,
+        expired_total: figures.expired,
+    }
+}
+
+/// Waiting messages beyond which a group is lagging, as the guide's alert has it.
+const LAGGING: u64 = 1_000;
+/// Share of successes below which a group is failing, as the guide's alert has it.
+const FAILING: f64 = 0.95;
+
+fn health_word(figures: &Figures, view: &GroupView, success_rate: f64) -> &'static str {
+    let work = figures.waiting + figures.pending > 0;
+    if view.definition.is_paused() {
+        "paused"
+    } else if work && figures.members == 0 {
+        "no_consumers"
+    } else if figures.waiting > LAGGING {
+        "lagging"
+    } else if success_rate < FAILING {
+        "failing"
+    } else {
+        "healthy"
+    }
+}
+
+fn too_many(what: &str) -> Fault {
+    Fault::new(
+        Reason::TooManyGroups,
+        format!("the namespace has its limit of {what}"),
+    )
+}
+
+fn changing(what: &str, name: &str) -> Fault {
+    Fault::new(
+        Reason::VersionConflict,
+        format!("{what} `{name}` is being changed by others"),
+    )
+    .with_retry_after(Duration::from_millis(200))
+}

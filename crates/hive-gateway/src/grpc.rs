@@ -1,0 +1,216 @@
+//! The gRPC door: metadata in, typed calls through, faults out as statuses.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use hive_protocol::{
+    limits::FRAME_BYTES_MAX,
+    namespace,
+    wire::{
+        self,
+        group_service_server::{GroupService, GroupServiceServer},
+        messaging_service_server::{MessagingService, MessagingServiceServer},
+        stream_service_server::{StreamService, StreamServiceServer},
+    },
+};
+use hive_runtime::tasks::BACKGROUND;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
+
+use crate::{attached::Frames, consume, core::Gateway};
+
+/// Publish batches under way for one stream: what the client may send ahead of the answers.
+const BATCHES_MAX: usize = 32;
+
+/// The services over one gateway.
+#[derive(Debug, Clone)]
+pub struct Door {
+    gateway: Arc<Gateway>,
+}
+
+/// All services as routes.
+#[must_use]
+pub fn routes(gateway: &Arc<Gateway>) -> Routes {
+    let door = Door {
+        gateway: gateway.clone(),
+    };
+    let messaging = MessagingServiceServer::new(door.clone())
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let groups = GroupServiceServer::new(door.clone())
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let streams = StreamServiceServer::new(door)
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    Routes::new(messaging)
+        .add_service(groups)
+        .add_service(streams)
+}
+
+/// A future as `async_trait` writes it: macros inside its traits are expanded after it.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
+
+macro_rules! unary {
+    ($($call:ident $request:ident $response:ident;)*) => {
+        $(
+            fn $call<'life0, 'async_trait>(
+                &'life0 self,
+                request: Request<wire::$request>,
+            ) -> Boxed<'async_trait, wire::$response>
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait,
+            {
+                Box::pin(async move {
+                    let namespace = namespace::from_metadata(request.metadata())?;
+                    let answer = self.gateway.$call(&namespace, request.into_inner()).await?;
+                    Ok(Response::new(answer))
+                })
+            }
+        )*
+    };
+}
+
+/// Puts the trace context of a call into a message that has none.
+fn carry_trace(metadata: &tonic::metadata::MetadataMap, message: &mut wire::Message) {
+    for header in ["traceparent", "tracestate"] {
+        if message.headers.contains_key(header) {
+            continue;
+        }
+        if let Some(value) = metadata.get(header).and_then(|value| value.to_str().ok()) {
+            message.headers.insert(header.to_owned(), value.to_owned());
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl MessagingService for Door {
+    type PublishStreamStream =
+        Pin<Box<dyn Stream<Item = Result<wire::PublishStreamResponse, Status>> + Send + 'static>>;
+    type ConsumeStream = Frames;
+
+    unary! {
+        fetch FetchRequest FetchResponse;
+        settle SettleRequest SettleResponse;
+        peek_messages PeekMessagesRequest PeekMessagesResponse;
+        get_message GetMessageRequest GetMessageResponse;
+    }
+
+    async fn publish(
+        &self,
+        request: Request<wire::PublishRequest>,
+    ) -> Result<Response<wire::PublishResponse>, Status> {
+        let namespace = namespace::from_metadata(request.metadata())?;
+        let (metadata, _, mut publish) = request.into_parts();
+        if let Some(message) = &mut publish.message {
+            carry_trace(&metadata, message);
+        }
+        Ok(Response::new(
+            self.gateway.publish(&namespace, publish).await?,
+        ))
+    }
+
+    async fn publish_batch(
+        &self,
+        request: Request<wire::PublishBatchRequest>,
+    ) -> Result<Response<wire::PublishBatchResponse>, Status> {
+        let namespace = namespace::from_metadata(request.metadata())?;
+        let (metadata, _, mut publish) = request.into_parts();
+        for message in &mut publish.messages {
+            carry_trace(&metadata, message);
+        }
+        Ok(Response::new(
+            self.gateway.publish_batch(&namespace, publish).await?,
+        ))
+    }
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<wire::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        let namespace = namespace::from_metadata(request.metadata())?;
+        let frames = request.into_inner();
+        let (answers, stream) = mpsc::channel(BATCHES_MAX);
+        let task = publish_frames(self.gateway.clone(), namespace, frames, answers);
+        self.gateway.tasks.spawn(BACKGROUND, "publish_stream", task);
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<wire::ConsumeRequest>>,
+    ) -> Result<Response<Frames>, Status> {
+        let namespace = namespace::from_metadata(request.metadata())?;
+        let frames = consume::open(self.gateway.clone(), namespace, request.into_inner()).await?;
+        Ok(Response::new(frames))
+    }
+}
+
+#[tonic::async_trait]
+impl GroupService for Door {
+    unary! {
+        create_group CreateGroupRequest CreateGroupResponse;
+        get_group GetGroupRequest GetGroupResponse;
+        list_groups ListGroupsRequest ListGroupsResponse;
+        update_group UpdateGroupRequest UpdateGroupResponse;
+        delete_group DeleteGroupRequest DeleteGroupResponse;
+        pause_group PauseGroupRequest PauseGroupResponse;
+        resume_group ResumeGroupRequest ResumeGroupResponse;
+        list_consumers ListConsumersRequest ListConsumersResponse;
+        add_consumer AddConsumerRequest AddConsumerResponse;
+        remove_consumer RemoveConsumerRequest RemoveConsumerResponse;
+    }
+}
+
+#[tonic::async_trait]
+impl StreamService for Door {
+    unary! {
+        get_stream GetStreamRequest GetStreamResponse;
+        list_streams ListStreamsRequest ListStreamsResponse;
+        update_stream UpdateStreamRequest UpdateStreamResponse;
+    }
+}
+
+/// Publishes the batches of one stream: several under way, answers in order. A batch that fails as a
+/// whole ends the stream with its fault; the client resends what was not answered.
+async fn publish_frames(
+    gateway: Arc<Gateway>,
+    namespace: String,
+    mut frames: Streaming<wire::PublishStreamRequest>,
+    answers: mpsc::Sender<Result<wire::PublishStreamResponse, Status>>,
+) {
+    let mut under_way = FuturesOrdered::new();
+    let mut open = true;
+    while open || !under_way.is_empty() {
+        tokio::select! {
+            frame = frames.next(), if open && under_way.len() < BATCHES_MAX => match frame {
+                Some(Ok(wire::PublishStreamRequest { batch, publish })) => {
+                    let (gateway, namespace) = (&gateway, &namespace);
+                    under_way.push_back(async move {
+                        let publish = publish.unwrap_or_default();
+                        (batch, gateway.publish_batch(namespace, publish).await)
+                    });
+                },
+                Some(Err(_)) | None => open = false,
+            },
+            Some((batch, done)) = under_way.next(), if !under_way.is_empty() => {
+                let (answer, failed) = match done {
+                    Ok(done) => {
+                        let outcomes = done.outcomes;
+                        (Ok(wire::PublishStreamResponse { batch, outcomes }), false)
+                    },
+                    Err(fault) => (Err(fault.into()), true),
+                };
+                if answers.send(answer).await.is_err() || failed {
+                    return;
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A consumer joins: membership, fencing, and what it holds from before.
+
+use std::{collections::HashSet, sync::Arc};
+
+use hive_protocol::{
+    fault::{Fault, Reason},
+    request, time, wire,
+};
+use hive_store::{
+    Lease,
+    fetch::ReadLane,
+    members::{Joined as Answer, Joining, Kind},
+    settle::{Action, Settle},
+};
+use uuid::Uuid;
+
+use crate::{
+    attached::{Attached, Frames, Member},
+    catalog::GroupView,
+    core::{Gateway, now_ms},
+};
+
+/// What a join came to.
+pub(crate) struct Joined {
+    pub(crate) view: Arc<GroupView>,
+    pub(crate) attached: Arc<Attached>,
+    pub(crate) frames: Frames,
+    pub(crate) answer: wire::Joined,
+}
+
+/// A new session: 96 random bits as 24 hex digits.
+#[must_use]
+pub fn new_session() -> String {
+    Uuid::new_v4()
+        .simple()
+        .to_string()
+        .chars()
+        .take(24)
+        .collect()
+}
+
+/// The fault of a join that was not taken.
+pub(crate) fn refused(answer: &Answer, group: &str, consumer: &str) -> Fault {
+    match answer {
+        Answer::Full(members) => Fault::new(
+            Reason::GroupFull,
+            format!("group `{group}` has its limit of `{members}` consumers"),
+        )
+        .with_retry_after(std::time::Duration::from_secs(1)),
+        Answer::AttachedByStream => Fault::new(
+            Reason::Fenced,
+            format!("consumer `{consumer}` is attached by a Consume stream"),
+        ),
+        Answer::SessionLost => Fault::new(
+            Reason::Fenced,
+            format!("the session of consumer `{consumer}` was taken over by another"),
+        ),
+        Answer::Gone => Fault::no_group(group),
+        Answer::Member { .. } => Fault::bug("a taken join was refused"),
+    }
+}
+
+/// Joins a consumer over a stream.
+pub(crate) async fn join(
+    gateway: &Gateway,
+    namespace: &str,
+    join: request::Join,
+) -> Result<Joined, Fault> {
+    let view = gateway.catalog.group(namespace, &join.group).await?;
+    let settings = &view.definition.settings;
+    let session = join.session.clone().unwrap_or_else(new_session);
+    let joining = Joining {
+        group: &join.group,
+        consumer: &join.consumer_id,
+        session: &session,
+        resume: join.session.is_some(),
+        kind: Kind::Stream,
+        gateway: &gateway.incarnation,
+        concurrency: join.concurrency,
+        capabilities: join.capabilities.names(),
+        max_consumers: settings.max_consumers,
+    };
+    let answer = gateway.store.join(&view.shard, &joining).await?;
+    let Answer::Member {
+        session, attach, ..
+    } = answer
+    else {
+        return Err(refused(&answer, &join.group, &join.consumer_id));
+    };
+    let capacity = capacity(join.max_in_flight, settings.max_in_flight_per_consumer);
+    let (attached, frames) = Attached::new(Member {
+        consumer: join.consumer_id.clone(),
+        session: session.clone(),
+        attach,
+        capabilities: join.capabilities.names().to_vec(),
+        capacity,
+        concurrency: join.concurrency,
+    });
+    let lost = resume(gateway, &view, &attached, &join.held_leases).await?;
+    let answer = wire::Joined {
+        session,
+        attach,
+        lease_duration: Some(time::to_duration(settings.lease_ms)),
+        heartbeat_interval: Some(time::to_duration(settings.heartbeat_ms())),
+        reconnect_grace: Some(time::to_duration(settings.reconnect_grace_ms)),
+        max_in_flight: capacity,
+        lost_leases: lost,
+    };
+    Ok(Joined {
+        view,
+        attached,
+        frames,
+        answer,
+    })
+}
+
+/// Most deliveries a consumer may hold where neither it nor its group says.
+const CAPACITY_DEFAULT: u32 = 1_000;
+
+fn capacity(asked: Option<u32>, limit: u32) -> u32 {
+    let limit = if limit == 0 { u32::MAX } else { limit };
+    asked.unwrap_or(CAPACITY_DEFAULT).min(limit)
+}
+
+/// Keeps what the client still holds, gives back everything else that Redis says it holds, and moves
+/// direct messages that waited for it; answers the tokens that are no longer its.
+async fn resume(
+    gateway: &Gateway,
+    view: &GroupView,
+    attached: &Attached,
+    tokens: &[String],
+) -> Result<Vec<String>, Fault> {
+    let group = &view.definition.name;
+    let lanes = gateway.catalog.read_lanes(&view.shard).await?;
+    gateway
+        .store
+        .move_held(&view.shard, group, &attached.consumer, &lanes.all)
+        .await?;
+    let read: Vec<ReadLane> = lanes.of_group(&view.shard, group);
+    let mut claimed: HashSet<Lease> = HashSet::new();
+    let mut lost = Vec::new();
+    for token in tokens {
+        match token.parse::<Lease>() {
+            Ok(lease)
+                if lease.session == attached.session && lease.consumer == attached.consumer =>
+            {
+                claimed.insert(lease);
+            },
+            Ok(_) | Err(_) => lost.push(token.clone()),
+        }
+    }
+    let mut back = Vec::new();
+    let mut kept = Vec::new();
+    for pending in gateway
+        .store
+        .held_by(group, &read, &attached.consumer)
+        .await?
+    {
+        let lease = pending.lease(&read, &attached.session, now_ms());
+        let same = |other: &&Lease| {
+            other.lane == lease.lane && other.id == lease.id && other.count == lease.count
+        };
+        match claimed.iter().find(same).cloned() {
+            Some(claim) => {
+                claimed.remove(&claim);
+                kept.push(claim);
+            },
+            None => back.push(Settle {
+                lease,
+                attach: attached.attach,
+                check_session: true,
+                action: Action::GiveBack { idle_ms: 0 },
+            }),
+        }
+    }
+    lost.extend(claimed.into_iter().map(|lease| lease.to_string()));
+    gateway
+        .metrics
+        .given_back_fenced
+        .increment(back.len() as u64);
+    for batch in back.chunks(500) {
+        gateway
+            .store
+            .settle(&view.shard, view.settling(&read), batch, now_ms())
+            .await?;
+    }
+    let asked: Vec<(Lease, u64)> = kept
+        .iter()
+        .map(|lease| (lease.clone(), attached.attach))
+        .collect();
+    let verdicts = gateway
+        .store
+        .extend(&view.shard, group, &read, &asked)
+        .await?;
+    for (lease, verdict) in kept.into_iter().zip(verdicts) {
+        if verdict == hive_store::settle::Verdict::Done {
+            attached.hold_again(lease, view.definition.settings.lease_ms);
+        } else {
+            lost.push(lease.to_string());
+        }
+    }
+    if !back.is_empty() {
+        gateway.bells.ring(&view.shard.doorbell());
+        gateway.store.ring_soon(&view.shard);
+    }
+    Ok(lost)
+}

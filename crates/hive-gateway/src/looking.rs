@@ -1,0 +1,96 @@
+//! Looking at messages without taking them.
+
+use hive_protocol::{fault::Fault, request, time, wire};
+use hive_store::{
+    StoreError,
+    header::Header,
+    peek::{Place, Seen},
+};
+use prost::Message as _;
+
+use crate::core::Gateway;
+
+impl Gateway {
+    /// Looks at the unsettled messages of a group.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn peek_messages(
+        &self,
+        namespace: &str,
+        request: wire::PeekMessagesRequest,
+    ) -> Result<wire::PeekMessagesResponse, Fault> {
+        let peek = request::peek(&request)?;
+        let view = self.catalog.group(namespace, &peek.group).await?;
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &peek.group);
+        let cursor = peek.cursor.unwrap_or_default();
+        let page = (u64::from(peek.limit), cursor.as_str());
+        let place = peek.state.and_then(place);
+        let found = match self
+            .store
+            .peek(&view.shard, &peek.group, &lanes, place, page)
+            .await
+        {
+            Err(StoreError::Refused { detail }) => {
+                return Err(Fault::invalid_field("cursor", detail));
+            },
+            other => other?,
+        };
+        let messages = found
+            .seen
+            .into_iter()
+            .map(shown)
+            .collect::<Result<_, _>>()?;
+        Ok(wire::PeekMessagesResponse {
+            messages,
+            next_cursor: found.next,
+        })
+    }
+
+    /// Asks what became of a tracked message.
+    ///
+    /// # Errors
+    /// `NOT_BUILT`.
+    pub async fn get_message(
+        &self,
+        _namespace: &str,
+        _request: wire::GetMessageRequest,
+    ) -> Result<wire::GetMessageResponse, Fault> {
+        Err(Fault::new(hive_protocol::fault::Reason::NotBuilt, "tracking is not built"))
+    }
+}
+
+fn place(state: wire::MessageState) -> Option<Place> {
+    match state {
+        wire::MessageState::Unspecified => None,
+        wire::MessageState::Waiting => Some(Place::Waiting),
+        wire::MessageState::Leased => Some(Place::Leased),
+        wire::MessageState::Ready => Some(Place::Ready),
+        wire::MessageState::Delayed => Some(Place::Delayed),
+        wire::MessageState::Parked => Some(Place::Parked),
+        wire::MessageState::Scheduled => Some(Place::Scheduled),
+    }
+}
+
+fn shown(seen: Seen) -> Result<wire::PeekedMessage, StoreError> {
+    let state = match seen.place {
+        Place::Waiting => wire::MessageState::Waiting,
+        Place::Leased => wire::MessageState::Leased,
+        Place::Ready => wire::MessageState::Ready,
+        Place::Delayed => wire::MessageState::Delayed,
+        Place::Parked => wire::MessageState::Parked,
+        Place::Scheduled => wire::MessageState::Scheduled,
+    };
+    let wrong = |what: String| StoreError::Corrupt { what };
+    let (_, envelope) = Header::split(&seen.body).map_err(|error| wrong(error.to_string()))?;
+    let message =
+        wire::Message::decode(envelope).map_err(|error| wrong(format!("an envelope: {error}")))?;
+    Ok(wire::PeekedMessage {
+        state: state.into(),
+        consumer_id: seen.consumer,
+        deliveries: seen.deliveries,
+        idle: (seen.place == Place::Leased).then(|| time::to_duration(seen.idle_ms)),
+        message: Some(message),
+    })
+}

@@ -1,0 +1,441 @@
+//! Taking messages in: checked at the door, turned into entries, queued for a flush.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hive_domain::stream::StreamDefinition;
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::DIRECT_TTL_MS_DEFAULT,
+    message,
+    request::{self, Producer, Target},
+    time, wire,
+};
+use hive_store::{
+    Lane, LaneRef, Shard, StoreError,
+    header::{FLAG_TRACKED, GROUP_BACKOFF, Header},
+    publish::{Flushed, Item, Outcome},
+};
+use prost::Message as _;
+use uuid::Uuid;
+
+use crate::{
+    core::{Gateway, now_ms},
+    publisher::Job,
+};
+
+/// Most different sets of required capabilities of a stream: each is up to ten lanes.
+const CAPABILITY_SETS_MAX: usize = 16;
+/// How often a publish is addressed anew when groups or members change under it.
+const TRIES: usize = 5;
+/// What a refused publisher is told to wait: a full stream drains in seconds at best.
+const RETRY_FULL: Duration = Duration::from_secs(1);
+
+/// Where a publish goes, as far as it is known before the messages are read.
+struct Address {
+    shard: Shard,
+    stream: StreamDefinition,
+    /// The one group, or none for all of the stream.
+    group: Option<String>,
+    /// Groups of the stream, where it goes to all.
+    groups: Vec<String>,
+}
+
+/// A message that passed the checks.
+struct Checked {
+    /// Position in the request.
+    place: usize,
+    message: wire::Message,
+    sequence: u64,
+}
+
+impl Gateway {
+    /// Publishes one message.
+    ///
+    /// # Errors
+    /// Violations, and every reason for which a message can be refused.
+    pub async fn publish(
+        &self,
+        namespace: &str,
+        request: wire::PublishRequest,
+    ) -> Result<wire::PublishResponse, Fault> {
+        let message = request.message.unwrap_or_default();
+        let payload_max = self.payload_max();
+        message::accept(&message, "message", payload_max, now_ms().into())?;
+        request::producer(&request.producer_id, "sequence", request.sequence, 1)?;
+        let batch = wire::PublishBatchRequest {
+            stream: request.stream,
+            group: request.group,
+            messages: vec![message],
+            producer_id: request.producer_id,
+            first_sequence: request.sequence,
+        };
+        let outcome = self.publish_batch(namespace, batch).await?.outcomes.pop();
+        let outcome = outcome.ok_or_else(|| Fault::bug("a publish without an outcome"))?;
+        match outcome.error {
+            Some(problem) => Err(problem.into()),
+            None => Ok(wire::PublishResponse {
+                message_id: outcome.message_id,
+                duplicate: outcome.duplicate,
+            }),
+        }
+    }
+
+    /// Publishes a batch; each message has an outcome of its own.
+    ///
+    /// # Errors
+    /// Violations of the call as a whole, an unknown target, or what Redis says.
+    pub async fn publish_batch(
+        &self,
+        namespace: &str,
+        request: wire::PublishBatchRequest,
+    ) -> Result<wire::PublishBatchResponse, Fault> {
+        let target = request::target(&request.stream, &request.group)?;
+        request::batch(&request.messages)?;
+        let count = request.messages.len();
+        let sequence = request.first_sequence;
+        let producer = request::producer(&request.producer_id, "first_sequence", sequence, count)?;
+        let _pass = self.enter("publish")?;
+        let address = self.address(namespace, &target).await?;
+        let mut outcomes = vec![wire::PublishOutcome::default(); count];
+        let checked = self
+            .check(&address, &producer, request.messages, &mut outcomes)
+            .await?;
+        if !checked.is_empty() {
+            self.add(
+                namespace,
+                &target,
+                address,
+                producer.as_ref(),
+                checked,
+                &mut outcomes,
+            )
+            .await?;
+        }
+        Ok(wire::PublishBatchResponse { outcomes })
+    }
+
+    async fn address(&self, namespace: &str, target: &Target) -> Result<Address, Fault> {
+        match target {
+            Target::Group(group) => {
+                let view = self.catalog.group(namespace, group).await?;
+                Ok(Address {
+                    shard: view.shard.clone(),
+                    stream: view.stream.clone(),
+                    group: Some(group.clone()),
+                    groups: Vec::new(),
+                })
+            },
+            Target::Stream(stream) => {
+                let view = self.catalog.stream(namespace, stream).await?;
+                Ok(Address {
+                    shard: view.shard.clone(),
+                    stream: view.definition.clone(),
+                    group: None,
+                    groups: view.groups.clone(),
+                })
+            },
+        }
+    }
+
+    /// Checks every message; those that break a rule get their outcome here.
+    async fn check(
+        &self,
+        address: &Address,
+        producer: &Option<Producer>,
+        messages: Vec<wire::Message>,
+        outcomes: &mut [wire::PublishOutcome],
+    ) -> Result<Vec<Checked>, Fault> {
+        let lanes = self.catalog.lanes(&address.shard).await?;
+        let mut sets: BTreeSet<String> = lanes
+            .all
+            .iter()
+            .map(|lane| lane.lane.capabilities.clone())
+            .collect();
+        let now = now_ms();
+        let mut checked = Vec::with_capacity(messages.len());
+        let single = messages.len() == 1;
+        for (place, mut message) in messages.into_iter().enumerate() {
+            let path = if single {
+                "message".to_owned()
+            } else {
+                message::place("", place)
+            };
+            let mut fault = message::accept(&message, &path, self.payload_max(), now.into()).err();
+            let set = message::required_capabilities(&message).to_string();
+            if fault.is_none() && !sets.contains(&set) {
+                if sets.len() > CAPABILITY_SETS_MAX {
+                    fault = Some(Fault::new(
+                        Reason::TooManyCapabilitySets,
+                        format!(
+                            "stream `{}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
+                             already; `{set}` would be one more",
+                            address.stream.name
+                        ),
+                    ));
+                } else {
+                    sets.insert(set);
+                }
+            }
+            if let Some(fault) = fault {
+                refuse(outcomes, place, &fault);
+                continue;
+            }
+            complete(&mut message, now);
+            let sequence = producer
+                .as_ref()
+                .map_or(0, |producer| producer.first_sequence);
+            checked.push(Checked {
+                place,
+                message,
+                sequence: sequence + place as u64,
+            });
+        }
+        Ok(checked)
+    }
+
+    async fn add(
+        &self,
+        namespace: &str,
+        target: &Target,
+        mut address: Address,
+        producer: Option<&Producer>,
+        checked: Vec<Checked>,
+        outcomes: &mut [wire::PublishOutcome],
+    ) -> Result<(), Fault> {
+        let producer: Option<Arc<str>> = producer.map(|producer| producer.id.as_str().into());
+        for _ in 0..TRIES {
+            let direct = self.direct_groups(&address, &checked).await?;
+            let items: Vec<Item> = checked
+                .iter()
+                .map(|one| item(one, target, &address, producer.as_ref(), &direct))
+                .collect();
+            let settings = &address.stream.settings;
+            let publisher = self.publisher(&address.shard);
+            let flushed = publisher
+                .publish(|answer| Job {
+                    items,
+                    groups: address.groups.clone(),
+                    max_backlog: settings.max_backlog,
+                    buffer_without_groups: settings.buffer_without_groups,
+                    durable: settings.durability == hive_domain::stream::Durability::Local,
+                    answer,
+                })
+                .await
+                .map_err(|error| unsure(error, producer.is_some(), &checked))?;
+            match flushed {
+                Flushed::Done(done) => {
+                    for (one, outcome) in checked.iter().zip(done) {
+                        note(outcomes, one, outcome, &address);
+                    }
+                    return Ok(());
+                },
+                Flushed::GroupsChanged => {
+                    self.catalog.forget_stream(namespace, &address.stream.name);
+                    address = self.address(namespace, target).await?;
+                },
+                // Addressed anew by the next try.
+                Flushed::MemberByNow(_) => {},
+            }
+        }
+        Err(Fault::new(
+            Reason::VersionConflict,
+            "the groups of the stream keep changing",
+        )
+        .with_retry_after(Duration::from_millis(100)))
+    }
+
+    /// For each addressed consumer of a publish to a stream: the groups where it is a member.
+    async fn direct_groups(
+        &self,
+        address: &Address,
+        checked: &[Checked],
+    ) -> Result<HashMap<String, Vec<String>>, StoreError> {
+        let mut found = HashMap::new();
+        if address.group.is_some() {
+            return Ok(found);
+        }
+        for one in checked {
+            let to = &one.message.to_agent;
+            if !to.is_empty() && !found.contains_key(to) {
+                let groups = self
+                    .store
+                    .groups_of_consumer(&address.shard, &address.groups, to)
+                    .await?;
+                found.insert(to.clone(), groups);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Fills in what the gateway decides.
+fn complete(message: &mut wire::Message, now: u64) {
+    if message.message_id.is_empty() {
+        message.message_id = Uuid::now_v7().to_string();
+    }
+    message.published_at = Some(time::to_timestamp(now.into()));
+    if !message.to_agent.is_empty() && message.expires_at.is_none() {
+        let expires = now.saturating_add(DIRECT_TTL_MS_DEFAULT);
+        message.expires_at = Some(time::to_timestamp(expires.into()));
+    }
+}
+
+fn item(
+    one: &Checked,
+    target: &Target,
+    address: &Address,
+    producer: Option<&Arc<str>>,
+    direct: &HashMap<String, Vec<String>>,
+) -> Item {
+    let message = &one.message;
+    let priority = message::priority(message);
+    let lane = Lane {
+        priority,
+        marked: !message.ordering_key.is_empty() || message.track,
+        capabilities: message::required_capabilities(message).to_string(),
+        consumer: message.to_agent.clone(),
+    };
+    let lanes = match &address.group {
+        Some(group) => vec![LaneRef::of_group(group, lane)],
+        None => match direct.get(&message.to_agent) {
+            Some(groups) if !groups.is_empty() => groups
+                .iter()
+                .map(|group| LaneRef::of_group(group, lane.clone()))
+                .collect(),
+            // For all groups; or held for a consumer that no group has.
+            Some(_) | None => vec![LaneRef::of_all(lane)],
+        },
+    };
+    let retry = message::retry(message);
+    let backoff = |ms: Option<u64>| {
+        ms.map_or(GROUP_BACKOFF, |ms| {
+            u32::try_from(ms).unwrap_or(GROUP_BACKOFF - 1)
+        })
+    };
+    let header = Header {
+        flags: if message.track { FLAG_TRACKED } else { 0 },
+        priority,
+        max_attempts: retry
+            .max_attempts
+            .map_or(0, |n| u16::try_from(n).unwrap_or(u16::MAX)),
+        initial_backoff_ms: backoff(retry.initial_backoff_ms),
+        max_backoff_ms: backoff(retry.max_backoff_ms),
+        expires_at_ms: message::expires_at(message).map_or(0, |at| at.as_millis()),
+        message_id: message.message_id.clone(),
+        ordering_key: message.ordering_key.clone(),
+        dispatch_key: String::new(),
+    };
+    let idempotency = (!message.idempotency_key.is_empty()).then(|| {
+        (
+            message.idempotency_key.clone(),
+            fingerprint(message, target),
+        )
+    });
+    Item {
+        lanes,
+        body: header.join(&message.encode_to_vec()),
+        message_id: message.message_id.clone(),
+        producer: producer.map(|producer| (producer.clone(), one.sequence)),
+        idempotency,
+        ordering_key: message.ordering_key.clone(),
+        not_before_ms: message::not_before(message).map_or(0, |at| at.as_millis()),
+    }
+}
+
+/// What must be the same for a repeated idempotency key: payload, type and target. FNV-1a over parts
+/// with their lengths, the same in every build.
+fn fingerprint(message: &wire::Message, target: &Target) -> u64 {
+    let (kind, name) = match target {
+        Target::Stream(name) => ("s", name),
+        Target::Group(name) => ("g", name),
+    };
+    let parts: [Bytes; 5] = [
+        message.payload.clone(),
+        Bytes::copy_from_slice(message.message_type.as_bytes()),
+        Bytes::copy_from_slice(message.to_agent.as_bytes()),
+        Bytes::from_static(kind.as_bytes()),
+        Bytes::copy_from_slice(name.as_bytes()),
+    ];
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        let length = (part.len() as u64).to_be_bytes();
+        for byte in length.iter().chain(part.iter()) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// An answer that was lost: repeating is safe where something tells the copies apart.
+fn unsure(error: StoreError, has_producer: bool, checked: &[Checked]) -> Fault {
+    let keyed = has_producer
+        || checked
+            .iter()
+            .all(|one| !one.message.idempotency_key.is_empty());
+    match error {
+        StoreError::Unknown { detail } if keyed => Fault::from(StoreError::Unavailable { detail }),
+        other => other.into(),
+    }
+}
+
+fn refuse(outcomes: &mut [wire::PublishOutcome], place: usize, fault: &Fault) {
+    if let Some(outcome) = outcomes.get_mut(place) {
+        outcome.error = Some(fault.into());
+    }
+}
+
+fn note(outcomes: &mut [wire::PublishOutcome], one: &Checked, what: Outcome, address: &Address) {
+    let group = address.group.as_deref().unwrap_or_default();
+    let stream = &address.stream.name;
+    let fault = match what {
+        Outcome::Added | Outcome::SeenSequence => {
+            if let Some(outcome) = outcomes.get_mut(one.place) {
+                outcome.message_id.clone_from(&one.message.message_id);
+                outcome.duplicate = what == Outcome::SeenSequence;
+            }
+            return;
+        },
+        Outcome::Duplicate(id) => {
+            if let Some(outcome) = outcomes.get_mut(one.place) {
+                outcome.message_id = id;
+                outcome.duplicate = true;
+            }
+            return;
+        },
+        Outcome::KeyReused(id) => Fault::new(
+            Reason::IdempotencyKeyReused,
+            format!(
+                "idempotency key `{}` was used by message `{id}` with other content",
+                one.message.idempotency_key
+            ),
+        ),
+        Outcome::BacklogFull => Fault::new(
+            Reason::StreamFull,
+            format!("stream `{stream}` holds its limit of unsettled messages"),
+        )
+        .with_retry_after(RETRY_FULL),
+        Outcome::NoGroup => Fault::no_group(group),
+        Outcome::NoGroups => Fault::new(
+            Reason::StreamWithoutGroups,
+            format!("stream `{stream}` has no group and does not buffer"),
+        ),
+        Outcome::DedupFull => Fault::new(
+            Reason::TooManyIdempotencyKeys,
+            "too many idempotency keys are remembered; try again later",
+        )
+        .with_retry_after(Duration::from_secs(60)),
+        Outcome::EarlierRefused => Fault::new(
+            Reason::EarlierMessageRefused,
+            format!(
+                "an earlier message of key `{}` was refused",
+                one.message.ordering_key
+            ),
+        ),
+    };
+    refuse(outcomes, one.place, &fault);
+}

@@ -1,0 +1,9 @@
+#!/bin/sh
+# An agent in one line of shell: counts the words of each message.
+#
+#   hive group create words
+#   examples/shell-agent.sh &
+#   hive publish --group words --track 'one two three'
+#   hive message get ID --wait 10s
+set -eu
+exec hive work --group words --concurrency 4 --timeout 1m --exec 'wc -w'

@@ -1,0 +1,4 @@
+//! End to end: real daemons, a real Redis, the public doors; each test is a sentence of the README.
+
+mod delivery;
+mod fleet;
