@@ -1,6 +1,11 @@
 """An agent in plain Python: no SDK, only the stubs generated from proto/ (see docs/protocol.md)."""
 
-import argparse, queue, random, sys, threading, time
+import argparse
+import queue
+import random
+import sys
+import threading
+import time
 
 import grpc
 from agenthive.v1 import messaging_pb2 as hive

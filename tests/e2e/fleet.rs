@@ -7,8 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use hive_client::{Client, Job, Outcome, Worker, WorkError, Ended, wire};
-use hive_testkit::{daemon::Daemon, redis::{Aof, RedisServer}};
+use hive_client::{Client, Ended, Job, Outcome, Work, WorkError, Worker, WorkerBuilder, wire};
+use hive_store::{Store, StoreConfig, dead::DeadLetter};
+use hive_testkit::{
+    daemon::Daemon,
+    redis::{Aof, RedisServer},
+    wait,
+};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +32,15 @@ impl Fleet {
     /// A Redis with this persistence, and so many gateways and coordinators.
     pub(crate) async fn start(aof: Aof, gateways: usize, coordinators: usize) -> Result<Self> {
         let redis = RedisServer::builder().aof(aof).start().await?;
+        Self::start_on(redis, gateways, coordinators).await
+    }
+
+    /// As [`Fleet::start`], on this Redis.
+    pub(crate) async fn start_on(
+        redis: RedisServer,
+        gateways: usize,
+        coordinators: usize,
+    ) -> Result<Self> {
         let mut fleet = Self { redis, gateways: Vec::new(), coordinators: Vec::new() };
         for _ in 0..gateways {
             fleet.gateways.push(Daemon::gateway(&fleet.redis.url()).await?);
@@ -65,10 +79,90 @@ impl Fleet {
         Ok(())
     }
 
+    /// What the daemons keep in Redis, for looking at it.
+    pub(crate) fn store(&self) -> Result<Store> {
+        Ok(Store::open(StoreConfig {
+            url: self.redis.url(),
+            ..StoreConfig::default()
+        })?)
+    }
+
+    /// The dead letters of the stream `s`, oldest first.
+    pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        let store = self.store()?;
+        let shard = store.shard("default", "s", 0);
+        Ok(store.dead_letters(&shard, "-", 1_000).await?)
+    }
+
+    /// Waits until the stream `s` has so many dead letters.
+    pub(crate) async fn dead_letters_come(&self, count: usize) -> Result<Vec<DeadLetter>> {
+        let dead = wait::try_until(PATIENCE, "the dead letters", || async {
+            let dead = self.dead_letters().await?;
+            anyhow::ensure!(dead.len() >= count, "there are {}", dead.len());
+            anyhow::Ok(dead)
+        });
+        Ok(dead.await?)
+    }
+
     /// The figures of a group as they are now.
     pub(crate) async fn figures(&self, group: &str) -> Result<wire::GroupFigures> {
         let group = self.client(0)?.get_group(group).await?;
         group.figures.context("a group comes with figures")
+    }
+
+    /// Waits until a group has so many live members.
+    pub(crate) async fn members(&self, group: &str, count: usize) -> Result<()> {
+        let joined = wait::try_until(PATIENCE, "the members", || async {
+            let live = self.figures(group).await?.current_consumers;
+            anyhow::ensure!(usize::try_from(live)? == count, "there are {live}");
+            anyhow::Ok(())
+        });
+        Ok(joined.await?)
+    }
+
+    /// Publishes one message to a group.
+    pub(crate) async fn publish(
+        &self,
+        group: &str,
+        message: wire::Message,
+    ) -> Result<wire::PublishResponse> {
+        let request = wire::PublishRequest {
+            group: group.into(),
+            message: Some(message),
+            ..wire::PublishRequest::default()
+        };
+        Ok(self.client(0)?.publish(request).await?)
+    }
+
+    /// Takes messages of a group as a pull consumer.
+    pub(crate) async fn fetch(
+        &self,
+        group: &str,
+        consumer: &str,
+        max_messages: u32,
+    ) -> Result<Vec<wire::Delivery>> {
+        let request = wire::FetchRequest {
+            group: group.into(),
+            consumer_id: consumer.into(),
+            max_messages,
+            wait: Some(hive_protocol::time::to_duration(10_000)),
+            ..wire::FetchRequest::default()
+        };
+        Ok(self.client(0)?.fetch(request).await?.deliveries)
+    }
+
+    /// Settles as a pull consumer.
+    pub(crate) async fn settle(
+        &self,
+        group: &str,
+        outcomes: Vec<wire::Outcome>,
+    ) -> Result<Vec<wire::SettleStatus>> {
+        let request = wire::SettleRequest {
+            group: group.into(),
+            outcomes,
+        };
+        let answer = self.client(0)?.settle(request).await?;
+        Ok(crate::member::verdicts(&answer.results))
     }
 
     /// Waits until nothing of a group is unsettled.
@@ -100,6 +194,11 @@ impl Seen {
         self.0.lock().len()
     }
 
+    /// How many messages whose id starts so.
+    pub(crate) fn matching(&self, start: &str) -> usize {
+        self.0.lock().keys().filter(|id| id.starts_with(start)).count()
+    }
+
     pub(crate) fn twice(&self) -> Vec<String> {
         let seen = self.0.lock();
         seen.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id.clone()).collect()
@@ -123,6 +222,24 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Starts an agent that does this work.
+    pub(crate) fn working<W: Work>(
+        client: Client,
+        group: &str,
+        id: &str,
+        work: W,
+        tune: impl FnOnce(WorkerBuilder<W>) -> WorkerBuilder<W>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let builder = Worker::builder(client, group, work)
+            .consumer_id(id)
+            .shutdown(stop.clone());
+        let worker = tune(builder).build();
+        #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
+        let task = tokio::spawn(worker.run());
+        Self { stop, task }
+    }
+
     /// Starts an agent that acks everything it sees.
     pub(crate) fn acking(
         client: Client,
@@ -131,13 +248,11 @@ impl Agent {
         seen: &Seen,
         tune: impl FnOnce(AckingBuilder) -> AckingBuilder,
     ) -> Self {
-        let stop = CancellationToken::new();
-        let work = Acking { seen: seen.clone(), consumer: id.to_owned() };
-        let builder = Worker::builder(client, group, work).consumer_id(id).shutdown(stop.clone());
-        let worker = tune(builder).build();
-        #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
-        let task = tokio::spawn(worker.run());
-        Self { stop, task }
+        let work = Acking {
+            seen: seen.clone(),
+            consumer: id.to_owned(),
+        };
+        Self::working(client, group, id, work, tune)
     }
 
     /// Stops the agent in good order.
@@ -148,7 +263,7 @@ impl Agent {
     }
 }
 
-pub(crate) type AckingBuilder = hive_client::WorkerBuilder<Acking>;
+pub(crate) type AckingBuilder = WorkerBuilder<Acking>;
 
 /// Acks and notes what it saw.
 pub(crate) struct Acking {
@@ -156,7 +271,7 @@ pub(crate) struct Acking {
     consumer: String,
 }
 
-impl hive_client::Work for Acking {
+impl Work for Acking {
     fn work(&self, job: Job) -> impl Future<Output = Outcome> + Send {
         self.seen.note(&job.message.message_id, &self.consumer);
         async { Outcome::ack("") }

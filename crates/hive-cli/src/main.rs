@@ -118,8 +118,15 @@ fn main() -> ExitCode {
 /// Shows help or what is wrong with the command line. Wrong usage is 64, as in `sysexits.h`.
 fn usage(error: &clap::Error) -> ExitCode {
     let shown = error.print();
-    let is_asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if is_asked && shown.is_ok() { Exit::Done.into() } else { Exit::Usage.into() }
+    let is_asked = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if is_asked && shown.is_ok() {
+        Exit::Done.into()
+    } else {
+        Exit::Usage.into()
+    }
 }
 
 /// Runs a command in a runtime of one thread: all but the load generator wait more than they work.

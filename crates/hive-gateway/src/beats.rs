@@ -61,7 +61,9 @@ pub async fn run(
             }
         }
         match gateway.store.beat(&me).await {
-            Ok(_) => {
+            Ok(live) => {
+                let gateways = live.iter().filter(|one| one.daemon == me.daemon).count();
+                gateway.note_gateways(gateways);
                 if checked {
                     redis.ready();
                     gateway.note_redis(true);

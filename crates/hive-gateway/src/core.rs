@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -64,6 +64,7 @@ pub struct Gateway {
     dispatchers: ByGroup<Arc<Dispatcher>>,
     pub(crate) answers: Answers,
     redis_is_there: AtomicBool,
+    gateways: AtomicUsize,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -98,6 +99,7 @@ impl Gateway {
             dispatchers: Mutex::default(),
             answers: Answers::default(),
             redis_is_there: AtomicBool::new(true),
+            gateways: AtomicUsize::new(usize::MAX),
         })
     }
 
@@ -122,6 +124,17 @@ impl Gateway {
     #[must_use]
     pub fn redis_is_there(&self) -> bool {
         self.redis_is_there.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many gateways live, this one included.
+    pub fn note_gateways(&self, count: usize) {
+        self.gateways.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether no other gateway is known to live: there is nobody to share with.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.gateways.load(Ordering::Relaxed) <= 1
     }
 
     /// Lets a unary call in: it is waited for at shutdown.

@@ -4,6 +4,10 @@
 //! and who gets what is one decision (`hive_domain::routing`). It sleeps until a bell, a grant of
 //! credit or the poll wakes it; an idle consumer costs no Redis command but the group's one poll a
 //! second. A connection that goes away while its messages are on the way gives them back uncounted.
+//!
+//! The common case is one lane with work and nothing to deliver again. There a plain pipelined read
+//! costs Redis less than half of the script, which copies every payload through Lua; so what a script
+//! fetch found is trusted for [`PLAIN_FOR`], as long as no other lane got an entry.
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +21,10 @@ use std::{
 use hive_domain::routing::{self, Free};
 use hive_protocol::{time, wire};
 use hive_store::{
-    Lease, Shard, StoreError,
+    Lane, Lease, Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
     header::expiry_and_envelope,
+    scripts::seeded,
     settle::{Action, Settle},
 };
 use parking_lot::Mutex;
@@ -33,6 +38,9 @@ use crate::{
 
 /// How long a lost bell may delay a message.
 const POLL: Duration = Duration::from_secs(1);
+/// How long plain reads may follow a script fetch: how late a redelivery or an old priority may be
+/// noticed.
+const PLAIN_FOR: Duration = Duration::from_millis(100);
 /// Most messages of one fetch, as the script bounds it.
 const FETCH_MAX: u32 = 1_000;
 /// A dispatcher without consumers ends after this long.
@@ -54,6 +62,34 @@ pub struct Dispatcher {
     wake: Arc<Notify>,
     /// Whether something may be waiting; false once a fetch found every source empty.
     may_have_work: AtomicBool,
+}
+
+/// What the dispatcher's task remembers from one fetch to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Position of the consumer that was served last.
+    last_served: Option<usize>,
+    /// Set while plain reads may follow.
+    plain: Option<Plain>,
+}
+
+/// The one lane that had work, as a script fetch found it.
+#[derive(Debug)]
+struct Plain {
+    reference: String,
+    until: Instant,
+    /// Newest entries of all other lanes at the first plain read.
+    others: Option<Vec<(String, String)>>,
+}
+
+/// Who takes how many from where.
+#[derive(Clone, Copy)]
+struct Order<'a> {
+    read: &'a [ReadLane],
+    takers: &'a [Taker],
+    slots: &'a [(usize, u32)],
+    /// Sum of the slots.
+    wanted: u64,
 }
 
 /// What a fetch came to.
@@ -117,11 +153,11 @@ impl Dispatcher {
     /// Runs until the gateway drains, or nobody was attached for a minute.
     pub async fn run(self: Arc<Self>, gateway: Arc<Gateway>) {
         let mut idle_since = Instant::now();
-        let mut last_served = None;
+        let mut memory = Memory::default();
         loop {
             let woken = tokio::select! {
                 () = self.wake.notified() => true,
-                () = tokio::time::sleep(POLL) => false,
+                () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => false,
                 () = gateway.shutdown.draining() => return,
             };
             if self.is_empty() {
@@ -136,7 +172,7 @@ impl Dispatcher {
                 self.wake_due(&gateway).await;
             }
             while !gateway.shutdown.is_draining() {
-                match self.step(&gateway, &mut last_served).await {
+                match self.step(&gateway, &mut memory).await {
                     Step::Again => {},
                     Step::Rest => break,
                     Step::Failed => {
@@ -176,7 +212,7 @@ impl Dispatcher {
             .collect()
     }
 
-    async fn step(&self, gateway: &Arc<Gateway>, last_served: &mut Option<usize>) -> Step {
+    async fn step(&self, gateway: &Arc<Gateway>, memory: &mut Memory) -> Step {
         let hungry = self.hungry();
         if hungry.is_empty() {
             return Step::Rest;
@@ -187,10 +223,7 @@ impl Dispatcher {
         let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
             return Step::Failed;
         };
-        match self
-            .fetch(gateway, &view, &lanes, &hungry, last_served)
-            .await
-        {
+        match self.fetch(gateway, &view, &lanes, &hungry, memory).await {
             Ok(step) => step,
             Err(error) => {
                 tracing::debug!(group = self.group, %error, "fetch_failed");
@@ -208,7 +241,7 @@ impl Dispatcher {
         view: &GroupView,
         lanes: &Lanes,
         hungry: &[Arc<Attached>],
-        last_served: &mut Option<usize>,
+        memory: &mut Memory,
     ) -> Result<Step, StoreError> {
         let read = lanes.of_group(&self.shard, &self.group);
         let takers: Vec<Taker> = hungry.iter().map(|one| one.taker()).collect();
@@ -224,7 +257,20 @@ impl Dispatcher {
             .collect();
         let own_free: u64 = free.iter().map(|one| u64::from(one.free)).sum();
         let mode = view.definition.settings.routing_mode;
-        let slots = bounded(&routing::rounds(mode, &free, *last_served));
+        let slots = bounded(&routing::rounds(mode, &free, memory.last_served));
+        let wanted: u64 = slots.iter().map(|(_, count)| u64::from(*count)).sum();
+        let order = Order {
+            read: &read,
+            takers: &takers,
+            slots: &slots,
+            wanted,
+        };
+        if let Some(lane) = plain_lane(memory.plain.as_ref(), &read) {
+            return self
+                .fetch_plain(gateway, view, hungry, order, (lane, memory))
+                .await;
+        }
+        memory.plain = None;
         let fetch = Fetch {
             group: &self.group,
             gateway: &gateway.incarnation,
@@ -250,7 +296,19 @@ impl Dispatcher {
                     }
                 }
                 let taken = entries.len();
-                *last_served = entries.last().map(|entry| entry.taker).or(*last_served);
+                let has_limit = view.definition.settings.max_in_flight > 0;
+                let may_read_plainly = !has_limit && (gateway.is_alone() || taken as u64 == wanted);
+                if may_read_plainly && let Some(lane) = only_lane(&read, &entries, &left) {
+                    memory.plain = Some(Plain {
+                        reference: lane.reference.clone(),
+                        until: Instant::now() + PLAIN_FOR,
+                        others: None,
+                    });
+                }
+                memory.last_served = entries
+                    .last()
+                    .map(|entry| entry.taker)
+                    .or(memory.last_served);
                 self.deliver(gateway, view, &read, hungry, entries).await;
                 self.may_have_work
                     .store(!left.is_empty(), Ordering::Release);
@@ -276,6 +334,56 @@ impl Dispatcher {
                 Ok(Step::Rest)
             },
         }
+    }
+
+    /// Reads the one lane that had work, and whether any other got some meanwhile.
+    async fn fetch_plain(
+        &self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        hungry: &[Arc<Attached>],
+        order: Order<'_>,
+        (lane, memory): (usize, &mut Memory),
+    ) -> Result<Step, StoreError> {
+        let Some(read) = order.read.get(lane) else {
+            return Ok(Step::Rest);
+        };
+        gateway.metrics.fetches_plain.increment(1);
+        let found = gateway
+            .store
+            .fetch_plain(
+                &self.shard,
+                &self.group,
+                (lane, read),
+                order.takers,
+                order.slots,
+            )
+            .await?;
+        let taken = found.entries.len() as u64;
+        let others: Vec<(String, String)> = found
+            .newest
+            .into_iter()
+            .filter(|(reference, _)| *reference != read.reference)
+            .collect();
+        let changed = memory.plain.as_mut().is_none_or(|plain| {
+            let known = plain.others.get_or_insert_with(|| others.clone());
+            *known != others
+        });
+        let is_full = taken == order.wanted;
+        if changed || found.lost || (!is_full && !gateway.is_alone()) {
+            memory.plain = None;
+        }
+        memory.last_served = found
+            .entries
+            .last()
+            .map(|entry| entry.taker)
+            .or(memory.last_served);
+        self.deliver(gateway, view, order.read, hungry, found.entries)
+            .await;
+        // A change elsewhere is looked at by the script at once.
+        let more = is_full || changed || found.lost;
+        self.may_have_work.store(more, Ordering::Release);
+        Ok(if more { Step::Again } else { Step::Rest })
     }
 
     /// Hands entries to their connections; what cannot be handed over goes back.
@@ -388,6 +496,37 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Position of the lane that may be read plainly now.
+fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<usize> {
+    let plain = plain.filter(|plain| plain.until > Instant::now())?;
+    read.iter()
+        .position(|lane| lane.reference == plain.reference)
+}
+
+/// The one lane that a script fetch found work in, if it is one that anybody may read plainly.
+fn only_lane<'a>(
+    read: &'a [ReadLane],
+    entries: &[Taken],
+    left: &[Option<usize>],
+) -> Option<&'a ReadLane> {
+    let lane = match left {
+        [] => entries.first()?.lane,
+        [Some(lane)] => *lane,
+        _ => return None,
+    };
+    let same = entries
+        .iter()
+        .all(|entry| entry.lane == lane && entry.count == 1);
+    let lane = read.get(lane).filter(|_| same)?;
+    let Lane {
+        marked,
+        capabilities,
+        consumer,
+        ..
+    } = &lane.lane.lane;
+    (!marked && capabilities.is_empty() && consumer.is_empty()).then_some(lane)
 }
 
 fn settle(consumer: &Attached, lease: Lease, action: Action) -> Settle {

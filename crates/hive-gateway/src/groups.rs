@@ -13,7 +13,7 @@ use hive_protocol::{
     time, wire,
 };
 use hive_store::{
-    Shard,
+    LaneRef, Shard, StoreError,
     control::{Put, Removal},
     figures::Figures,
     members::{Kind, Leaving, Member},
@@ -168,8 +168,31 @@ impl Gateway {
 
     async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
         let figures = self.group_figures(view).await?;
-        let shown = convert::group(&view.definition, Some(wire_figures(&figures, view)));
-        Ok(shown)
+        let is_stranded = self.is_stranded(view, &figures).await?;
+        let figures = wire_figures(&figures, view, is_stranded);
+        Ok(convert::group(&view.definition, Some(figures)))
+    }
+
+    /// Whether messages wait that no member may take.
+    async fn is_stranded(&self, view: &GroupView, figures: &Figures) -> Result<bool, StoreError> {
+        let mut demanding: Vec<LaneRef> = figures
+            .waiting_lanes
+            .iter()
+            .filter_map(|reference| reference.parse().ok())
+            .collect();
+        demanding.retain(|one: &LaneRef| !one.lane.suffix().is_empty());
+        if demanding.is_empty() {
+            return Ok(false);
+        }
+        let members = self
+            .store
+            .members(&view.shard, &view.definition.name)
+            .await?;
+        Ok(demanding.iter().any(|one| {
+            !members
+                .iter()
+                .any(|member| one.lane.serves(&member.consumer, &member.capabilities))
+        }))
     }
 
     /// The figures of a group, from Redis.
@@ -612,7 +635,7 @@ fn shown_member(member: Member, in_flight: u64) -> wire::Consumer {
     clippy::cast_precision_loss,
     reason = "figures for people; counts stay below 2^53"
 )]
-fn wire_figures(figures: &Figures, view: &GroupView) -> wire::GroupFigures {
+fn wire_figures(figures: &Figures, view: &GroupView, is_stranded: bool) -> wire::GroupFigures {
     let recent = figures.recent_acked + figures.recent_failed;
     let ratio = |part: u64, whole: u64, empty: f64| {
         if whole == 0 {
@@ -634,7 +657,7 @@ fn wire_figures(figures: &Figures, view: &GroupView) -> wire::GroupFigures {
         success_rate,
         avg_processing_time_ms: ratio(figures.recent_work_ms, figures.recent_acked, 0.0),
         oldest_waiting_seconds: oldest as f64 / 1_000.0,
-        health: health_word(figures, view, success_rate).to_owned(),
+        health: health_word(figures, view, is_stranded, success_rate).to_owned(),
         published_total: figures.published,
         acked_total: figures.acked,
         failed_total: figures.failed,
@@ -650,12 +673,19 @@ const LAGGING: u64 = 1_000;
 /// Share of successes below which a group is failing, as the guide's alert has it.
 const FAILING: f64 = 0.95;
 
-fn health_word(figures: &Figures, view: &GroupView, success_rate: f64) -> &'static str {
+fn health_word(
+    figures: &Figures,
+    view: &GroupView,
+    is_stranded: bool,
+    success_rate: f64,
+) -> &'static str {
     let work = figures.waiting + figures.pending > 0;
     if view.definition.is_paused() {
         "paused"
     } else if work && figures.members == 0 {
         "no_consumers"
+    } else if is_stranded {
+        "no_capable_consumer"
     } else if figures.waiting > LAGGING {
         "lagging"
     } else if success_rate < FAILING {

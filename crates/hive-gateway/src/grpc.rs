@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hive_protocol::{
+    fault::Fault,
     limits::FRAME_BYTES_MAX,
     namespace,
     wire::{
@@ -18,7 +19,13 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
 
-use crate::{attached::Frames, consume, core::Gateway};
+use crate::{
+    attached::Frames,
+    consume,
+    core::Gateway,
+    publisher::Chain,
+    publishing::{Queued, QueuedBatch, changing},
+};
 
 /// Publish batches under way for one stream: what the client may send ahead of the answers.
 const BATCHES_MAX: usize = 32;
@@ -177,34 +184,42 @@ impl StreamService for Door {
     }
 }
 
-/// Publishes the batches of one stream: several under way, answers in order. A batch that fails as a
-/// whole ends the stream with its fault; the client resends what was not answered.
+/// Publishes the batches of one stream: queued in order, several under way, answered in order. A
+/// batch that is not stored ends the stream with its fault, and none behind it is stored either; the
+/// client sends again what was not answered.
 async fn publish_frames(
     gateway: Arc<Gateway>,
     namespace: String,
     mut frames: Streaming<wire::PublishStreamRequest>,
     answers: mpsc::Sender<Result<wire::PublishStreamResponse, Status>>,
 ) {
+    let chain = Chain::default();
     let mut under_way = FuturesOrdered::new();
     let mut open = true;
     while open || !under_way.is_empty() {
         tokio::select! {
             frame = frames.next(), if open && under_way.len() < BATCHES_MAX => match frame {
                 Some(Ok(wire::PublishStreamRequest { batch, publish })) => {
-                    let (gateway, namespace) = (&gateway, &namespace);
+                    let publish = publish.unwrap_or_default();
+                    let queued = queue(&gateway, &namespace, publish, &chain).await;
+                    open = queued.is_ok();
                     under_way.push_back(async move {
-                        let publish = publish.unwrap_or_default();
-                        (batch, gateway.publish_batch(namespace, publish).await)
+                        let done = match queued {
+                            Ok(queued) => queued.outcome().await,
+                            Err(fault) => Err(fault),
+                        };
+                        (batch, done)
                     });
                 },
                 Some(Err(_)) | None => open = false,
             },
             Some((batch, done)) = under_way.next(), if !under_way.is_empty() => {
                 let (answer, failed) = match done {
-                    Ok(done) => {
+                    Ok(Queued::Done(done)) => {
                         let outcomes = done.outcomes;
                         (Ok(wire::PublishStreamResponse { batch, outcomes }), false)
                     },
+                    Ok(Queued::AddressChanged(_)) => (Err(changing().into()), true),
                     Err(fault) => (Err(fault.into()), true),
                 };
                 if answers.send(answer).await.is_err() || failed {
@@ -213,4 +228,14 @@ async fn publish_frames(
             },
         }
     }
+}
+
+async fn queue(
+    gateway: &Gateway,
+    namespace: &str,
+    publish: wire::PublishBatchRequest,
+    chain: &Chain,
+) -> Result<QueuedBatch, Fault> {
+    let batch = gateway.check_batch(namespace, publish).await?;
+    gateway.queue_batch(batch, chain.clone()).await
 }

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -41,19 +44,49 @@ pub struct Job {
     pub buffer_without_groups: bool,
     /// On disk before the answer.
     pub durable: bool,
-    /// Where the outcomes go.
-    pub answer: oneshot::Sender<Result<Flushed, StoreError>>,
+    /// The stream of batches that this one belongs to.
+    pub chain: Chain,
+}
+
+/// Batches that must be stored in order or not at all.
+///
+/// A producer that sees its first batch fail sends it again, under sequences that are lower than
+/// those of the batches behind it. Had one of these been stored meanwhile, the shard would take the
+/// first for a duplicate, and it would be lost. So once a batch was not stored, none behind it is.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Chain {
+    /// Whether a batch of it was not stored.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    fn break_off(&self) {
+        self.is_broken.store(true, Ordering::Release);
+    }
+}
+
+/// What a flush answers a job: outcomes of its own messages, where it was done.
+pub type Answer = Result<Flushed, StoreError>;
+
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    answer: oneshot::Sender<Answer>,
 }
 
 /// The queue of one shard.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Queued>,
 }
 
 impl Publisher {
     /// A queue, and the task that empties it; the task ends when all handles are gone.
-    #[must_use]
     pub fn new(
         store: Store,
         shard: Shard,
@@ -75,23 +108,23 @@ impl Publisher {
         (Self { jobs }, line.run(queue))
     }
 
-    /// Publishes; the answer is the flush's, cut to the job's own messages.
+    /// Queues a job behind those that were queued before; the answer comes once its flush is done.
     ///
     /// # Errors
-    /// As in `StoreError`.
-    pub async fn publish(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<Flushed, StoreError>>) -> Job,
-    ) -> Result<Flushed, StoreError> {
+    /// `Unavailable` when the publisher stopped.
+    pub async fn enqueue(&self, job: Job) -> Result<oneshot::Receiver<Answer>, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        let stopped = || StoreError::Unavailable {
-            detail: "the publisher stopped".into(),
-        };
-        self.jobs
-            .send(job(answer))
-            .await
-            .map_err(|_stopped| stopped())?;
-        outcome.await.map_err(|_stopped| stopped())?
+        let queued = Queued { job, answer };
+        self.jobs.send(queued).await.map_err(|_stopped| stopped())?;
+        Ok(outcome)
+    }
+}
+
+/// The answer of a job whose publisher stopped before its flush was done.
+#[must_use]
+pub fn stopped() -> StoreError {
+    StoreError::Unavailable {
+        detail: "the publisher stopped".into(),
     }
 }
 
@@ -130,15 +163,16 @@ struct Line {
     incarnation: Arc<str>,
     bells: Arc<Bells>,
     metrics: Arc<Metrics>,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Queued>,
     under_way: Vec<(u64, Claims)>,
     number: u64,
 }
 
-type Answers = Vec<(usize, oneshot::Sender<Result<Flushed, StoreError>>)>;
+/// Per job its number of messages, its chain, and where its answer goes.
+type Answers = Vec<(usize, Chain, oneshot::Sender<Answer>)>;
 
 impl Line {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
         let mut flushes = FuturesUnordered::new();
         let mut open = true;
         while open || !self.waiting.is_empty() || !flushes.is_empty() {
@@ -181,9 +215,17 @@ impl Line {
         let mut bytes = 0;
         let mut position = 0;
         while position < self.waiting.len() {
-            let Some(job) = self.waiting.get(position) else {
+            let Some(Queued { job, .. }) = self.waiting.get(position) else {
                 break;
             };
+            if job.chain.is_broken() {
+                if let Some(queued) = self.waiting.remove(position) {
+                    let detail = "an earlier batch of this stream was not stored".into();
+                    // Nobody waits for it any more when the caller hung up.
+                    drop(queued.answer.send(Err(StoreError::Unavailable { detail })));
+                }
+                continue;
+            }
             let size: usize = job.items.iter().map(|item| item.body.len()).sum();
             let is_first = flush.is_none();
             let count = flush.as_ref().map_or(0, |flush| flush.items.len()) + job.items.len();
@@ -198,12 +240,12 @@ impl Line {
                 position += 1;
                 continue;
             }
-            let Some(job) = self.waiting.remove(position) else {
+            let Some(Queued { job, answer }) = self.waiting.remove(position) else {
                 break;
             };
             claims.add(&job);
             bytes += size;
-            answers.push((job.items.len(), job.answer));
+            answers.push((job.items.len(), job.chain, answer));
             match &mut flush {
                 Some(flush) => {
                     flush.items.extend(job.items);
@@ -233,7 +275,7 @@ impl Line {
         Some((flush, answers))
     }
 
-    fn finish(&self, answer: Result<Flushed, StoreError>, answers: Answers) {
+    fn finish(&self, answer: Answer, answers: Answers) {
         match answer {
             Ok(Flushed::Done(outcomes)) => {
                 let added = outcomes
@@ -245,20 +287,16 @@ impl Line {
                     self.announce();
                 }
                 let mut outcomes = outcomes.into_iter();
-                for (count, answer) in answers {
+                for (count, _, answer) in answers {
                     let mine = outcomes.by_ref().take(count).collect();
                     // Nobody waits for it any more when the caller hung up.
                     drop(answer.send(Ok(Flushed::Done(mine))));
                 }
             },
-            Ok(other) => {
-                for (_, answer) in answers {
-                    drop(answer.send(Ok(other.clone())));
-                }
-            },
-            Err(error) => {
-                for (_, answer) in answers {
-                    drop(answer.send(Err(error.clone())));
+            not_stored => {
+                for (_, chain, answer) in answers {
+                    chain.break_off();
+                    drop(answer.send(not_stored.clone()));
                 }
             },
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hive_domain::stream::StreamDefinition;
+use hive_domain::stream::{Durability, StreamDefinition};
 use hive_protocol::{
     fault::{Fault, Reason},
     limits::DIRECT_TTL_MS_DEFAULT,
@@ -15,17 +15,20 @@ use hive_protocol::{
     request::{self, Producer, Target},
     time, wire,
 };
+use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
     header::{FLAG_TRACKED, GROUP_BACKOFF, Header},
     publish::{Flushed, Item, Outcome},
+    scripts::seeded,
 };
 use prost::Message as _;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
     core::{Gateway, now_ms},
-    publisher::Job,
+    publisher::{self, Answer, Chain, Job},
 };
 
 /// Most different sets of required capabilities of a stream: each is up to ten lanes.
@@ -43,6 +46,70 @@ struct Address {
     group: Option<String>,
     /// Groups of the stream, where it goes to all.
     groups: Vec<String>,
+}
+
+/// A batch that passed its checks, on its way to a flush.
+pub struct Batch {
+    target: Target,
+    address: Address,
+    producer: Option<Arc<str>>,
+    checked: Vec<Checked>,
+    outcomes: Vec<wire::PublishOutcome>,
+    /// A shutdown waits for it.
+    _pass: Pass,
+}
+
+/// A batch that waits for its flush.
+pub struct QueuedBatch {
+    batch: Batch,
+    /// None where no message of it passed the checks.
+    answer: Option<oneshot::Receiver<Answer>>,
+}
+
+/// What became of a queued batch.
+pub enum Queued {
+    /// Each message has its outcome.
+    Done(wire::PublishBatchResponse),
+    /// Nothing was stored: groups or members changed, it must be addressed anew.
+    AddressChanged(Box<Batch>),
+}
+
+impl QueuedBatch {
+    /// Waits for the flush.
+    ///
+    /// # Errors
+    /// What Redis says; nothing of the batch may be taken for stored then.
+    pub async fn outcome(self) -> Result<Queued, Fault> {
+        let Self { mut batch, answer } = self;
+        if let Some(answer) = answer {
+            let answer = answer
+                .await
+                .unwrap_or_else(|_stopped| Err(publisher::stopped()));
+            match answer.map_err(|error| unsure(error, &batch))? {
+                Flushed::Done(done) => {
+                    for (one, outcome) in batch.checked.iter().zip(done) {
+                        note(&mut batch.outcomes, one, outcome, &batch.address);
+                    }
+                },
+                Flushed::GroupsChanged | Flushed::MemberByNow(_) => {
+                    return Ok(Queued::AddressChanged(Box::new(batch)));
+                },
+            }
+        }
+        Ok(Queued::Done(wire::PublishBatchResponse {
+            outcomes: batch.outcomes,
+        }))
+    }
+}
+
+/// The fault of a publish whose target does not hold still; nothing was stored.
+#[must_use]
+pub fn changing() -> Fault {
+    Fault::new(
+        Reason::Unreachable,
+        "the groups of the stream are changing; nothing was stored",
+    )
+    .with_retry_after(Duration::from_millis(100))
 }
 
 /// A message that passed the checks.
@@ -94,35 +161,96 @@ impl Gateway {
         namespace: &str,
         request: wire::PublishBatchRequest,
     ) -> Result<wire::PublishBatchResponse, Fault> {
+        let mut batch = self.check_batch(namespace, request).await?;
+        for _ in 0..TRIES {
+            let queued = self.queue_batch(batch, Chain::default()).await?;
+            match queued.outcome().await? {
+                Queued::Done(response) => return Ok(response),
+                Queued::AddressChanged(changed) => {
+                    self.catalog
+                        .forget_stream(namespace, &changed.address.stream.name);
+                    let address = self.address(namespace, &changed.target).await?;
+                    batch = Batch {
+                        address,
+                        ..*changed
+                    };
+                },
+            }
+        }
+        Err(changing())
+    }
+
+    /// Checks a batch and finds its shard; messages that break a rule have their outcome by then.
+    ///
+    /// # Errors
+    /// Violations of the call as a whole, an unknown target, or what Redis says.
+    pub async fn check_batch(
+        &self,
+        namespace: &str,
+        request: wire::PublishBatchRequest,
+    ) -> Result<Batch, Fault> {
         let target = request::target(&request.stream, &request.group)?;
         request::batch(&request.messages)?;
         let count = request.messages.len();
         let sequence = request.first_sequence;
         let producer = request::producer(&request.producer_id, "first_sequence", sequence, count)?;
-        let _pass = self.enter("publish")?;
+        let pass = self.enter("publish")?;
         let address = self.address(namespace, &target).await?;
         let mut outcomes = vec![wire::PublishOutcome::default(); count];
         let checked = self
-            .check(&address, &producer, request.messages, &mut outcomes)
+            .check(&address, producer.as_ref(), request.messages, &mut outcomes)
             .await?;
-        if !checked.is_empty() {
-            self.add(
-                namespace,
-                &target,
-                address,
-                producer.as_ref(),
-                checked,
-                &mut outcomes,
-            )
-            .await?;
+        let producer = producer.map(|producer| producer.id.as_str().into());
+        Ok(Batch {
+            target,
+            address,
+            producer,
+            checked,
+            outcomes,
+            _pass: pass,
+        })
+    }
+
+    /// Queues a checked batch behind those of the shard that were queued before.
+    ///
+    /// # Errors
+    /// What Redis says.
+    pub async fn queue_batch(&self, batch: Batch, chain: Chain) -> Result<QueuedBatch, Fault> {
+        if batch.checked.is_empty() {
+            return Ok(QueuedBatch {
+                batch,
+                answer: None,
+            });
         }
-        Ok(wire::PublishBatchResponse { outcomes })
+        let direct = self.direct_groups(&batch.address, &batch.checked).await?;
+        let items = batch
+            .checked
+            .iter()
+            .map(|one| item(one, &batch, &direct))
+            .collect();
+        let settings = &batch.address.stream.settings;
+        let job = Job {
+            items,
+            groups: batch.address.groups.clone(),
+            max_backlog: settings.max_backlog,
+            buffer_without_groups: settings.buffer_without_groups,
+            durable: settings.durability == Durability::Local,
+            chain,
+        };
+        let answer = self.publisher(&batch.address.shard).enqueue(job).await?;
+        Ok(QueuedBatch {
+            batch,
+            answer: Some(answer),
+        })
     }
 
     async fn address(&self, namespace: &str, target: &Target) -> Result<Address, Fault> {
         match target {
             Target::Group(group) => {
                 let view = self.catalog.group(namespace, group).await?;
+                if seeded::is(seeded::SHARED_LANE) {
+                    return self.address_all(namespace, &view.stream.name).await;
+                }
                 Ok(Address {
                     shard: view.shard.clone(),
                     stream: view.stream.clone(),
@@ -130,23 +258,26 @@ impl Gateway {
                     groups: Vec::new(),
                 })
             },
-            Target::Stream(stream) => {
-                let view = self.catalog.stream(namespace, stream).await?;
-                Ok(Address {
-                    shard: view.shard.clone(),
-                    stream: view.definition.clone(),
-                    group: None,
-                    groups: view.groups.clone(),
-                })
-            },
+            Target::Stream(stream) => self.address_all(namespace, stream).await,
         }
+    }
+
+    /// The address of whatever goes to all groups of a stream.
+    async fn address_all(&self, namespace: &str, stream: &str) -> Result<Address, Fault> {
+        let view = self.catalog.stream(namespace, stream).await?;
+        Ok(Address {
+            shard: view.shard.clone(),
+            stream: view.definition.clone(),
+            group: None,
+            groups: view.groups.clone(),
+        })
     }
 
     /// Checks every message; those that break a rule get their outcome here.
     async fn check(
         &self,
         address: &Address,
-        producer: &Option<Producer>,
+        producer: Option<&Producer>,
         messages: Vec<wire::Message>,
         outcomes: &mut [wire::PublishOutcome],
     ) -> Result<Vec<Checked>, Fault> {
@@ -198,57 +329,6 @@ impl Gateway {
         Ok(checked)
     }
 
-    async fn add(
-        &self,
-        namespace: &str,
-        target: &Target,
-        mut address: Address,
-        producer: Option<&Producer>,
-        checked: Vec<Checked>,
-        outcomes: &mut [wire::PublishOutcome],
-    ) -> Result<(), Fault> {
-        let producer: Option<Arc<str>> = producer.map(|producer| producer.id.as_str().into());
-        for _ in 0..TRIES {
-            let direct = self.direct_groups(&address, &checked).await?;
-            let items: Vec<Item> = checked
-                .iter()
-                .map(|one| item(one, target, &address, producer.as_ref(), &direct))
-                .collect();
-            let settings = &address.stream.settings;
-            let publisher = self.publisher(&address.shard);
-            let flushed = publisher
-                .publish(|answer| Job {
-                    items,
-                    groups: address.groups.clone(),
-                    max_backlog: settings.max_backlog,
-                    buffer_without_groups: settings.buffer_without_groups,
-                    durable: settings.durability == hive_domain::stream::Durability::Local,
-                    answer,
-                })
-                .await
-                .map_err(|error| unsure(error, producer.is_some(), &checked))?;
-            match flushed {
-                Flushed::Done(done) => {
-                    for (one, outcome) in checked.iter().zip(done) {
-                        note(outcomes, one, outcome, &address);
-                    }
-                    return Ok(());
-                },
-                Flushed::GroupsChanged => {
-                    self.catalog.forget_stream(namespace, &address.stream.name);
-                    address = self.address(namespace, target).await?;
-                },
-                // Addressed anew by the next try.
-                Flushed::MemberByNow(_) => {},
-            }
-        }
-        Err(Fault::new(
-            Reason::VersionConflict,
-            "the groups of the stream keep changing",
-        )
-        .with_retry_after(Duration::from_millis(100)))
-    }
-
     /// For each addressed consumer of a publish to a stream: the groups where it is a member.
     async fn direct_groups(
         &self,
@@ -285,13 +365,13 @@ fn complete(message: &mut wire::Message, now: u64) {
     }
 }
 
-fn item(
-    one: &Checked,
-    target: &Target,
-    address: &Address,
-    producer: Option<&Arc<str>>,
-    direct: &HashMap<String, Vec<String>>,
-) -> Item {
+fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Item {
+    let Batch {
+        address,
+        target,
+        producer,
+        ..
+    } = batch;
     let message = &one.message;
     let priority = message::priority(message);
     let lane = Lane {
@@ -340,7 +420,9 @@ fn item(
         lanes,
         body: header.join(&message.encode_to_vec()),
         message_id: message.message_id.clone(),
-        producer: producer.map(|producer| (producer.clone(), one.sequence)),
+        producer: producer
+            .as_ref()
+            .map(|producer| (producer.clone(), one.sequence)),
         idempotency,
         ordering_key: message.ordering_key.clone(),
         not_before_ms: message::not_before(message).map_or(0, |at| at.as_millis()),
@@ -372,15 +454,20 @@ fn fingerprint(message: &wire::Message, target: &Target) -> u64 {
 }
 
 /// An answer that was lost: repeating is safe where something tells the copies apart.
-fn unsure(error: StoreError, has_producer: bool, checked: &[Checked]) -> Fault {
-    let keyed = has_producer
-        || checked
-            .iter()
-            .all(|one| !one.message.idempotency_key.is_empty());
-    match error {
-        StoreError::Unknown { detail } if keyed => Fault::from(StoreError::Unavailable { detail }),
-        other => other.into(),
+fn unsure(error: StoreError, batch: &Batch) -> Fault {
+    let keyed = batch
+        .checked
+        .iter()
+        .all(|one| !one.message.idempotency_key.is_empty());
+    if let StoreError::Unknown { detail } = &error
+        && (keyed || batch.producer.is_some())
+    {
+        return StoreError::Unavailable {
+            detail: detail.clone(),
+        }
+        .into();
     }
+    error.into()
 }
 
 fn refuse(outcomes: &mut [wire::PublishOutcome], place: usize, fault: &Fault) {

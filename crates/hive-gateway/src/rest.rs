@@ -1,10 +1,138 @@
-//! REST.
+//! The REST door: JSON over HTTP, for people, scripts and agents without gRPC.
+//!
+//! Every call is the same call of the gateway that gRPC makes: it is read here, asked there, and
+//! shown here. The calls stand in tables (`shape::Call`), one per resource; the router, the
+//! readers and the OpenAPI document all go by them. What is designed and not built answers
+//! `NOT_BUILT` and is in none of the tables.
 
 use std::sync::Arc;
 
+use axum::{
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderMap, Method, Uri, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use hive_domain::violation::quoted;
+use hive_protocol::fault::{Fault, Reason};
+
+use self::{problem::Problem, shape::Call};
 use crate::core::Gateway;
 
-/// Routes.
-pub fn routes(_gateway: Arc<Gateway>) -> axum::Router {
-    axum::Router::new()
+mod asked;
+mod consumers;
+mod deliveries;
+mod fields;
+mod groups;
+mod health;
+mod messages;
+mod openapi;
+mod problem;
+mod publish;
+mod render;
+mod shape;
+mod streams;
+
+/// What every path begins with.
+const BASE: &str = "/api/v1";
+
+/// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
+/// would otherwise be taken for groups.
+const NOT_BUILT: [(&str, &str); 18] = [
+    ("/consumer-groups/route", "routing by workflow"),
+    ("/consumer-groups/route/{*rest}", "routing by workflow"),
+    ("/consumer-groups/rebalance", "rebalancing"),
+    (
+        "/consumer-groups/coordinator",
+        "configuring the coordinator",
+    ),
+    (
+        "/consumer-groups/coordinator/{*rest}",
+        "configuring the coordinator",
+    ),
+    ("/consumer-groups/dlq", "the dead-letter interface"),
+    ("/consumer-groups/dlq/{*rest}", "the dead-letter interface"),
+    ("/consumer-groups/{group_name}/purge", "purging a group"),
+    ("/streams/{stream}/replay", "replaying a stream"),
+    ("/dlq", "the dead-letter interface"),
+    ("/dlq/{*rest}", "the dead-letter interface"),
+    ("/workflows", "the workflow interface"),
+    ("/workflows/{*rest}", "the workflow interface"),
+    ("/scaling", "autoscaling"),
+    ("/scaling/{*rest}", "autoscaling"),
+    ("/coordinator", "configuring the coordinator"),
+    ("/messages", "asking for the outcome of a message"),
+    ("/messages/{*rest}", "asking for the outcome of a message"),
+];
+
+/// The REST door of `gateway`. It answers every path that nobody else does; a gRPC call to a
+/// method that nobody has gets its gRPC status.
+pub fn routes(gateway: Arc<Gateway>) -> Router {
+    let limit = DefaultBodyLimit::max(gateway.door_bytes_max());
+    router().layer(limit).with_state(gateway)
 }
+
+fn router() -> Router<Arc<Gateway>> {
+    let mut router = Router::new();
+    for call in all_calls() {
+        let path = format!("{BASE}{}", call.path);
+        for path in [format!("{path}/"), path] {
+            router = router.route(&path, (call.route)().route_layer(Extension(call)));
+        }
+    }
+    for (path, what) in NOT_BUILT {
+        let path = format!("{BASE}{path}");
+        let answer = move || async move { not_built(what) };
+        router = router.route(&path, any(answer));
+        if !path.ends_with("{*rest}") {
+            router = router.route(&format!("{path}/"), any(answer));
+        }
+    }
+    // Routes and not a fallback: the router of the gRPC services has one already, and of two
+    // routers that are merged only one may have it.
+    router
+        .route("/", any(no_such_path))
+        .route("/{*path}", any(no_such_path))
+        .method_not_allowed_fallback(no_such_method)
+}
+
+/// Every call that is served.
+fn all_calls() -> impl Iterator<Item = &'static Call> {
+    groups::CALLS
+        .iter()
+        .chain(&consumers::CALLS)
+        .chain(&messages::CALLS)
+        .chain(&publish::CALLS)
+        .chain(&deliveries::CALLS)
+        .chain(&streams::CALLS)
+        .chain(&health::CALLS)
+        .chain(&openapi::CALLS)
+}
+
+fn not_built(what: &str) -> Problem {
+    let message = format!("{what} is not built yet");
+    Problem::from(Fault::new(Reason::NotBuilt, message))
+}
+
+async fn no_such_path(headers: HeaderMap, uri: Uri) -> Response {
+    let path = quoted(uri.path());
+    let is_grpc = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        let fault = Fault::new(Reason::Unsupported, format!("there is no method {path}"));
+        return tonic::Status::from(fault).into_http();
+    }
+    let message = format!("there is nothing at {path}; {BASE}/openapi.json lists all paths");
+    Problem::from(Fault::new(Reason::NotFound, message)).into_response()
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let path = quoted(uri.path());
+    let message = format!("{path} does not take {method}; the header `allow` lists what it takes");
+    Problem::from(Fault::new(Reason::MethodNotAllowed, message))
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,6 @@ pub struct Settler {
 
 impl Settler {
     /// A queue, and the task that empties it; the task ends when all handles are gone.
-    #[must_use]
     pub fn new(
         gateway: Arc<Gateway>,
         namespace: String,

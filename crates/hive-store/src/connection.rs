@@ -174,7 +174,7 @@ impl Store {
             match store.send(purpose, &call.command()).await {
                 Err(StoreError::Unavailable { detail }) if detail.starts_with("NOSCRIPT") => {
                     let mut load = Cmd::new();
-                    load.arg("SCRIPT").arg("LOAD").arg(call.script().source);
+                    load.arg("SCRIPT").arg("LOAD").arg(call.script().text());
                     store.send(purpose, &load).await?;
                     store.send(purpose, &call.command()).await
                 },
@@ -253,6 +253,11 @@ impl Store {
     async fn send(&self, purpose: Purpose, command: &Cmd) -> Result<Value, StoreError> {
         let (generation, mut connection) = self.connection(purpose).await?;
         let answer = connection.send_packed_command(command).await;
+        // redis-rs hands an error answer on as a value here.
+        let answer = answer.and_then(|value| match value {
+            Value::ServerError(error) => Err(error.into()),
+            value => Ok(value),
+        });
         self.judge(purpose, generation, answer).await
     }
 
@@ -355,7 +360,7 @@ impl Store {
         for script in scripts::ALL {
             redis::cmd("SCRIPT")
                 .arg("LOAD")
-                .arg(script.source)
+                .arg(script.text())
                 .query_async::<String>(&mut connection)
                 .await?;
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use redis::Cmd;
 
 use crate::{
+    attempt::{self, Attempt},
     connection::{Purpose, Store},
     error::StoreError,
     keys::Shard,
@@ -29,6 +30,8 @@ pub struct DeadLetter {
     pub category: String,
     /// Failed attempts.
     pub failures: u32,
+    /// What is kept of them, oldest first; of many the newest.
+    pub attempts: Vec<Attempt>,
 }
 
 impl Store {
@@ -76,6 +79,7 @@ fn read(entry: Reply) -> Result<DeadLetter, StoreError> {
         deliveries: 0,
         category: String::new(),
         failures: 0,
+        attempts: Vec::new(),
     };
     let mut fields = fields.list()?.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -88,10 +92,9 @@ fn read(entry: Reply) -> Result<DeadLetter, StoreError> {
             "category" => letter.category = value.text()?,
             "failures" => {
                 let bytes = value.bytes()?;
-                let count = bytes
-                    .get(..4)
-                    .and_then(|four| <[u8; 4]>::try_from(four).ok());
-                letter.failures = count.map_or(0, u32::from_be_bytes);
+                if !bytes.is_empty() {
+                    (letter.failures, letter.attempts) = attempt::history(&bytes)?;
+                }
             },
             _ => {},
         }

@@ -430,7 +430,6 @@ impl Store {
                 call.key(shard.group(group, GroupKey::Counters));
                 call.key(shard.lane(held)).key(shard.lane(&target));
                 call.text(group)
-                    .text(held.to_string())
                     .text(target.to_string())
                     .number(LIMIT);
                 let value = self.run_safely(Purpose::Control, call).await?;

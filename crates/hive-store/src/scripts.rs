@@ -3,7 +3,9 @@
 //! EVALSHA by hash, so two versions of a script live side by side in a rolling upgrade. A header
 //! test holds each script to its documented keys and arguments.
 
-use std::sync::LazyLock;
+pub mod seeded;
+
+use std::{borrow::Cow, sync::LazyLock};
 
 use bytes::Bytes;
 use redis::Cmd;
@@ -15,13 +17,33 @@ pub struct Script {
     pub name: &'static str,
     /// Lua source with its header.
     pub source: &'static str,
-    hash: LazyLock<String>,
+    served: LazyLock<Served>,
+}
+
+/// What is sent to Redis: the source, but for a seeded bug of a test.
+#[derive(Debug)]
+struct Served {
+    text: Cow<'static, str>,
+    hash: String,
+}
+
+impl Served {
+    fn new(name: &str, source: &'static str) -> Self {
+        let text = seeded::served(name, source);
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
 }
 
 impl Script {
-    /// SHA-1 of the source, by which Redis knows it.
+    /// The text to load.
+    pub fn text(&self) -> &str {
+        &self.served.text
+    }
+
+    /// SHA-1 of the text, by which Redis knows it.
     pub fn hash(&self) -> &str {
-        &self.hash
+        &self.served.hash
     }
 }
 
@@ -32,10 +54,8 @@ macro_rules! scripts {
             pub static $constant: Script = Script {
                 name: $name,
                 source: include_str!(concat!("scripts/", $name, ".lua")),
-                hash: LazyLock::new(|| {
-                    redis::Script::new(include_str!(concat!("scripts/", $name, ".lua")))
-                        .get_hash()
-                        .to_owned()
+                served: LazyLock::new(|| {
+                    Served::new($name, include_str!(concat!("scripts/", $name, ".lua")))
                 }),
             };
         )*

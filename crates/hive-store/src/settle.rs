@@ -14,8 +14,10 @@ use crate::{
 
 /// Longest attempt record that is stored, in bytes.
 pub const RECORD_BYTES_MAX: usize = 2_048;
-/// Readings of the lanes within one settle; each is overtaken only by one more new lane.
-const REREADS: usize = 3;
+/// How often lanes are read again for one batch.
+const LANES_TRIES: u32 = 3;
+/// The script's letter for an item that needs a lane that the caller did not name.
+const LANE_UNKNOWN: char = 'k';
 
 /// What is to become of a delivery.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,46 +155,73 @@ impl Store {
         items: &[Settle],
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
-        let mut verdicts = vec![Verdict::Unknown; items.len()];
-        let all: Vec<usize> = (0..items.len()).collect();
-        let mut left = self
-            .settle_some(shard, group, (items, &all), now_ms, &mut verdicts)
+        let mut verdicts = vec![None; items.len()];
+        let every: Vec<usize> = (0..items.len()).collect();
+        let leases = items.iter().map(|item| &item.lease);
+        let lanes = self
+            .lanes_of_leases(shard, group.name, group.lanes, leases)
             .await?;
-        // The next message of an ordering key may lie in a lane younger than the caller's reading.
-        for _ in 0..REREADS {
+        let group = SettleGroup {
+            lanes: lanes.as_deref().unwrap_or(group.lanes),
+            ..group
+        };
+        let mut left = self
+            .settle_once(shard, group, (items, &every), &mut verdicts, now_ms)
+            .await?;
+        // Where the next entry of an ordering key lies in a lane made meanwhile.
+        for _ in 0..LANES_TRIES {
             if left.is_empty() {
-                return Ok(verdicts);
+                break;
             }
-            let (lanes, _) = self.read_lanes(shard, group.name).await?;
+            let lanes = self.lanes(shard).await?.of_group(shard, group.name);
             let group = SettleGroup {
                 lanes: &lanes,
                 ..group
             };
             left = self
-                .settle_some(shard, group, (items, &left), now_ms, &mut verdicts)
+                .settle_once(shard, group, (items, &left), &mut verdicts, now_ms)
                 .await?;
         }
         if left.is_empty() {
-            return Ok(verdicts);
+            Ok(verdicts
+                .into_iter()
+                .map(|verdict| verdict.unwrap_or(Verdict::Unknown))
+                .collect())
+        } else {
+            Err(StoreError::Unavailable {
+                detail: "the lanes keep changing".into(),
+            })
         }
-        Err(StoreError::Corrupt {
-            what: format!("group `{}`: a parked entry has no lane", group.name),
-        })
     }
 
-    /// Settles the chosen items; answers those whose lanes must be read again.
-    async fn settle_some(
+    /// The lanes of a group anew where a lease names one that the caller does not know: another
+    /// gateway may have delivered from a lane younger than the caller's reading.
+    async fn lanes_of_leases(
+        &self,
+        shard: &Shard,
+        group: &str,
+        known: &[ReadLane],
+        mut leases: impl Iterator<Item = &Lease>,
+    ) -> Result<Option<Vec<ReadLane>>, StoreError> {
+        if leases.all(|lease| lane_of(known, &lease.lane).is_some()) {
+            return Ok(None);
+        }
+        Ok(Some(self.lanes(shard).await?.of_group(shard, group)))
+    }
+
+    /// Settles the items at these places; answers the places that need lanes read again.
+    async fn settle_once(
         &self,
         shard: &Shard,
         group: SettleGroup<'_>,
-        (items, chosen): (&[Settle], &[usize]),
+        (items, places): (&[Settle], &[usize]),
+        verdicts: &mut [Option<Verdict>],
         now_ms: u64,
-        verdicts: &mut [Verdict],
     ) -> Result<Vec<usize>, StoreError> {
         let mut plain = Vec::new();
         let mut other = Vec::new();
-        for position in chosen.iter().copied() {
-            let Some(item) = items.get(position) else {
+        for place in places {
+            let Some(item) = items.get(*place) else {
                 continue;
             };
             let Some(lane) = lane_of(group.lanes, &item.lease.lane) else {
@@ -204,23 +233,30 @@ impl Store {
                 .is_some_and(|lane| lane.lane.lane.marked);
             // A redelivered entry has a failure history to remove: the other script does that.
             if item.action == Action::Ack && !is_marked && item.lease.count == 1 {
-                plain.push((position, lane));
+                plain.push((*place, lane));
             } else {
-                other.push((position, lane));
+                other.push((*place, lane));
             }
         }
+        let mut left = Vec::new();
         if !plain.is_empty() {
             let sections = sections(items, &plain, now_ms);
             let call = ack_call(shard, group, items, &sections);
-            self.run_judged(call, group.durable, &in_order(&sections), verdicts)
-                .await?;
+            let order = in_order(&sections);
+            left.extend(
+                self.run_judged(call, group.durable, &order, verdicts)
+                    .await?,
+            );
         }
-        if other.is_empty() {
-            return Ok(Vec::new());
+        if !other.is_empty() {
+            let call = settle_call(shard, group, items, &other, now_ms);
+            let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
+            left.extend(
+                self.run_judged(call, group.durable, &order, verdicts)
+                    .await?,
+            );
         }
-        let call = settle_call(shard, group, items, &other, now_ms);
-        let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
-        self.run_judged(call, group.durable, &order, verdicts).await
+        Ok(left)
     }
 
     /// Starts leases anew; verdicts are in the order of the items (lease, attach).
@@ -243,14 +279,17 @@ impl Store {
                 action: Action::Ack,
             })
             .collect();
-        let mut verdicts = vec![Verdict::Unknown; items.len()];
+        let mut verdicts = vec![None; items.len()];
+        let leases = items.iter().map(|(lease, _)| lease);
+        let read = self.lanes_of_leases(shard, group, lanes, leases).await?;
+        let lanes = read.as_deref().unwrap_or(lanes);
         let known: Vec<(usize, usize)> = settles
             .iter()
             .enumerate()
             .filter_map(|(position, item)| Some((position, lane_of(lanes, &item.lease.lane)?)))
             .collect();
         if known.is_empty() {
-            return Ok(verdicts);
+            return Ok(vec![Verdict::Unknown; items.len()]);
         }
         let sections = sections(&settles, &known, 0);
         let mut call = Call::new(&EXTEND);
@@ -266,15 +305,19 @@ impl Store {
         }
         self.run_judged(call, false, &in_order(&sections), &mut verdicts)
             .await?;
-        Ok(verdicts)
+        Ok(verdicts
+            .into_iter()
+            .map(|verdict| verdict.unwrap_or(Verdict::Unknown))
+            .collect())
     }
 
+    /// Runs a call whose reply has a letter per item; answers the places that need lanes read again.
     async fn run_judged(
         &self,
         call: Call,
         durable: bool,
         order: &[usize],
-        verdicts: &mut [Verdict],
+        verdicts: &mut [Option<Verdict>],
     ) -> Result<Vec<usize>, StoreError> {
         let value = if durable {
             self.run_durably(Purpose::Settle, call).await?
@@ -286,15 +329,15 @@ impl Store {
         if word != "OK" || letters.len() != order.len() {
             return Err(StoreError::reply("settle"));
         }
-        let mut unknown_lanes = Vec::new();
+        let mut left = Vec::new();
         for (position, letter) in order.iter().zip(letters.chars()) {
-            if letter == 'l' {
-                unknown_lanes.push(*position);
+            if letter == LANE_UNKNOWN {
+                left.push(*position);
             } else if let Some(verdict) = verdicts.get_mut(*position) {
-                *verdict = Verdict::of(letter)?;
+                *verdict = Some(Verdict::of(letter)?);
             }
         }
-        Ok(unknown_lanes)
+        Ok(left)
     }
 }
 

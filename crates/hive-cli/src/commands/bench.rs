@@ -1,4 +1,4 @@
-//! `hive bench`: how many messages per second, how fast, at what cost, and how far from the ceiling.
+//! `hive bench`: messages per second, latency, cost, and how far from the ceiling.
 //!
 //! Each round measures the whole path (publish, deliver, acknowledge) through a real gateway, and
 //! right after it the raw ceiling on the same Redis ([`hive_store::ceiling`]): machines drift, so

@@ -42,7 +42,7 @@ The command is run by `sh -c`, once per message:
   exit 0     done (ack)
   exit 75    not now: given back, not counted, and offered again after --release-for
   exit 65    never: goes to the dead letters
-  else       failed: counted, tried again after the group's backoff; the tail of stderr is the reason
+  else       failed: counted, tried again after a backoff; the tail of stderr is the reason
   HIVE_MESSAGE_ID HIVE_GROUP HIVE_ATTEMPT HIVE_MESSAGE_TYPE HIVE_FROM_AGENT HIVE_PRIORITY
   HIVE_CORRELATION_ID HIVE_WORKFLOW_ID HIVE_TASK_ID HIVE_CONSUMER_ID HIVE_TRACEPARENT HIVE_URL
   HIVE_NAMESPACE
@@ -63,7 +63,8 @@ pub(crate) struct WorkArgs {
     #[arg(long, short, value_name = "COMMAND")]
     exec: OsString,
     /// How many messages to work on at once.
-    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, short, default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: u32,
     /// What this agent can do, with commas between.
     #[arg(long, value_delimiter = ',')]

@@ -131,7 +131,10 @@ impl Trace {
 
 /// Adds a pair unless that would make too many headers of what its author sent within the limits.
 fn fill(headers: &mut BTreeMap<String, String>, name: &str, value: &str) {
-    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     let fits = bytes + name.len() + value.len() <= HEADERS_BYTES_MAX;
     if headers.len() < HEADERS_MAX && fits {
         headers.insert(name.to_owned(), value.to_owned());
@@ -164,7 +167,8 @@ fn parse(bytes: &[u8]) -> Result<Box<RawValue>, Fault> {
     if bytes.trim_ascii().is_empty() {
         return Err(malformed("the body is empty and must be JSON"));
     }
-    serde_json::from_slice(bytes).map_err(|fault| malformed(&format!("the body is no JSON: {fault}")))
+    serde_json::from_slice(bytes)
+        .map_err(|fault| malformed(&format!("the body is no JSON: {fault}")))
 }
 
 fn malformed(message: &str) -> Fault {
@@ -174,7 +178,9 @@ fn malformed(message: &str) -> Fault {
 /// A body must be declared as JSON.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Fault> {
     let given = headers.get(header::CONTENT_TYPE);
-    let text = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = given
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if is_json(text) {
         return Ok(());
     }
@@ -239,10 +245,19 @@ mod tests {
 
     #[test]
     fn json_is_known_by_its_media_type() {
-        for json in ["application/json", "Application/JSON; charset=utf-8", "application/ld+json"] {
+        for json in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/ld+json",
+        ] {
             assert!(is_json(json), "{json}");
         }
-        for other in ["", "text/plain", "application/x-www-form-urlencoded", "json"] {
+        for other in [
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "json",
+        ] {
             assert!(!is_json(other), "{other}");
         }
         let fault = check_media_type(&HeaderMap::new()).unwrap_err();
@@ -253,7 +268,11 @@ mod tests {
     fn a_body_that_is_no_json_says_where() {
         let fault = parse(b"{\"a\": }").unwrap_err();
         assert_eq!(fault.reason.as_str(), "MALFORMED_BODY");
-        assert!(fault.message.contains("line 1 column 7"), "{}", fault.message);
+        assert!(
+            fault.message.contains("line 1 column 7"),
+            "{}",
+            fault.message
+        );
         assert!(parse(b" \n").is_err());
         assert!(parse(b"\"\xff\"").is_err());
     }

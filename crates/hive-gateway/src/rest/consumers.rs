@@ -32,7 +32,11 @@ pub(crate) static CALLS: [Call; 3] = [
         about: "The members of a group, by id.",
         query: &NOTHING,
         body: Body::None,
-        answers: &[Answer { status: 200, about: "The members.", body: Body::List(&CONSUMER) }],
+        answers: &[Answer {
+            status: 200,
+            about: "The members.",
+            body: Body::List(&CONSUMER),
+        }],
         refusals: &[404],
         route: || get(list),
     },
@@ -73,7 +77,11 @@ static ADD_QUERY: Shape = Shape::new(
     "Who joins.",
     &[&[
         required("consumer_id", Name, "Id of the agent."),
-        optional("capabilities", Names(CAPABILITIES_MAX), "What it can do, with commas between."),
+        optional(
+            "capabilities",
+            Names(CAPABILITIES_MAX),
+            "What it can do, with commas between.",
+        ),
     ]],
 );
 
@@ -88,9 +96,17 @@ static CONSUMER: Shape = Shape::new(
             "`stream` works over gRPC Consume, `pull` fetches.",
         ),
         required("capabilities", Names(CAPABILITIES_MAX), "What it can do."),
-        required("concurrency", Count(0, 10_000), "How many it works on at once."),
+        required(
+            "concurrency",
+            Count(0, 10_000),
+            "How many it works on at once.",
+        ),
         required("in_flight", Count(0, u64::MAX), "Deliveries it holds."),
-        optional("gateway", Text(1_024), "The gateway it is attached to; absent for `pull`."),
+        optional(
+            "gateway",
+            Text(1_024),
+            "The gateway it is attached to; absent for `pull`.",
+        ),
         optional("last_seen", Time, "Its last join, fetch or settle."),
     ]],
 );
@@ -126,7 +142,13 @@ async fn list(
     let answer = gateway
         .list_consumers(&asked.namespace, wire::ListConsumersRequest { group })
         .await?;
-    Ok(Json(answer.consumers.into_iter().map(ConsumerOut::from).collect()))
+    Ok(Json(
+        answer
+            .consumers
+            .into_iter()
+            .map(ConsumerOut::from)
+            .collect(),
+    ))
 }
 
 async fn add(

@@ -234,18 +234,17 @@ impl Fields {
         let Some((kind, text)) = self.parse::<String>(name, "text") else {
             return String::new();
         };
-        match kind {
-            Kind::Text(bytes_max) if text.len() > bytes_max => {
-                let bytes = text.len();
-                let rule = format!("has `{bytes}` bytes and must have at most {bytes_max}");
-                self.fault(name, rule);
-            },
-            Kind::Name => {
-                if let Err(violation) = name::check(name, &text) {
-                    self.fault(name, violation.description);
-                }
-            },
-            _ => {},
+        if let Kind::Text(bytes_max) = kind
+            && text.len() > bytes_max
+        {
+            let bytes = text.len();
+            let rule = format!("has `{bytes}` bytes and must have at most {bytes_max}");
+            self.fault(name, rule);
+        }
+        if let Kind::Name = kind
+            && let Err(violation) = name::check(name, &text)
+        {
+            self.fault(name, violation.description);
         }
         text
     }
@@ -365,7 +364,10 @@ impl Fields {
             && names.len() > max
         {
             let len = names.len();
-            self.fault(name, format!("has `{len}` names and must have at most {max}"));
+            self.fault(
+                name,
+                format!("has `{len}` names and must have at most {max}"),
+            );
         }
         for (index, one) in names.iter().enumerate() {
             if let Err(violation) = name::check(name, one) {

@@ -43,7 +43,11 @@ pub(crate) static CALLS: [Call; 1] = [Call {
     about: "Looks at the unsettled messages of a group without taking any.",
     query: &PEEK_QUERY,
     body: Body::None,
-    answers: &[Answer { status: 200, about: "A page of messages.", body: Body::One(&PEEKED) }],
+    answers: &[Answer {
+        status: 200,
+        about: "A page of messages.",
+        body: Body::One(&PEEKED),
+    }],
     refusals: &[404],
     route: || get(peek),
 }];
@@ -57,16 +61,32 @@ const COMMON: [Field; 12] = [
     optional("to_agent", Name, "The one consumer that may handle it."),
     optional("message_type", Name, "What kind of work this is."),
     optional("payload", AnyJson, "The work itself, as JSON."),
-    optional("payload_base64", Base64, "The work itself, where it is no JSON."),
+    optional(
+        "payload_base64",
+        Base64,
+        "The work itself, where it is no JSON.",
+    ),
     optional(
         "content_type",
         Text(CONTENT_TYPE_BYTES_MAX),
         "Media type of the payload. Default application/json, with `payload_base64` \
          application/octet-stream.",
     ),
-    optional("headers", Pairs, "Free text pairs, at most 64 and 8 KiB together."),
-    optional("correlation_id", Text(CORRELATION_ID_BYTES_MAX), "Ties a conversation together."),
-    optional("workflow_id", Name, "The workflow this belongs to, for people and searches."),
+    optional(
+        "headers",
+        Pairs,
+        "Free text pairs, at most 64 and 8 KiB together.",
+    ),
+    optional(
+        "correlation_id",
+        Text(CORRELATION_ID_BYTES_MAX),
+        "Ties a conversation together.",
+    ),
+    optional(
+        "workflow_id",
+        Name,
+        "The workflow this belongs to, for people and searches.",
+    ),
     optional("task_id", Name, "The task of that workflow."),
     optional(
         "required_capabilities",
@@ -86,9 +106,17 @@ const COMMON_TOO: [Field; 4] = [
         Text(ORDERING_KEY_BYTES_MAX),
         "At most one message per key is in flight in a group, in publish order.",
     ),
-    optional("not_before", Time, "Not delivered before this time, at most 365 days ahead."),
+    optional(
+        "not_before",
+        Time,
+        "Not delivered before this time, at most 365 days ahead.",
+    ),
     optional("retry", One(&RETRY), "Overrides the group's retry policy."),
-    optional("track", Flag, "Keeps the outcome and its result for 24 h. Default false."),
+    optional(
+        "track",
+        Flag,
+        "Keeps the outcome and its result for 24 h. Default false.",
+    ),
 ];
 
 /// A message to publish.
@@ -97,7 +125,11 @@ pub(super) static MESSAGE: Shape = Shape::new(
     "A message to publish: exactly one of `payload` and `payload_base64`, at most one of \
      `delay_seconds` and `not_before`.",
     &[
-        &[optional("message_id", Name, "The caller's id; a new UUIDv7 where it is left out.")],
+        &[optional(
+            "message_id",
+            Name,
+            "The caller's id; a new UUIDv7 where it is left out.",
+        )],
         &COMMON,
         &COMMON_TOO,
         &[
@@ -125,13 +157,21 @@ static RETRY: Shape = Shape::new(
     "Retry",
     "How often and how soon a failed message is tried again.",
     &[&[
-        optional("max_attempts", Count(1, MAX_ATTEMPTS_MAX as u64), "Attempts before it is dead."),
+        optional(
+            "max_attempts",
+            Count(1, MAX_ATTEMPTS_MAX as u64),
+            "Attempts before it is dead.",
+        ),
         optional(
             "initial_backoff_seconds",
             Kind::Seconds(0, INITIAL_BACKOFF_MS_MAX),
             "First backoff.",
         ),
-        optional("max_backoff_seconds", Kind::Seconds(0, MAX_BACKOFF_MS_MAX), "Longest backoff."),
+        optional(
+            "max_backoff_seconds",
+            Kind::Seconds(0, MAX_BACKOFF_MS_MAX),
+            "Longest backoff.",
+        ),
     ]],
 );
 
@@ -144,21 +184,40 @@ pub(super) static STORED_MESSAGE: Shape = Shape::new(
         &COMMON,
         &COMMON_TOO,
         &[
-            required("priority", Count(0, 9), "0 (least urgent) to 9 (most urgent)."),
+            required(
+                "priority",
+                Count(0, 9),
+                "0 (least urgent) to 9 (most urgent).",
+            ),
             optional("expires_at", Time, "Not delivered after this time."),
             optional("published_at", Time, "When the gateway accepted it."),
         ],
     ],
 );
 
-const STATES: &[&str] = &["waiting", "leased", "ready", "delayed", "parked", "scheduled"];
+const STATES: &[&str] = &[
+    "waiting",
+    "leased",
+    "ready",
+    "delayed",
+    "parked",
+    "scheduled",
+];
 
 static PEEK_QUERY: Shape = Shape::new(
     "PeekQuery",
     "Which messages to look at.",
     &[&[
-        optional("state", Word(STATES), "Only messages in this state. Default all."),
-        optional("limit", Count(1, PEEK_MESSAGES_MAX as u64), "Most messages. Default 100."),
+        optional(
+            "state",
+            Word(STATES),
+            "Only messages in this state. Default all.",
+        ),
+        optional(
+            "limit",
+            Count(1, PEEK_MESSAGES_MAX as u64),
+            "Most messages. Default 100.",
+        ),
         optional(
             "cursor",
             Text(CURSOR_BYTES_MAX),
@@ -172,7 +231,11 @@ static PEEKED: Shape = Shape::new(
     "A page of unsettled messages, by lanes, then age.",
     &[&[
         required("messages", Many(&PEEKED_MESSAGE), "The messages."),
-        required("next_cursor", TextOrNull, "Cursor of the next page; null at the end."),
+        required(
+            "next_cursor",
+            TextOrNull,
+            "Cursor of the next page; null at the end.",
+        ),
     ]],
 );
 
@@ -182,8 +245,16 @@ static PEEKED_MESSAGE: Shape = Shape::new(
     &[&[
         required("state", Word(STATES), "Where it is."),
         optional("consumer_id", Name, "Who holds it, when it is leased."),
-        required("deliveries", Count(0, u64::MAX), "How often it was delivered."),
-        optional("idle_seconds", Number, "Time since its last delivery or extension."),
+        required(
+            "deliveries",
+            Count(0, u64::MAX),
+            "How often it was delivered.",
+        ),
+        optional(
+            "idle_seconds",
+            Number,
+            "Time since its last delivery or extension.",
+        ),
         required("message", One(&STORED_MESSAGE), "The message."),
     ]],
 );
@@ -205,7 +276,11 @@ async fn peek(
         .await
         .map_err(|fault| in_our_words(fault, ""))?;
     Ok(Json(PeekedOut {
-        messages: answer.messages.into_iter().map(PeekedMessageOut::from).collect(),
+        messages: answer
+            .messages
+            .into_iter()
+            .map(PeekedMessageOut::from)
+            .collect(),
         next_cursor: Some(answer.next_cursor).filter(|cursor| !cursor.is_empty()),
     }))
 }
@@ -269,15 +344,26 @@ fn read_payload(fields: &mut Fields) -> (bytes::Bytes, String) {
         },
         (true, false) | (false, true) => {},
     }
-    let default = if has_json { "application/json" } else { "application/octet-stream" };
-    let content_type = if given_type.is_empty() { default.to_owned() } else { given_type };
+    let default = if has_json {
+        "application/json"
+    } else {
+        "application/octet-stream"
+    };
+    let content_type = if given_type.is_empty() {
+        default.to_owned()
+    } else {
+        given_type
+    };
     (json.or(base64).unwrap_or_default(), content_type)
 }
 
 /// When the message may be delivered at the earliest.
 fn read_start(fields: &mut Fields, now: Timestamp) -> Option<Timestamp> {
     if fields.has("delay_seconds") && fields.has("not_before") {
-        fields.fault("not_before", "is given beside delay_seconds, at most one may be");
+        fields.fault(
+            "not_before",
+            "is given beside delay_seconds, at most one may be",
+        );
     }
     let not_before = fields.take_time("not_before");
     let delay = fields.take_ms("delay_seconds").filter(|delay| *delay > 0);

@@ -104,10 +104,7 @@ pub(crate) fn in_our_words(fault: Fault, prefix: &str) -> Fault {
 }
 
 /// Violations with their fields named as this door names them.
-pub(crate) fn renamed(
-    violations: impl IntoIterator<Item = Violation>,
-    prefix: &str,
-) -> Violations {
+pub(crate) fn renamed(violations: impl IntoIterator<Item = Violation>, prefix: &str) -> Violations {
     let rename = |violation: Violation| {
         Violation::new(field(&violation.field), violation.description).below(prefix)
     };
@@ -120,18 +117,21 @@ fn field(wire: &str) -> String {
     let is_place = |segment: &&str| {
         *segment != "settings" && *segment != "message" && !segment.starts_with("messages[")
     };
-    let segments = wire.split('.').filter(is_place).map(|segment| match segment {
-        "lease" => "lease_seconds",
-        "initial_backoff" => "initial_backoff_seconds",
-        "max_backoff" => "max_backoff_seconds",
-        "priority_ageing" => "priority_ageing_seconds",
-        "reconnect_grace" => "reconnect_grace_seconds",
-        "retention_max_age" => "retention.max_age_seconds",
-        "retention_max_len" => "retention.max_len",
-        "expires_at" => "ttl_seconds",
-        "wait" => "wait_seconds",
-        other => other,
-    });
+    let segments = wire
+        .split('.')
+        .filter(is_place)
+        .map(|segment| match segment {
+            "lease" => "lease_seconds",
+            "initial_backoff" => "initial_backoff_seconds",
+            "max_backoff" => "max_backoff_seconds",
+            "priority_ageing" => "priority_ageing_seconds",
+            "reconnect_grace" => "reconnect_grace_seconds",
+            "retention_max_age" => "retention.max_age_seconds",
+            "retention_max_len" => "retention.max_len",
+            "expires_at" => "ttl_seconds",
+            "wait" => "wait_seconds",
+            other => other,
+        });
     segments.collect::<Vec<&str>>().join(".")
 }
 

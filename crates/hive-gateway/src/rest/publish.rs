@@ -79,7 +79,11 @@ static PUBLISHED: Shape = Shape::new(
     "Published",
     "A stored message.",
     &[&[
-        required("message_id", Name, "Id of the stored message; the first one's if `duplicate`."),
+        required(
+            "message_id",
+            Name,
+            "Id of the stored message; the first one's if `duplicate`.",
+        ),
         required(
             "duplicate",
             Flag,
@@ -91,7 +95,11 @@ static PUBLISHED: Shape = Shape::new(
 static PUBLISHED_BATCH: Shape = Shape::new(
     "PublishedBatch",
     "What became of a batch.",
-    &[&[required("results", Many(&PUBLISHED_ITEM), "One result per message, in order.")]],
+    &[&[required(
+        "results",
+        Many(&PUBLISHED_ITEM),
+        "One result per message, in order.",
+    )]],
 );
 
 static PUBLISHED_ITEM: Shape = Shape::new(
@@ -100,7 +108,11 @@ static PUBLISHED_ITEM: Shape = Shape::new(
     &[&[
         optional("message_id", Name, "Id of the stored message."),
         optional("duplicate", Flag, "True when it was stored before."),
-        optional("error", One(&PROBLEM), "Why it was refused: nothing of it is stored."),
+        optional(
+            "error",
+            One(&PROBLEM),
+            "Why it was refused: nothing of it is stored.",
+        ),
     ]],
 );
 
@@ -153,7 +165,12 @@ async fn publish(
         .map_err(|fault| in_our_words(fault, ""))?;
     let message_id = Some(answer.message_id);
     let duplicate = Some(answer.duplicate);
-    Ok(Json(PublishedOut { message_id, duplicate, error: None }).into_response())
+    Ok(Json(PublishedOut {
+        message_id,
+        duplicate,
+        error: None,
+    })
+    .into_response())
 }
 
 /// A batch that was read: what is sent on, and what is refused here.
@@ -232,14 +249,18 @@ impl Batch {
                 .map(|outcome| PublishedOut::of(outcome, &place("", index)))
                 .ok_or_else(|| Fault::bug("a batch was answered with too few outcomes"))
         };
-        self.refused.into_iter().enumerate().map(place_one).collect()
+        self.refused
+            .into_iter()
+            .enumerate()
+            .map(place_one)
+            .collect()
     }
 }
 
 fn behind_a_refused_one(key: &str) -> Fault {
     let key = quoted(key);
-    let message = format!("an earlier message with the ordering key {key} was refused");
-    Fault::new(Reason::FailedPrecondition, message)
+    let message = format!("an earlier message of key {key} was refused");
+    Fault::new(Reason::EarlierMessageRefused, message)
 }
 
 #[derive(Serialize)]
@@ -259,7 +280,11 @@ struct PublishedOut {
 
 impl PublishedOut {
     fn refused(fault: &Fault) -> Self {
-        Self { message_id: None, duplicate: None, error: Some(fault.into()) }
+        Self {
+            message_id: None,
+            duplicate: None,
+            error: Some(fault.into()),
+        }
     }
 
     fn of(outcome: wire::PublishOutcome, prefix: &str) -> Self {

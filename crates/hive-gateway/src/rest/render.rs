@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn times_are_shown_in_utc() {
         assert_eq!(millis(Timestamp(1_700_000_000_000)), "2023-11-14T22:13:20Z");
-        assert_eq!(millis(Timestamp(1_700_000_000_050)), "2023-11-14T22:13:20.05Z");
+        assert_eq!(
+            millis(Timestamp(1_700_000_000_050)),
+            "2023-11-14T22:13:20.05Z"
+        );
     }
 
     #[test]

@@ -12,9 +12,8 @@ KEYS
   5 target    stream  the group's direct lane
 ARGV
   1 group       name
-  2 held_ref    ref
-  3 target_ref  ref
-  4 limit       u53     most messages to move
+  2 target_ref  ref
+  3 limit       u53     most messages to move
 RETURNS  { status, moved }
   OK    moved  so many; call again while it equals the limit
   GONE  ""     the group is absent or being deleted; nothing was written
@@ -24,9 +23,9 @@ INVARIANTS  M1 (nothing accepted is lost)
 ]]
 local state = redis.call('HGET', KEYS[1], ARGV[1])
 if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', '' } end
-local entries = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', ARGV[4])
+local entries = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', ARGV[3])
 if #entries == 0 then return { 'OK', '0' } end
-if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 then
+if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[5], ARGV[1], '0', 'MKSTREAM')
 end
 local newest
@@ -34,6 +33,6 @@ for _, entry in ipairs(entries) do
   newest = redis.call('XADD', KEYS[5], '*', 'm', entry[2][2])
   redis.call('XDEL', KEYS[4], entry[1])
 end
-redis.call('HSET', KEYS[2], ARGV[3], newest)
+redis.call('HSET', KEYS[2], ARGV[2], newest)
 redis.call('HINCRBY', KEYS[3], 'published', #entries)
 return { 'OK', tostring(#entries) }

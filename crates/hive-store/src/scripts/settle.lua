@@ -37,7 +37,7 @@ ARGV
 RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` done, `d` done and dead-lettered, `g` not pending here, `s`
                 the lease is another's, `f` session or connection is an old one, `i` not idle for
-                long enough, or within the grace after a restart, `l` the next message of its
+                long enough, or within the grace after a restart, `k` the next message of its
                 ordering key is in a lane that the caller does not know; nothing changed
 IDEMPOTENT  yes: the second call answers `g` or `s` and changes nothing
 COST        about 10 us an item
@@ -89,7 +89,7 @@ local function next_of_key(held)
 end
 local function to_dead(lane, id, count, body, category, record, failures)
   local held = held_key(lane, id, body)
-  if held == false then return 'l' end
+  if held == false then return 'k' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
   redis.call('XACK', lane.key, group, id)
@@ -189,7 +189,7 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
     if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
     local verdict = action == 'l' and fail(lane, id, count, record, category, 0)
       or give_back(lane, id, count, 0)
-    if number > 0 and verdict ~= 'l' then totals.expired = totals.expired + 1 end
+    if number > 0 and verdict ~= 'k' then totals.expired = totals.expired + 1 end
     return verdict
   elseif action == 'n' then
     return fail(lane, id, count, record, category, number)
@@ -200,7 +200,7 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
   if action == 'a' then
     local held = held_key(lane, id, body)
-    if held == false then return 'l' end
+    if held == false then return 'k' end
     redis.call('XACK', lane.key, group, id)
     redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
     totals.settled, totals.acked = totals.settled + 1, totals.acked + 1

@@ -2,19 +2,19 @@
 
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
-    fetch::{Fetched, Taken, Taker},
+    fetch::{Fetch, Fetched, Taken, Taker},
     keys::GroupKey,
     publish::Item,
     settle::{Action, Verdict},
 };
 
-use crate::world::{World, ids, item, lose, nack, ordered, with_group};
+use crate::world::{AGEING_MS, World, ids, item, lose, nack, ordered, with_group};
 
 async fn taken(
     world: &World,
     takers: &[Taker],
     slots: &[(usize, u32)],
-    change: impl FnOnce(&mut hive_store::fetch::Fetch<'_>),
+    change: impl FnOnce(&mut Fetch<'_>),
 ) -> Vec<Taken> {
     match world.fetch_with("g", takers, slots, change).await {
         Fetched::Taken { entries, .. } => entries,
@@ -217,12 +217,20 @@ async fn a_ready_entry_of_a_lane_that_the_caller_does_not_know_stays_where_it_is
     // One lane went with its group while another came: their number tells nothing.
     let lanes = world.lanes("g").await;
     let old: Vec<_> = lanes.into_iter().filter(|lane| lane.reference == "g/p4").collect();
-    let takers = [a];
-    let got = taken(&world, &takers, &[(0, 9)], |fetch| {
-        fetch.lanes = &old;
-        fetch.known_lanes = 2;
-    });
-    assert_eq!(ids(&got.await), ["a"]);
+    let fetch = Fetch {
+        group: "g",
+        gateway: "gw",
+        own_free: 9,
+        ageing_ms: AGEING_MS,
+        group_limit: 0,
+        known_lanes: 2,
+        lanes: &old,
+        takers: &[a],
+        slots: &[(0, 9)],
+    };
+    let fetched = world.store.fetch(&world.shard, &fetch).await.expect("fetch");
+    let Fetched::Taken { entries, .. } = fetched else { panic!("{fetched:?}") };
+    assert_eq!(ids(&entries), ["a"]);
     assert_eq!(world.places("g").await, (0, 1, 1, 0, 0, 0));
 }
 

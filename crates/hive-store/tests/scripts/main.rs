@@ -2,5 +2,10 @@
 
 mod end_to_end;
 mod fetch;
+mod full;
+mod groups;
+mod members;
 mod publish;
+mod settle;
+mod sweep;
 mod world;

@@ -1,0 +1,179 @@
+//! Moves messages whose time is over to the dead letters: by their own time to live, or by the
+//! retention of their stream. What a consumer holds is left alone.
+
+use hive_domain::group::GroupDefinition;
+use hive_store::StoreError;
+use hive_store::attempt::{self, Attempt};
+use hive_store::fetch::ReadLane;
+use hive_store::lease::parse_entry_id;
+use hive_store::members::Pending;
+use hive_store::settle::{Action, Settle};
+use hive_store::sweep::Take;
+
+use crate::metrics::{self, Expired};
+use crate::shard::{Scope, taken};
+
+/// Messages taken per call: the script reads their payloads, which may be a megabyte each.
+const SLICE: u64 = 20;
+/// Entries per page of the delivered ones that are looked at for their age.
+const PAGE: u64 = 200;
+/// Calls per lane and pass; what is left is for the next pass.
+const CALLS_MAX: u32 = 500;
+const TAKEN: &str = "~taken";
+/// Places whose entries may be ended from outside: their index is no more than a hint.
+const ENDABLE: [&str; 2] = ["~ready", "~delayed"];
+
+/// Ends messages at the heads of lanes whose time to live has passed.
+pub(crate) async fn by_ttl(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lanes: &[ReadLane],
+) -> Result<(), StoreError> {
+    for lane in lanes {
+        for _ in 0..CALLS_MAX {
+            let ids = take(scope, group, lane, Take::Expired).await?;
+            if ids.is_empty() {
+                break;
+            }
+            let (action, reason) = end_of(scope, group, lane).await?;
+            let ended = end(scope, group, lanes, lane, &ids, &action).await?;
+            metrics::expired(reason, ended);
+        }
+    }
+    Ok(())
+}
+
+/// Ends messages that were published before `limit_ms` and that no consumer holds.
+pub(crate) async fn by_age(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lanes: &[ReadLane],
+    limit_ms: u64,
+) -> Result<(), StoreError> {
+    for (number, lane) in lanes.iter().enumerate() {
+        for _ in 0..CALLS_MAX {
+            let ids = take(scope, group, lane, Take::OlderThan(limit_ms)).await?;
+            if ids.is_empty() {
+                break;
+            }
+            let ended = end(scope, group, lanes, lane, &ids, &Action::Expire).await?;
+            metrics::expired(Expired::Retention, ended);
+        }
+        delivered_before(scope, group, (lanes, number), limit_ms).await?;
+    }
+    Ok(())
+}
+
+/// Ends old messages that were delivered before and wait to be delivered again.
+async fn delivered_before(
+    scope: &Scope,
+    group: &GroupDefinition,
+    (lanes, number): (&[ReadLane], usize),
+    limit_ms: u64,
+) -> Result<(), StoreError> {
+    let mut cursor = "-".to_owned();
+    for _ in 0..CALLS_MAX {
+        let page = scope
+            .store
+            .pending(&group.name, lanes, number, (&cursor, PAGE), None)
+            .await?;
+        let is_old =
+            |entry: &&Pending| parse_entry_id(&entry.id).is_some_and(|(ms, _)| ms < limit_ms);
+        let old: Vec<&Pending> = page.iter().take_while(is_old).collect();
+        let items: Vec<Settle> = old
+            .iter()
+            .filter(|entry| ENDABLE.contains(&entry.owner.as_str()))
+            .map(|entry| Settle {
+                lease: entry.lease(lanes, "*", 0),
+                attach: 0,
+                check_session: false,
+                action: Action::Expire,
+            })
+            .collect();
+        let ended = taken(&scope.settle(group, lanes, &items).await?);
+        metrics::expired(Expired::Retention, ended);
+        match old.last() {
+            Some(last) if old.len() == page.len() => cursor = format!("({}", last.id),
+            Some(_) | None => break,
+        }
+    }
+    Ok(())
+}
+
+/// How a message of this lane ends when its time to live is over: one for a consumer that is no
+/// member waited for nobody.
+async fn end_of(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lane: &ReadLane,
+) -> Result<(Action, Expired), StoreError> {
+    const CATEGORY: &str = "no_capable_consumer";
+    let consumer = lane.lane.lane.consumer.as_str();
+    if consumer.is_empty() {
+        return Ok((Action::Expire, Expired::Ttl));
+    }
+    let member = scope
+        .store
+        .member(&scope.shard, &group.name, consumer)
+        .await?;
+    if member.is_some() {
+        return Ok((Action::Expire, Expired::Ttl));
+    }
+    let record = attempt::record(&Attempt {
+        ended_ms: scope.now_ms().unwrap_or_default(),
+        category: CATEGORY.to_owned(),
+        reason: format!("consumer `{consumer}` did not come in time"),
+        ..Attempt::default()
+    });
+    let action = Action::Reject {
+        category: CATEGORY.to_owned(),
+        record,
+    };
+    Ok((action, Expired::NoCapableConsumer))
+}
+
+/// Takes a slice of never delivered messages out of a lane.
+pub(crate) async fn take(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lane: &ReadLane,
+    which: Take,
+) -> Result<Vec<String>, StoreError> {
+    scope
+        .store
+        .take_waiting(&scope.shard, &group.name, lane, which, SLICE)
+        .await
+}
+
+/// Ends messages that were taken out of a lane; answers how many.
+pub(crate) async fn end(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lanes: &[ReadLane],
+    lane: &ReadLane,
+    ids: &[String],
+    action: &Action,
+) -> Result<u64, StoreError> {
+    let Some(number) = lanes.iter().position(|known| known == lane) else {
+        return Ok(0);
+    };
+    let items: Vec<Settle> = ids
+        .iter()
+        .map(|id| {
+            let entry = Pending {
+                lane: number,
+                id: id.clone(),
+                owner: TAKEN.to_owned(),
+                idle_ms: 0,
+                count: 1,
+            };
+            Settle {
+                lease: entry.lease(lanes, "*", 0),
+                attach: 0,
+                check_session: false,
+                action: action.clone(),
+            }
+        })
+        .collect();
+    Ok(taken(&scope.settle(group, lanes, &items).await?))
+}

@@ -1,0 +1,228 @@
+//! Who owns what: beats into the registry, and starts and stops the loops of shards.
+//!
+//! Every replica computes the same owner from the same list of live coordinators. While lists
+//! differ, for a beat or two, a shard may have two owners or none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hive_domain::group::GroupState;
+use hive_domain::ownership;
+use hive_runtime::health::Component;
+use hive_runtime::shutdown::Shutdown;
+use hive_runtime::tasks::{LOOP, Tasks};
+use hive_store::registry::Registration;
+use hive_store::{Store, StoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{self, Loop};
+use crate::settings::Recovery;
+use crate::shard::{self, Scope, ShardName, View, every};
+
+/// Pause between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// A beat without an answer for so long means that Redis is away.
+const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A group that is half made for longer was left so by whoever began.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// The shards that this replica looks after.
+pub(crate) struct Fleet {
+    store: Store,
+    me: Registration,
+    settings: Recovery,
+    tasks: Tasks,
+    shutdown: Shutdown,
+    shards: BTreeMap<ShardName, Owned>,
+    count: Arc<AtomicUsize>,
+    /// Half-made groups by namespace and name: the version, and when it was first seen.
+    unfinished: BTreeMap<(String, String), (u64, Instant)>,
+    /// What was last said of Redis; none when it answers.
+    away: Option<String>,
+}
+
+struct Owned {
+    view: watch::Sender<Arc<View>>,
+    stop: CancellationToken,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Fleet {
+    pub(crate) fn new(
+        store: Store,
+        me: Registration,
+        settings: Recovery,
+        (tasks, shutdown): (Tasks, Shutdown),
+    ) -> Self {
+        Self {
+            store,
+            me,
+            settings,
+            tasks,
+            shutdown,
+            shards: BTreeMap::new(),
+            count: Arc::default(),
+            unfinished: BTreeMap::new(),
+            away: None,
+        }
+    }
+
+    /// Beats until the daemon drains, then hands everything over by signing off.
+    pub(crate) async fn run(mut self, redis: Component) {
+        let shutdown = self.shutdown.clone();
+        let mut pace = every(BEAT);
+        loop {
+            let round = async {
+                pace.tick().await;
+                let began = Instant::now();
+                let end = self.round().await;
+                metrics::round(Loop::Beat, began.elapsed());
+                self.note(&redis, end);
+            };
+            tokio::select! {
+                () = round => {},
+                () = shutdown.draining() => break,
+            }
+        }
+        self.shards.clear();
+        self.set_count();
+        let farewell = tokio::time::timeout(BEAT_TIMEOUT, self.store.sign_off(&self.me)).await;
+        if !matches!(farewell, Ok(Ok(()))) {
+            tracing::warn!("sign_off_failed");
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let replicas = tokio::time::timeout(BEAT_TIMEOUT, self.store.beat(&self.me))
+            .await
+            .map_err(|_elapsed| StoreError::Unavailable {
+                detail: "no answer in time".into(),
+            })??;
+        let coordinators: Vec<String> = replicas
+            .into_iter()
+            .filter(|replica| replica.daemon == self.me.daemon)
+            .map(|replica| replica.instance)
+            .collect();
+        let views = self.read_views().await?;
+        self.shards.retain(|name, _| views.contains_key(name));
+        for (name, view) in views {
+            let key = format!("{}/{}/{}", name.namespace, name.stream, name.index);
+            if ownership::owner(&key, &coordinators) == Some(self.me.instance.as_str()) {
+                self.look_after(name, view);
+            } else if self.shards.remove(&name).is_some() {
+                tracing::debug!(shard = key, "shard_handed_over");
+            }
+        }
+        self.set_count();
+        Ok(())
+    }
+
+    /// What is defined now, by shard.
+    async fn read_views(&mut self) -> Result<BTreeMap<ShardName, View>, StoreError> {
+        let mut views: BTreeMap<ShardName, View> = BTreeMap::new();
+        let mut unfinished = BTreeMap::new();
+        for namespace in self.store.namespaces().await? {
+            for stream in self.store.streams(&namespace).await? {
+                for index in 0..stream.shards {
+                    let name = ShardName {
+                        namespace: namespace.clone(),
+                        stream: stream.name.clone(),
+                        index,
+                    };
+                    views.entry(name).or_default().stream = Some(stream.settings.clone());
+                }
+            }
+            for group in self.store.groups(&namespace).await? {
+                let mut is_stuck = false;
+                if matches!(group.state, GroupState::Creating | GroupState::Deleting) {
+                    let key = (namespace.clone(), group.name.clone());
+                    let since = match self.unfinished.get(&key) {
+                        Some((version, since)) if *version == group.version => *since,
+                        Some(_) | None => Instant::now(),
+                    };
+                    is_stuck = since.elapsed() > STUCK;
+                    unfinished.insert(key, (group.version, since));
+                }
+                for index in 0..group.shards {
+                    let name = ShardName {
+                        namespace: namespace.clone(),
+                        stream: group.stream.clone(),
+                        index,
+                    };
+                    let view = views.entry(name).or_default();
+                    if is_stuck {
+                        view.stuck.push(group.name.clone());
+                    }
+                    view.groups.push(group.clone());
+                }
+            }
+        }
+        self.unfinished = unfinished;
+        Ok(views)
+    }
+
+    fn look_after(&mut self, name: ShardName, view: View) {
+        if let Some(owned) = self.shards.get(&name) {
+            owned.view.send_if_modified(|known| {
+                let is_change = **known != view;
+                if is_change {
+                    *known = Arc::new(view);
+                }
+                is_change
+            });
+            return;
+        }
+        let key = format!("{}/{}/{}", name.namespace, name.stream, name.index);
+        tracing::debug!(shard = key, "shard_taken_over");
+        let (sender, receiver) = watch::channel(Arc::new(view));
+        let stop = CancellationToken::new();
+        let scope = Scope::new(
+            self.store.clone(),
+            &name,
+            receiver,
+            self.settings,
+            Arc::clone(&self.count),
+        );
+        let stopped = stop.clone();
+        self.tasks.spawn(LOOP, format!("shard {key}"), async move {
+            tokio::select! {
+                () = shard::run(scope) => {},
+                () = stopped.cancelled() => {},
+            }
+        });
+        self.shards.insert(name, Owned { view: sender, stop });
+    }
+
+    fn set_count(&self) {
+        self.count.store(self.shards.len(), Ordering::Relaxed);
+        metrics::owned_shards(self.shards.len());
+    }
+
+    fn note(&mut self, redis: &Component, end: Result<(), StoreError>) {
+        match end {
+            Ok(()) => {
+                if self.away.take().is_some() {
+                    tracing::info!("beat_resumed");
+                }
+                redis.ready();
+            },
+            Err(error) => {
+                metrics::round_failed(Loop::Beat);
+                let text = error.to_string();
+                redis.not_ready(text.clone());
+                if self.away.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "beat_failed");
+                    self.away = Some(text);
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Finishes what somebody began and did not end: groups half made or half deleted.
+//!
+//! Whoever creates or deletes a group takes the same steps; each of them is idempotent, so it does
+//! no harm that the one who was slow and the coordinator both take them.
+
+use hive_domain::group::{GroupDefinition, GroupState};
+use hive_store::StoreError;
+use hive_store::control::{Put, Removal};
+use hive_store::settle::{Action, Settle};
+use hive_store::sweep::Take;
+
+use crate::expire;
+use crate::shard::{Scope, View};
+
+/// Entries per page of what is delivered and unsettled.
+const PAGE: u64 = 200;
+/// Slices cancelled per lane and round; the next round goes on.
+const SLICES_MAX: u32 = 500;
+
+/// Carries on with the stuck groups of a shard. The first shard of a stream also says so in the
+/// definition.
+pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError> {
+    for name in &view.stuck {
+        // The view is a beat old: what is stored now decides.
+        let Some(group) = scope.store.group(&scope.namespace, name).await? else {
+            continue;
+        };
+        if group.stream != *scope.stream {
+            continue;
+        }
+        match group.state {
+            GroupState::Creating => finish_creation(scope, group).await?,
+            GroupState::Deleting => finish_deletion(scope, &group).await?,
+            GroupState::Active | GroupState::Paused => {},
+        }
+    }
+    Ok(())
+}
+
+async fn finish_creation(scope: &Scope, mut group: GroupDefinition) -> Result<(), StoreError> {
+    scope.store.create_on_shard(&scope.shard, &group).await?;
+    if scope.index != 0 {
+        return Ok(());
+    }
+    for index in 1..group.shards {
+        let shard = scope.store.shard(&scope.namespace, &scope.stream, index);
+        scope.store.create_on_shard(&shard, &group).await?;
+    }
+    group.state = GroupState::Active;
+    // A conflict means that somebody else went on.
+    if let Put::Stored(version) = scope.store.put_group(&scope.namespace, &group).await? {
+        let (namespace, group) = (&*scope.namespace, group.name);
+        tracing::info!(namespace, group, version, "creation_finished");
+    }
+    Ok(())
+}
+
+async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreError> {
+    scope.store.set_state_on_shard(&scope.shard, group).await?;
+    cancel_all(scope, group).await?;
+    let removal = scope
+        .store
+        .delete_on_shard(&scope.shard, &group.name)
+        .await?;
+    match removal {
+        Removal::Done | Removal::Absent => {},
+        // What is left is for the next round.
+        Removal::NotEmpty(_) => return Ok(()),
+    }
+    if scope.index != 0 {
+        return Ok(());
+    }
+    for index in 1..group.shards {
+        let shard = scope.store.shard(&scope.namespace, &scope.stream, index);
+        if let Removal::NotEmpty(_) = scope.store.delete_on_shard(&shard, &group.name).await? {
+            return Ok(());
+        }
+    }
+    let put = scope
+        .store
+        .remove_group(&scope.namespace, &group.name, group.version)
+        .await?;
+    if matches!(put, Put::Stored(_)) {
+        let (namespace, group) = (&*scope.namespace, group.name.as_str());
+        tracing::info!(namespace, group, "deletion_finished");
+    }
+    Ok(())
+}
+
+/// Moves everything unsettled of a group to the dead letters as cancelled.
+async fn cancel_all(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreError> {
+    let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
+    for (number, lane) in lanes.iter().enumerate() {
+        for _ in 0..SLICES_MAX {
+            let ids = expire::take(scope, group, lane, Take::All).await?;
+            if ids.is_empty() {
+                break;
+            }
+            expire::end(scope, group, &lanes, lane, &ids, &Action::Cancel).await?;
+        }
+        let mut cursor = "-".to_owned();
+        for _ in 0..SLICES_MAX {
+            let page = scope
+                .store
+                .pending(&group.name, &lanes, number, (&cursor, PAGE), None)
+                .await?;
+            let Some(last) = page.last() else { break };
+            cursor = format!("({}", last.id);
+            let items: Vec<Settle> = page
+                .iter()
+                .map(|entry| Settle {
+                    lease: entry.lease(&lanes, "*", 0),
+                    attach: 0,
+                    check_session: false,
+                    action: Action::Cancel,
+                })
+                .collect();
+            scope.settle(group, &lanes, &items).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The metrics of `hive-coordinator`; those of the chassis come with it.
+
+use std::time::Duration;
+
+use hive_runtime::metrics::{Counter, Gauge, Histogram, Label, MetricDef, MetricKind, Unit};
+
+const LOOPS: Label = Label::of("loop", &["beat", "recover", "due", "tend", "audit"]);
+const RECOVERED_REASONS: Label = Label::of(
+    "reason",
+    &[
+        "lease_expired",
+        "unbegun",
+        "no_member",
+        "gateway_lost",
+        "interrupted",
+    ],
+);
+const DUE_KINDS: Label = Label::of("kind", &["delayed", "scheduled"]);
+const EXPIRED_REASONS: Label = Label::of("reason", &["ttl", "no_capable_consumer", "retention"]);
+const GONE_REASONS: Label = Label::of("reason", &["gateway_lost", "silent"]);
+const INVARIANTS: Label = Label::of("invariant", &["placeholder_indexed", "counters"]);
+/// A slice is to stay below 1 ms of Redis' time; a loop of many slices may take seconds.
+const DURATIONS: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+const fn counter(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {
+    MetricDef {
+        name,
+        kind: MetricKind::Counter,
+        unit: Unit::Count,
+        help,
+        labels,
+    }
+}
+
+const REFUSED: MetricDef = counter(
+    "hive_coordinator_calls_refused_total",
+    "Calls answered UNIMPLEMENTED because this build's coordinator serves none",
+    &[],
+);
+const OWNED: MetricDef = MetricDef {
+    name: "hive_coordinator_owned_shards",
+    kind: MetricKind::Gauge,
+    unit: Unit::Count,
+    help: "Shards that this replica looks after",
+    labels: &[],
+};
+const ROUND: MetricDef = MetricDef {
+    name: "hive_coordinator_loop_duration_seconds",
+    kind: MetricKind::Histogram { buckets: DURATIONS },
+    unit: Unit::Seconds,
+    help: "Time that one round of a loop took, Redis included",
+    labels: &[LOOPS],
+};
+const ROUND_FAILURES: MetricDef = counter(
+    "hive_coordinator_loop_failures_total",
+    "Rounds of a loop that ended with an error; the next round tries again",
+    &[LOOPS],
+);
+const SWEPT: MetricDef = counter(
+    "hive_sweep_entries_total",
+    "Deliveries that the sweep looked at",
+    &[],
+);
+const RECOVERED: MetricDef = counter(
+    "hive_messages_recovered_total",
+    "Deliveries taken from whoever lost them; only `lease_expired` counts as a failed attempt",
+    &[RECOVERED_REASONS],
+);
+const DUE: MetricDef = counter(
+    "hive_messages_due_total",
+    "Messages whose backoff or delay was over and that were moved to be delivered",
+    &[DUE_KINDS],
+);
+const EXPIRED: MetricDef = counter(
+    "hive_messages_expired_total",
+    "Messages moved to the dead letters because their time was over",
+    &[EXPIRED_REASONS],
+);
+const TRIMMED: MetricDef = counter(
+    "hive_messages_trimmed_total",
+    "Settled messages deleted because retention no longer keeps them",
+    &[],
+);
+const MEMBERS_GONE: MetricDef = counter(
+    "hive_members_expired_total",
+    "Consumers whose membership was ended by a coordinator",
+    &[GONE_REASONS],
+);
+const VIOLATIONS: MetricDef = counter(
+    "hive_invariant_violations_total",
+    "Broken invariants that the auditor found; each means a fault in this system",
+    &[INVARIANTS],
+);
+const DATA_LOSS: MetricDef = counter(
+    "hive_data_loss_total",
+    "Times that data which Redis must hold was found to be gone",
+    &[],
+);
+
+/// Every metric of this daemon.
+pub const TABLE: &[MetricDef] = &[
+    REFUSED,
+    OWNED,
+    ROUND,
+    ROUND_FAILURES,
+    SWEPT,
+    RECOVERED,
+    DUE,
+    EXPIRED,
+    TRIMMED,
+    MEMBERS_GONE,
+    VIOLATIONS,
+    DATA_LOSS,
+];
+
+/// A loop of this daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loop {
+    /// Registry and ownership.
+    Beat,
+    /// Sweep and members.
+    Recover,
+    /// Delayed and scheduled messages.
+    Due,
+    /// Time to live, retention, half-made groups.
+    Tend,
+    /// Invariants.
+    Audit,
+}
+
+impl Loop {
+    /// The word for it in labels and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Beat => "beat",
+            Self::Recover => "recover",
+            Self::Due => "due",
+            Self::Tend => "tend",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// Why a delivery was taken from its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// Its lease ran out while its consumer was at work on it.
+    LeaseExpired,
+    /// Its lease ran out before its consumer began.
+    Unbegun,
+    /// Its owner is no member.
+    NoMember,
+    /// Its consumer's gateway died.
+    GatewayLost,
+    /// Whoever took it out to settle it was cut off.
+    Interrupted,
+}
+
+/// Why a message died of age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// Its own time to live.
+    Ttl,
+    /// Its own time to live, and the consumer that it was for is no member.
+    NoCapableConsumer,
+    /// Its stream's retention.
+    Retention,
+}
+
+/// Which invariant was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invariant {
+    /// An entry of a placeholder is in its index.
+    PlaceholderIndexed,
+    /// No more messages are settled and pending than were published.
+    Counters,
+}
+
+/// Why a membership was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// Its gateway died.
+    GatewayLost,
+    /// It made no call for too long.
+    Silent,
+}
+
+pub(crate) fn calls_refused() -> Counter {
+    Counter::new(&REFUSED, &[])
+}
+
+pub(crate) fn owned_shards(count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    Gauge::new(&OWNED, &[]).set(f64::from(count));
+}
+
+pub(crate) fn round(which: Loop, took: Duration) {
+    Histogram::new(&ROUND, &[which.as_str()]).record(took.as_secs_f64());
+}
+
+pub(crate) fn round_failed(which: Loop) {
+    Counter::new(&ROUND_FAILURES, &[which.as_str()]).increment(1);
+}
+
+pub(crate) fn swept(entries: u64) {
+    Counter::new(&SWEPT, &[]).increment(entries);
+}
+
+pub(crate) fn recovered(reason: Recovered, messages: u64) {
+    let reason = match reason {
+        Recovered::LeaseExpired => "lease_expired",
+        Recovered::Unbegun => "unbegun",
+        Recovered::NoMember => "no_member",
+        Recovered::GatewayLost => "gateway_lost",
+        Recovered::Interrupted => "interrupted",
+    };
+    Counter::new(&RECOVERED, &[reason]).increment(messages);
+}
+
+pub(crate) fn due(delayed: u64, scheduled: u64) {
+    Counter::new(&DUE, &["delayed"]).increment(delayed);
+    Counter::new(&DUE, &["scheduled"]).increment(scheduled);
+}
+
+pub(crate) fn expired(reason: Expired, messages: u64) {
+    let reason = match reason {
+        Expired::Ttl => "ttl",
+        Expired::NoCapableConsumer => "no_capable_consumer",
+        Expired::Retention => "retention",
+    };
+    Counter::new(&EXPIRED, &[reason]).increment(messages);
+}
+
+pub(crate) fn trimmed(messages: u64) {
+    Counter::new(&TRIMMED, &[]).increment(messages);
+}
+
+pub(crate) fn member_gone(reason: Gone) {
+    let reason = match reason {
+        Gone::GatewayLost => "gateway_lost",
+        Gone::Silent => "silent",
+    };
+    Counter::new(&MEMBERS_GONE, &[reason]).increment(1);
+}
+
+pub(crate) fn violation(invariant: Invariant) {
+    let invariant = match invariant {
+        Invariant::PlaceholderIndexed => "placeholder_indexed",
+        Invariant::Counters => "counters",
+    };
+    Counter::new(&VIOLATIONS, &[invariant]).increment(1);
+}
+
+pub(crate) fn data_lost() {
+    Counter::new(&DATA_LOSS, &[]).increment(1);
+}

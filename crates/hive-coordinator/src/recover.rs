@@ -1,0 +1,194 @@
+//! The loop that finds the lost: the clock, then gateways and members, then every delivery.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hive_store::StoreError;
+use hive_store::fetch::Lanes;
+use hive_store::sweep::Tick;
+
+use crate::metrics::Loop;
+use crate::shard::{Scope, View};
+use crate::sweep::GroupMemory;
+use crate::{members, sweep};
+
+/// Pause between two sweeps: what a hung agent loses at most on top of its lease, with the walk.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two looks at the clock, and at gateways and members.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// A longer pause between two looks at the clock means that Redis, or this process, was away.
+const BROKEN_AFTER: Duration = Duration::from_secs(5);
+/// Pause per page of a walk that found many: a tenth of Redis' time at most goes into it.
+const PAUSE_PER_PAGE: Duration = Duration::from_millis(5);
+
+/// What this loop remembers of its shard.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    ticked: Option<Ticked>,
+    /// Redis' time at which the current stretch of unbroken time began.
+    steady_ms: u64,
+    /// The last round failed: how long Redis was away is not known.
+    is_broken: bool,
+    pub(crate) groups: BTreeMap<String, GroupMemory>,
+    /// Last beat of each gateway, in ms since 1970.
+    pub(crate) beats: BTreeMap<String, u64>,
+    /// Pages read by the last walk.
+    pages: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Ticked {
+    at: Instant,
+    run_id: String,
+}
+
+/// Time as the steps of one round see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clock {
+    /// Redis' time in ms since 1970.
+    pub(crate) now_ms: u64,
+    /// Nothing ends by its deadline.
+    pub(crate) in_grace: bool,
+    /// When the current stretch of unbroken time began, in ms since 1970.
+    pub(crate) steady_ms: u64,
+}
+
+/// Recovers, round by round.
+pub(crate) async fn run(scope: Scope) {
+    let mut memory = Memory::default();
+    let mut clock = None;
+    loop {
+        let began = Instant::now();
+        let end = round(&scope, &mut memory, &mut clock).await;
+        memory.is_broken |= end.is_err();
+        scope.trouble.note(Loop::Recover, began, end);
+        let pause = (PAUSE_PER_PAGE * memory.pages).max(SWEEP_EVERY);
+        tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
+    }
+}
+
+async fn round(
+    scope: &Scope,
+    memory: &mut Memory,
+    clock: &mut Option<Clock>,
+) -> Result<(), StoreError> {
+    let view = scope.view();
+    memory
+        .groups
+        .retain(|name, _| view.groups.iter().any(|group| group.name == *name));
+    let is_due = memory
+        .ticked
+        .as_ref()
+        .is_none_or(|ticked| ticked.at.elapsed() >= TICK_EVERY);
+    let now = match *clock {
+        Some(known) if !is_due && !memory.is_broken => {
+            let now_ms = scope.now_ms().unwrap_or(known.now_ms);
+            Clock { now_ms, ..known }
+        },
+        Some(_) | None => tick(scope, memory, &view).await?,
+    };
+    *clock = Some(now);
+    for group in view.live() {
+        let memory = memory.groups.entry(group.name.clone()).or_default();
+        memory.note_lease(group.settings.lease_ms, now.now_ms);
+    }
+    let lanes = scope.store.lanes(&scope.shard).await?;
+    if is_due {
+        memory.beats = scope
+            .store
+            .gateway_beats(&scope.shard)
+            .await?
+            .into_iter()
+            .collect();
+        members::tend(scope, memory, &view, &lanes, now).await?;
+    }
+    sweep_all(scope, memory, (&view, &lanes), now).await
+}
+
+async fn sweep_all(
+    scope: &Scope,
+    memory: &mut Memory,
+    (view, lanes): (&View, &Lanes),
+    mut now: Clock,
+) -> Result<(), StoreError> {
+    memory.pages = 0;
+    let mut given_back = 0;
+    for group in view.live() {
+        let read = lanes.of_group(&scope.shard, &group.name);
+        let walk = sweep::walk(scope, group, &read).await?;
+        memory.pages = memory.pages.saturating_add(walk.pages);
+        // A Redis that restarted during the walk has not started its grace yet.
+        let is_same = memory
+            .ticked
+            .as_ref()
+            .is_some_and(|ticked| ticked.run_id == scope.store.run_id());
+        if !is_same {
+            now = tick(scope, memory, view).await?;
+        }
+        let found = (group, read.as_slice());
+        given_back += sweep::settle(scope, memory, found, walk, now).await?;
+    }
+    if given_back > 0 {
+        scope.ring().await?;
+    }
+    Ok(())
+}
+
+/// Notes the time in Redis; a grace starts where it jumped or Redis began anew.
+async fn tick(scope: &Scope, memory: &mut Memory, view: &View) -> Result<Clock, StoreError> {
+    let longest_ms = view
+        .live()
+        .map(|group| {
+            let earlier = memory
+                .groups
+                .get(&group.name)
+                .and_then(GroupMemory::earlier);
+            let earlier_ms = earlier.map_or(0, |(lease_ms, _)| lease_ms);
+            group.settings.lease_ms.max(earlier_ms)
+        })
+        .max()
+        .unwrap_or_default();
+    let mut run_id = scope.store.run_id();
+    let tick = loop {
+        let tick = scope.store.tick(&scope.shard, longest_ms, None).await?;
+        // The call that finds a new connection was made with the old run id: Redis learns of its
+        // restart by the next one.
+        let newest = scope.store.run_id();
+        if newest == run_id {
+            break tick;
+        }
+        run_id = newest;
+        memory.is_broken = true;
+    };
+    scope.set_clock(tick.now_ms);
+    let was_away = memory
+        .ticked
+        .as_ref()
+        .is_some_and(|ticked| ticked.at.elapsed() > BROKEN_AFTER || ticked.run_id != run_id);
+    memory.steady_ms = steady_ms(memory, tick, longest_ms, was_away);
+    memory.is_broken = false;
+    memory.ticked = Some(Ticked {
+        at: Instant::now(),
+        run_id,
+    });
+    Ok(Clock {
+        now_ms: tick.now_ms,
+        in_grace: tick.now_ms < tick.grace_until_ms,
+        steady_ms: memory.steady_ms,
+    })
+}
+
+/// When the current stretch began: a grace tells of a break that another replica saw.
+fn steady_ms(memory: &Memory, tick: Tick, longest_ms: u64, was_away: bool) -> u64 {
+    let by_grace = tick
+        .grace_until_ms
+        .saturating_sub(longest_ms)
+        .min(tick.now_ms);
+    let is_break = was_away || (memory.is_broken && memory.ticked.is_some());
+    let own = if is_break {
+        tick.now_ms
+    } else {
+        memory.steady_ms.min(tick.now_ms)
+    };
+    own.max(by_grace)
+}

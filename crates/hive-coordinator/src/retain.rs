@@ -1,0 +1,152 @@
+//! The loop that keeps a shard tidy: time to live, retention, names nobody uses, half-made groups.
+
+use std::time::{Duration, Instant};
+
+use hive_domain::stream::StreamSettings;
+use hive_store::StoreError;
+use hive_store::fetch::{Lanes, ReadLane};
+use hive_store::lane::LaneRef;
+use hive_store::members::PLACEHOLDER;
+
+use crate::metrics::{self, Loop};
+use crate::shard::{Scope, View, every};
+use crate::{expire, lifecycle};
+
+/// Pause between two looks at the heads of lanes for messages whose time to live has passed.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// Pause between two looks for Redis consumers and producers that nobody uses.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// A trim that deletes fewer has nothing left to delete.
+const TRIM_SLICE: u64 = 500;
+/// Slices per lane and pass: a million messages.
+const TRIMS_MAX: u32 = 2_000;
+/// Producers are forgotten in pages; more than these wait for the next pass.
+const PRODUCER_PAGES_MAX: u32 = 1_000;
+
+/// What a round does beside what every round does.
+#[derive(Debug, Clone, Copy)]
+struct Agenda {
+    retain: bool,
+    forget: bool,
+}
+
+/// Tidies, round by round.
+pub(crate) async fn run(scope: Scope) {
+    let (mut retained, mut forgot) = (None::<Instant>, Instant::now());
+    let mut pace = every(TEND_EVERY.min(scope.settings.retention_every));
+    loop {
+        pace.tick().await;
+        let began = Instant::now();
+        let agenda = Agenda {
+            retain: retained.is_none_or(|at| at.elapsed() >= scope.settings.retention_every),
+            forget: forgot.elapsed() >= FORGET_EVERY,
+        };
+        let end = round(&scope, agenda).await;
+        if scope.trouble.note(Loop::Tend, began, end) {
+            if agenda.retain {
+                retained = Some(began);
+            }
+            if agenda.forget {
+                forgot = began;
+            }
+        }
+    }
+}
+
+async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
+    let view = scope.view();
+    lifecycle::resume(scope, &view).await?;
+    let lanes = scope.store.lanes(&scope.shard).await?;
+    for group in view.live() {
+        let read = lanes.of_group(&scope.shard, &group.name);
+        expire::by_ttl(scope, group, &read).await?;
+        if agenda.forget {
+            forget_consumers(scope, &group.name, &read).await?;
+        }
+    }
+    // Redis' time comes from the first round of the other loop.
+    let Some(now_ms) = scope.now_ms() else {
+        return Ok(());
+    };
+    if let Some(stream) = &view.stream
+        && agenda.retain
+    {
+        retain(scope, &view, &lanes, stream, now_ms).await?;
+    }
+    if agenda.forget {
+        forget_producers(scope, now_ms).await?;
+    }
+    Ok(())
+}
+
+async fn retain(
+    scope: &Scope,
+    view: &View,
+    lanes: &Lanes,
+    stream: &StreamSettings,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    let (age_ms, length) = (stream.retention_max_age_ms, stream.retention_max_len);
+    // An age of 0 keeps no settled message; it ends no unsettled one.
+    if age_ms > 0 {
+        let limit_ms = now_ms.saturating_sub(age_ms);
+        for group in view.live() {
+            let read = lanes.of_group(&scope.shard, &group.name);
+            expire::by_age(scope, group, &read, limit_ms).await?;
+        }
+    }
+    // A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.
+    for lane in lanes.all.iter().filter(|lane| !lane.is_held()) {
+        trim(scope, lane, age_ms, length).await?;
+    }
+    Ok(())
+}
+
+async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<(), StoreError> {
+    for _ in 0..TRIMS_MAX {
+        let began = Instant::now();
+        let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
+        metrics::trimmed(gone);
+        if gone < TRIM_SLICE {
+            break;
+        }
+        // As long as the slice took: half of Redis' time at most, and others go between.
+        tokio::time::sleep(began.elapsed().max(Duration::from_millis(1))).await;
+    }
+    Ok(())
+}
+
+/// Removes Redis consumers that are no members and hold nothing; the script checks both.
+async fn forget_consumers(
+    scope: &Scope,
+    group: &str,
+    lanes: &[ReadLane],
+) -> Result<(), StoreError> {
+    let members = scope.store.members(&scope.shard, group).await?;
+    let is_member = |name: &String| members.iter().any(|member| member.consumer == *name);
+    for lane in lanes {
+        for name in scope.store.lane_consumers(group, lane).await? {
+            if !name.starts_with(PLACEHOLDER) && !is_member(&name) {
+                scope
+                    .store
+                    .forget_consumer(&scope.shard, group, lane, &name)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn forget_producers(scope: &Scope, now_ms: u64) -> Result<(), StoreError> {
+    let mut cursor = 0;
+    for _ in 0..PRODUCER_PAGES_MAX {
+        cursor = scope
+            .store
+            .forget_producers(&scope.shard, cursor, now_ms)
+            .await?;
+        if cursor == 0 {
+            break;
+        }
+    }
+    Ok(())
+}

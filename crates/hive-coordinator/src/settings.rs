@@ -1,0 +1,56 @@
+//! The section `[recovery]`: how patient the coordinator is.
+
+use std::time::Duration;
+
+use hive_runtime::config::{Key, Problems, Settings, Spec, Values};
+
+const CONSUMER_TTL: Key<Duration> = Key::duration(
+    "recovery.consumer_ttl",
+    "5m",
+    (Duration::from_secs(1), Duration::from_secs(86_400)),
+    "\"5m\"",
+    "How long a consumer that fetches its messages stays a member of its group after its last call \
+     and its last lease. Consumers with an open stream are members while it is open.",
+);
+const RETENTION_EVERY: Key<Duration> = Key::duration(
+    "recovery.retention_interval",
+    "10s",
+    (Duration::from_millis(100), Duration::from_secs(3600)),
+    "\"10s\"",
+    "How often messages beyond their stream's retention are expired and deleted.",
+);
+const AUDIT_EVERY: Key<Duration> = Key::duration(
+    "recovery.audit_interval",
+    "30s",
+    (Duration::from_millis(100), Duration::from_secs(3600)),
+    "\"30s\"",
+    "How often the auditor looks at each group for broken invariants, and repairs what it can.",
+);
+
+/// `[recovery]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// How long a silent pull consumer stays a member, in ms.
+    pub consumer_ttl_ms: u64,
+    /// Pause between two passes of retention.
+    pub retention_every: Duration,
+    /// Pause between two passes of the auditor.
+    pub audit_every: Duration,
+}
+
+impl Settings for Recovery {
+    const KEYS: &'static [&'static Spec] = &[
+        CONSUMER_TTL.spec(),
+        RETENTION_EVERY.spec(),
+        AUDIT_EVERY.spec(),
+    ];
+
+    fn read(values: &Values, _problems: &mut Problems) -> Self {
+        let consumer_ttl = values.get(&CONSUMER_TTL);
+        Self {
+            consumer_ttl_ms: u64::try_from(consumer_ttl.as_millis()).unwrap_or(u64::MAX),
+            retention_every: values.get(&RETENTION_EVERY),
+            audit_every: values.get(&AUDIT_EVERY),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What keeps a shard tidy: retention, time to live, members, half-made groups, the auditor.
+
+use std::time::Duration;
+
+use hive_domain::group::{GroupSettings, GroupState};
+use hive_domain::stream::StreamSettings;
+use hive_store::Lane;
+use hive_store::members::Kind;
+use hive_store::settle::{Action, Verdict};
+use hive_testkit::redis::RedisServer;
+use hive_testkit::wait::until;
+
+use crate::seconds;
+use crate::world::{GROUP, NAMESPACE, World, coordinator, define, lease, metric, nack, store_on};
+
+const OFTEN: (&str, &str) = ("HIVE_RECOVERY_RETENTION_INTERVAL", "200ms");
+
+#[tokio::test]
+async fn retention_deletes_settled_messages_alone() {
+    let limits = StreamSettings {
+        retention_max_len: 0,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    world.publish(10, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 4).await;
+    world.settle(&agent, &leases[..3], Action::Ack).await;
+    let daemon = coordinator(&world.redis, &[OFTEN]).await;
+    let trimmed = async || metric(&daemon, "hive_messages_trimmed_total").await;
+    until(seconds(5), "three settled messages to go", async || {
+        trimmed().await == Some(3.0)
+    })
+    .await;
+    assert_eq!(world.fetch(&agent, 10).await.len(), 6);
+    let verdicts = world.settle(&agent, &leases[3..], Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done]);
+    until(seconds(5), "the fourth to go as well", async || {
+        trimmed().await == Some(4.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unsettled_messages_beyond_the_age_die_unless_they_are_leased() {
+    let limits = StreamSettings {
+        retention_max_age_ms: 1_000,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    world.publish(4, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 2).await;
+    // One waits out a backoff: it is nobody's.
+    let verdicts = world.settle(&agent, &leases[..1], nack(60_000)).await;
+    assert_eq!(verdicts, [Verdict::Done]);
+    let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+    until(seconds(6), "three dead letters", async || {
+        world.store.dead_count(&world.shard).await.unwrap() == 3
+    })
+    .await;
+    let letters = world.store.dead_letters(&world.shard, "-", 10).await;
+    for letter in letters.unwrap() {
+        assert_eq!(letter.category, "expired");
+    }
+    let verdicts = world.settle(&agent, &leases[1..], Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done]);
+}
+
+#[tokio::test]
+async fn a_message_whose_time_to_live_passed_dies_with_the_reason() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let direct = Lane {
+        consumer: "nobody".to_owned(),
+        ..Lane::plain(4)
+    };
+    world.publish(1, Lane::plain(4), 1).await;
+    world.publish(1, direct, 1).await;
+    world.publish(1, Lane::plain(7), 0).await;
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(5), "two dead letters", async || {
+        world.store.dead_count(&world.shard).await.unwrap() == 2
+    })
+    .await;
+    let letters = world.store.dead_letters(&world.shard, "-", 10).await;
+    let mut categories: Vec<String> = letters
+        .unwrap()
+        .into_iter()
+        .map(|letter| letter.category)
+        .collect();
+    categories.sort();
+    assert_eq!(categories, ["expired", "no_capable_consumer"]);
+    assert_eq!(world.figures().await.waiting, 1);
+}
+
+#[tokio::test]
+async fn a_pull_consumer_is_a_member_until_its_time_after_its_last_lease() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let daemon = coordinator(&world.redis, &[("HIVE_RECOVERY_CONSUMER_TTL", "1s")]).await;
+    let busy = world.join("busy", Kind::Pull, "-").await;
+    world.join("idle", Kind::Pull, "-").await;
+    let leases = world.fetch(&busy, 1).await;
+    let names = async || -> Vec<String> {
+        let members = world.store.members(&world.shard, GROUP).await.unwrap();
+        members.into_iter().map(|member| member.consumer).collect()
+    };
+    until(seconds(5), "the idle one to be gone", async || {
+        names().await == ["busy"]
+    })
+    .await;
+    world.settle(&busy, &leases, Action::Ack).await;
+    until(seconds(5), "the busy one to be gone", async || {
+        names().await.is_empty()
+    })
+    .await;
+    let ended = metric(&daemon, "hive_members_expired_total{reason=\"silent\"}").await;
+    assert_eq!(ended, Some(2.0));
+}
+
+#[tokio::test]
+async fn half_made_and_half_deleted_groups_are_finished() {
+    let redis = RedisServer::start().await.unwrap();
+    let mut world = World::on(redis, "work", lease(30_000), StreamSettings::default()).await;
+    world.publish(3, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    assert_eq!(world.fetch(&agent, 1).await.len(), 1);
+    let mut leaving = world.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+    leaving.state = GroupState::Deleting;
+    world.store.put_group(NAMESPACE, &leaving).await.unwrap();
+    let store = store_on(&world.redis);
+    let settings = (StreamSettings::default(), GroupSettings::default());
+    define(
+        &store,
+        ("other", settings.0),
+        ("new", settings.1),
+        GroupState::Creating,
+    )
+    .await;
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(16), "the new group to be active", async || {
+        let group = store.group(NAMESPACE, "new").await.unwrap().unwrap();
+        group.state == GroupState::Active
+    })
+    .await;
+    until(seconds(5), "the other group to be gone", async || {
+        store.group(NAMESPACE, GROUP).await.unwrap().is_none()
+    })
+    .await;
+    let shard = store.shard(NAMESPACE, "other", 0);
+    assert_eq!(store.groups_on_shard(&shard).await.unwrap(), ["new"]);
+    assert!(
+        store
+            .groups_on_shard(&world.shard)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let letters = store.dead_letters(&world.shard, "-", 10).await.unwrap();
+    assert_eq!(letters.len(), 3);
+    assert!(letters.iter().all(|letter| letter.category == "cancelled"));
+}
+
+#[tokio::test]
+async fn an_entry_that_its_index_lost_is_put_back_and_told() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, nack(0)).await;
+    let removal = format!(
+        "ZREM {} g/p4|{}",
+        world.shard.ready(GROUP, ""),
+        leases[0].id
+    );
+    assert_eq!(world.raw(&removal).await, ":1");
+    let often = ("HIVE_RECOVERY_AUDIT_INTERVAL", "200ms");
+    let daemon = coordinator(&world.redis, &[often]).await;
+    until(seconds(5), "the entry to be ready", async || {
+        world.figures().await.ready == 1
+    })
+    .await;
+    let series = "hive_invariant_violations_total{invariant=\"placeholder_indexed\"}";
+    until(Duration::from_secs(1), "the violation", async || {
+        metric(&daemon, series).await == Some(1.0)
+    })
+    .await;
+    assert_eq!(world.fetch(&agent, 1).await.len(), 1);
+}

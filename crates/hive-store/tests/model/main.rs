@@ -1,0 +1,538 @@
+//! Random operations on the model and on a real Redis by the typed calls: each answer and, after
+//! each operation, all state must be the same.
+//!
+//! `HIVE_SEED` replays a run; the operations of a failing one are printed.
+
+mod model;
+#[path = "../scripts/world.rs"]
+#[expect(dead_code, reason = "the tables use more of it")]
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use hive_domain::group::Start;
+use hive_store::{
+    Lease,
+    fetch::{Fetch, Fetched, Taker},
+    keys::GroupKey,
+    members::{Joined, Leaving},
+    publish::{Flushed, Outcome},
+    settle::{Action, Settle, Verdict},
+    sweep::Take,
+};
+use hive_testkit::rng::seeded;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use crate::{
+    model::{Group, MAX_ATTEMPTS, Message, Place, Totals},
+    world::{World, id_of, item, lane_ref, lose, nack, ordered, reject},
+};
+
+const GROUPS: [&str; 2] = ["g", "h"];
+const LANES: [&str; 5] = ["g/p0", "/p4", "g/p5m", "/p9m", "h/p2m"];
+const CONSUMERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
+/// Operations of one world, and how long worlds are tried.
+const STEPS: u64 = 120;
+const BUDGET: Duration = Duration::from_secs(10);
+
+fn reads(group: &str, lane: &str) -> bool {
+    lane.starts_with('/') || lane.starts_with(&format!("{group}/"))
+}
+
+struct Run {
+    world: World,
+    rng: StdRng,
+    messages: Vec<Message>,
+    groups: BTreeMap<&'static str, Group>,
+    /// Every lease that was ever given out, stale ones too.
+    leases: Vec<(&'static str, usize, Lease, u64)>,
+    sessions: u64,
+    log: Vec<String>,
+}
+
+impl Drop for Run {
+    #[expect(clippy::print_stderr, reason = "what led to a failure")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in &self.log {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Run {
+    async fn new(seed: u64) -> Self {
+        let world = world::world().await;
+        for group in GROUPS {
+            world.create(group, Start::Earliest).await;
+        }
+        Self {
+            world,
+            rng: StdRng::seed_from_u64(seed),
+            messages: Vec::new(),
+            groups: GROUPS.map(|group| (group, Group::default())).into(),
+            leases: Vec::new(),
+            sessions: 0,
+            log: Vec::new(),
+        }
+    }
+
+    fn group(&mut self) -> &'static str {
+        GROUPS.choose(&mut self.rng).expect("a group")
+    }
+
+    fn model(&mut self, group: &str) -> &mut Group {
+        self.groups.get_mut(group).expect("a group")
+    }
+
+    async fn step(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..25 => self.publish().await,
+            25..50 => self.fetch().await,
+            50..75 => self.settle().await,
+            75..79 => self.recover().await,
+            79..82 => self.extend().await,
+            82..89 => self.join().await,
+            89..91 => self.leave().await,
+            91..97 => {
+                let group = self.group();
+                self.log.push(format!("end backoffs of {group}"));
+                self.world.end_backoffs(group).await;
+                self.model(group).end_backoffs();
+            },
+            _ => self.purge().await,
+        }
+    }
+
+    async fn publish(&mut self) {
+        let mut items = Vec::new();
+        let mut added = Vec::new();
+        for _ in 0..self.rng.random_range(1..5) {
+            let lane = *LANES.choose(&mut self.rng).expect("a lane");
+            let name = format!("m{}", self.messages.len() + added.len());
+            let key = if lane.ends_with('m') && self.rng.random_bool(0.9) {
+                format!("k{}", self.rng.random_range(0..3))
+            } else {
+                String::new()
+            };
+            self.log.push(format!("publish {name} to {lane} with key `{key}`"));
+            items.push(if key.is_empty() {
+                item(lane, &name)
+            } else {
+                ordered(lane, &name, &key)
+            });
+            added.push((lane, name, key));
+        }
+        let flush = self.world.flush(items).await;
+        let all_added = Flushed::Done(vec![Outcome::Added; added.len()]);
+        for _ in 0..self.rng.random_range(1..3) {
+            assert_eq!(self.world.send(&flush).await, all_added);
+        }
+        for (lane, name, key) in added {
+            let position = self.messages.iter().filter(|m| m.lane == lane).count();
+            let stream = self.world.shard.lane(&lane_ref(lane));
+            let entries: Vec<(String, Vec<Vec<u8>>)> =
+                self.world.redis(&["XRANGE", &stream, "-", "+"]).await;
+            let (id, fields) = &entries[position];
+            assert_eq!(id_of(&fields[1].clone().into()), name, "the order of a lane");
+            let number = self.messages.len();
+            self.messages.push(Message { lane, id: id.clone(), name, key });
+            for group in GROUPS.into_iter().filter(|group| reads(group, lane)) {
+                self.model(group).publish(number);
+            }
+        }
+    }
+
+    async fn join(&mut self) {
+        let group = self.group();
+        let consumer = *CONSUMERS.choose(&mut self.rng).expect("a consumer");
+        let held = self.model(group).members.get(consumer).cloned();
+        let resume = held.is_some() && self.rng.random_bool(0.5);
+        self.sessions += 1;
+        let minted = format!("s{}", self.sessions);
+        let session = held.as_ref().filter(|_| resume).map_or(&minted, |(held, _)| held).clone();
+        self.log.push(format!("{consumer} joins {group} as {session}, resume {resume}"));
+        let mut joining = World::joining(group, consumer, &session);
+        joining.resume = resume;
+        let attach = held.filter(|_| resume).map_or(1, |(_, attach)| attach + 1);
+        let expected = Joined::Member { session: session.clone(), attach, resumed: resume };
+        assert_eq!(self.world.joined(&joining).await, expected);
+        self.model(group).members.insert(consumer.into(), (session, attach));
+    }
+
+    async fn leave(&mut self) {
+        let group = self.group();
+        let consumer = *CONSUMERS.choose(&mut self.rng).expect("a consumer");
+        let held = self.model(group).members.remove(consumer);
+        self.log.push(format!("{consumer} leaves {group}"));
+        let lanes = self.world.lanes(group).await;
+        let who = held.as_ref().map_or(("*", 0), |(session, attach)| (session.as_str(), *attach));
+        let left = self
+            .world
+            .store
+            .leave(&self.world.shard, group, &lanes, (consumer, who.0, who.1))
+            .await
+            .expect("leave");
+        assert_eq!(left, if held.is_some() { Leaving::Done } else { Leaving::Absent });
+    }
+
+    async fn fetch(&mut self) {
+        let group = self.group();
+        let gateway = if self.rng.random_bool(0.5) { "gw0" } else { "gw1" };
+        let mut takers: Vec<Taker> = Vec::new();
+        for (consumer, (session, attach)) in &self.groups[group].members {
+            takers.push(Taker {
+                consumer: consumer.clone(),
+                session: session.clone(),
+                attach: *attach,
+                capabilities: Vec::new(),
+            });
+        }
+        let slots: Vec<(usize, u32)> =
+            (0..takers.len()).map(|taker| (taker, self.rng.random_range(1..4))).collect();
+        let named: Vec<(String, u64)> = slots
+            .iter()
+            .map(|(taker, count)| (takers[*taker].consumer.clone(), u64::from(*count)))
+            .collect();
+        self.log.push(format!("{gateway} fetches {group}: {named:?}"));
+        let (lanes, all) =
+            self.world.store.read_lanes(&self.world.shard, group).await.expect("lanes");
+        let fetch = Fetch {
+            group,
+            gateway,
+            own_free: named.iter().map(|(_, count)| count).sum(),
+            ageing_ms: 0,
+            group_limit: 0,
+            known_lanes: all.all.len(),
+            lanes: &lanes,
+            takers: &takers,
+            slots: &slots,
+        };
+        let fetched = self.world.store.fetch(&self.world.shard, &fetch).await.expect("fetch");
+        let Fetched::Taken { entries, fenced, .. } = fetched else {
+            panic!("{fetched:?}");
+        };
+        assert!(fenced.is_empty());
+        let messages = std::mem::take(&mut self.messages);
+        let expected = self.model(group).fetch(&messages, gateway, &named);
+        self.messages = messages;
+        let told: Vec<(usize, String, u64, u32)> = entries
+            .iter()
+            .map(|taken| (taken.taker, id_of(&taken.body), taken.count, taken.failures))
+            .collect();
+        let wanted: Vec<(usize, String, u64, u32)> = expected
+            .iter()
+            .map(|e| (e.slot, self.messages[e.message].name.clone(), e.count, e.failures))
+            .collect();
+        assert_eq!(told, wanted);
+        for (taken, expected) in entries.iter().zip(&expected) {
+            let taker = &takers[taken.taker];
+            let lease = Lease {
+                lane: lanes[taken.lane].reference.clone(),
+                id: taken.id.clone(),
+                count: taken.count,
+                consumer: taker.consumer.clone(),
+                session: taker.session.clone(),
+                delivered_ms: 0,
+            };
+            self.leases.push((group, expected.message, lease, taker.attach));
+        }
+    }
+
+    fn action(&mut self) -> Action {
+        match self.rng.random_range(0..10) {
+            0..5 => Action::Ack,
+            5 => nack(Some(0)),
+            6 => nack(None),
+            7 => reject(),
+            8 => Action::Expire,
+            _ => {
+                Action::Release { retry_after_ms: if self.rng.random_bool(0.5) { 0 } else { 60_000 } }
+            },
+        }
+    }
+
+    /// A batch of outcomes for leases of any age, some twice.
+    async fn settle(&mut self) {
+        let group = self.group();
+        let mine: Vec<_> = self.leases.iter().filter(|l| l.0 == group).cloned().collect();
+        let newest = mine.len().saturating_sub(12);
+        let mut items = Vec::new();
+        for _ in 0..self.rng.random_range(1..5) {
+            let from = if self.rng.random_bool(0.8) { newest } else { 0 };
+            let Some((_, message, lease, attach)) = mine[from..].choose(&mut self.rng).cloned()
+            else {
+                return;
+            };
+            let attach = if self.rng.random_bool(0.5) { attach } else { 0 };
+            let action = self.action();
+            items.push((message, Settle { lease, attach, check_session: true, action }));
+        }
+        self.settle_items(group, items).await;
+    }
+
+    /// Plain first acks go in one script before all others, each by rising id.
+    async fn settle_items(&mut self, group: &'static str, items: Vec<(usize, Settle)>) {
+        for (message, settle) in &items {
+            let name = &self.messages[*message].name;
+            self.log.push(format!("settle {group} {name}: {settle:?}"));
+        }
+        let is_plain = |settle: &Settle| {
+            settle.action == Action::Ack
+                && settle.lease.count == 1
+                && !settle.lease.lane.ends_with('m')
+        };
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by_key(|position| !is_plain(&items[*position].1));
+        let mut expected = vec![Verdict::Unknown; items.len()];
+        let messages = std::mem::take(&mut self.messages);
+        for position in order {
+            let (message, settle) = &items[position];
+            let lease = &settle.lease;
+            let model = self.model(group);
+            let is_fresh = !settle.check_session
+                || model.is_fresh(&lease.consumer, &lease.session, settle.attach);
+            let by = (lease.consumer.as_str(), lease.count, is_fresh);
+            expected[position] = model.settle(&messages, *message, by, &settle.action);
+        }
+        self.messages = messages;
+        let settles: Vec<Settle> = items.into_iter().map(|(_, settle)| settle).collect();
+        let lanes = self.world.lanes(group).await;
+        let verdicts = self
+            .world
+            .settle_with(group, &lanes, &settles, |settings| {
+                settings.ageing_ms = 0;
+                settings.max_attempts = MAX_ATTEMPTS;
+                settings.initial_backoff_ms = 60_000;
+            })
+            .await;
+        assert_eq!(verdicts, expected);
+    }
+
+    /// What a sweep and a purge do: they act on whoever owns an entry.
+    async fn recover(&mut self) {
+        let group = self.group();
+        let pending: Vec<(usize, String, u64)> = self.groups[group]
+            .seats
+            .iter()
+            .filter_map(|(m, seat)| Some((*m, self.groups[group].owner(*m)?, seat.count)))
+            .collect();
+        let Some((message, owner, count)) = pending.choose(&mut self.rng).cloned() else {
+            return;
+        };
+        let action = if owner.starts_with('~') {
+            Action::Cancel
+        } else {
+            let idle_ms = if self.rng.random_bool(0.2) { 3_600_000 } else { 0 };
+            match self.rng.random_range(0..2) {
+                0 => lose(idle_ms),
+                _ => Action::GiveBack { idle_ms },
+            }
+        };
+        let lease = Lease {
+            lane: self.messages[message].lane.into(),
+            id: self.messages[message].id.clone(),
+            count,
+            consumer: owner,
+            session: "*".into(),
+            delivered_ms: 0,
+        };
+        let settle = Settle { lease, attach: 0, check_session: false, action };
+        self.settle_items(group, vec![(message, settle)]).await;
+    }
+
+    async fn extend(&mut self) {
+        let Some((group, message, lease, attach)) = self.leases.choose(&mut self.rng).cloned()
+        else {
+            return;
+        };
+        self.log.push(format!("extend {group} {lease:?}"));
+        let lanes = self.world.lanes(group).await;
+        let verdicts = self
+            .world
+            .store
+            .extend(&self.world.shard, group, &lanes, &[(lease.clone(), attach)])
+            .await;
+        let model = self.model(group);
+        let expected = match model.owner(message) {
+            _ if !model.is_fresh(&lease.consumer, &lease.session, attach) => Verdict::Fenced,
+            None => Verdict::Gone,
+            Some(owner) if owner == lease.consumer && model.seats[&message].count == lease.count => {
+                Verdict::Done
+            },
+            Some(_) => Verdict::Stale,
+        };
+        assert_eq!(verdicts.expect("extend"), [expected]);
+    }
+
+    async fn purge(&mut self) {
+        let group = self.group();
+        let lanes = self.world.lanes(group).await;
+        let Some(lane) = lanes.choose(&mut self.rng).cloned() else {
+            return;
+        };
+        self.log.push(format!("purge {group} {}", lane.reference));
+        let taken =
+            self.world.store.take_waiting(&self.world.shard, group, &lane, Take::All, 2).await;
+        let taken = taken.expect("take");
+        let messages = std::mem::take(&mut self.messages);
+        let expected = self.model(group).purge(&messages, &lane.reference, 2);
+        let named: Vec<&String> = expected.iter().map(|m| &messages[*m].id).collect();
+        assert_eq!(taken.iter().collect::<Vec<_>>(), named);
+        self.messages = messages;
+        let cancels: Vec<Settle> = taken
+            .iter()
+            .map(|id| Settle {
+                lease: Lease {
+                    lane: lane.reference.clone(),
+                    id: id.clone(),
+                    count: 1,
+                    consumer: "~taken".into(),
+                    session: "*".into(),
+                    delivered_ms: 0,
+                },
+                attach: 0,
+                check_session: false,
+                action: Action::Cancel,
+            })
+            .collect();
+        let verdicts = self.world.settle_all(group, &cancels).await;
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Dead), "{verdicts:?}");
+    }
+
+    /// All state in Redis is what the model says.
+    async fn compare(&mut self) {
+        for group in GROUPS {
+            let model = &self.groups[group];
+            let lanes = self.world.lanes(group).await;
+            let mut pending = BTreeSet::new();
+            for number in 0..lanes.len() {
+                let page = self.world.store.pending(group, &lanes, number, ("-", 1_000), None);
+                for held in page.await.expect("pending") {
+                    let member = format!("{}|{}", lanes[number].reference, held.id);
+                    pending.insert((member, held.owner, held.count));
+                }
+            }
+            let expected: BTreeSet<_> = model
+                .seats
+                .iter()
+                .filter_map(|(m, seat)| {
+                    Some((self.messages[*m].member(), model.owner(*m)?, seat.count))
+                })
+                .collect();
+            assert_eq!(pending, expected, "owners in `{group}`");
+            for (key, place) in [
+                (self.world.shard.ready(group, ""), Place::Ready),
+                (self.world.key(group, GroupKey::Delayed), Place::Delayed),
+                (self.world.key(group, GroupKey::Parked), Place::Parked),
+            ] {
+                let members: Vec<String> = self.world.redis(&["ZRANGE", &key, "0", "-1"]).await;
+                let members: BTreeSet<&str> =
+                    members.iter().map(|m| m.rsplit('\0').next().unwrap_or_default()).collect();
+                let expected: Vec<String> =
+                    model.at(&place).iter().map(|m| self.messages[*m].member()).collect();
+                let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
+                assert_eq!(members, expected, "{place:?} of `{group}`");
+            }
+            let key = self.world.key(group, GroupKey::Busy);
+            let busy: BTreeMap<String, String> = self.world.redis(&["HGETALL", &key]).await;
+            let expected: BTreeMap<String, String> = model
+                .busy
+                .iter()
+                .map(|(key, m)| (key.clone(), self.messages[*m].member()))
+                .collect();
+            assert_eq!(busy, expected, "keys in flight of `{group}`");
+            let key = self.world.key(group, GroupKey::Failures);
+            let failed: Vec<String> = self.world.redis(&["HKEYS", &key]).await;
+            let expected = model.seats.iter().filter(|(_, seat)| seat.failures > 0);
+            let expected: BTreeSet<String> =
+                expected.map(|(m, _)| self.messages[*m].member()).collect();
+            assert_eq!(failed.into_iter().collect::<BTreeSet<_>>(), expected);
+            let figures = self.world.figures(group).await;
+            let totals = Totals {
+                published: figures.published,
+                settled: figures.settled,
+                acked: figures.acked,
+                failed: figures.failed,
+                released: figures.released,
+                dead: figures.dead,
+                redelivered: figures.redelivered,
+            };
+            assert_eq!(totals, model.totals, "totals of `{group}`");
+            assert_eq!(figures.waiting, model.at(&Place::Waiting).len() as u64);
+            assert_eq!(figures.pending, pending.len() as u64);
+        }
+        let dead = self.world.store.dead_count(&self.world.shard).await.expect("dead");
+        assert_eq!(dead, self.groups.values().map(|group| group.totals.dead).sum::<u64>());
+    }
+
+    /// Works everything off: nothing is left anywhere.
+    async fn drain(&mut self) {
+        for group in GROUPS {
+            let joining = World::joining(group, "last", "last");
+            self.world.joined(&joining).await;
+            self.model(group).members.clear();
+            self.model(group).members.insert("last".into(), ("last".into(), 1));
+            for consumer in CONSUMERS {
+                let lanes = self.world.lanes(group).await;
+                let who = (consumer, "*", 0);
+                let left = self.world.store.leave(&self.world.shard, group, &lanes, who).await;
+                left.expect("leave");
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.groups.values().any(|group| group.totals.published > group.totals.settled) {
+            assert!(Instant::now() < deadline, "it does not drain");
+            for group in GROUPS {
+                self.world.end_backoffs(group).await;
+                self.model(group).end_backoffs();
+                let owners = CONSUMERS.iter().map(|c| Place::Leased((*c).into()));
+                let stuck: Vec<usize> = owners.flat_map(|p| self.groups[group].at(&p)).collect();
+                for message in stuck {
+                    self.give_back(group, message).await;
+                }
+            }
+            self.fetch().await;
+            let held = std::mem::take(&mut self.leases);
+            for (group, message, lease, attach) in held {
+                let settle = Settle { lease, attach, check_session: true, action: Action::Ack };
+                self.settle_items(group, vec![(message, settle)]).await;
+            }
+        }
+        self.compare().await;
+    }
+
+    async fn give_back(&mut self, group: &'static str, message: usize) {
+        let lease = Lease {
+            lane: self.messages[message].lane.into(),
+            id: self.messages[message].id.clone(),
+            count: self.groups[group].seats[&message].count,
+            consumer: self.groups[group].owner(message).expect("an owner"),
+            session: "*".into(),
+            delivered_ms: 0,
+        };
+        let action = Action::GiveBack { idle_ms: 0 };
+        let settle = Settle { lease, attach: 0, check_session: false, action };
+        self.settle_items(group, vec![(message, settle)]).await;
+    }
+}
+
+#[tokio::test]
+async fn random_operations_leave_redis_as_the_model_says() {
+    let mut seeds = seeded("model");
+    let end = Instant::now() + BUDGET;
+    let mut worlds = 0;
+    while worlds < 3 || Instant::now() < end {
+        let mut run = Run::new(seeds.rng.random()).await;
+        for _ in 0..STEPS {
+            run.step().await;
+            run.compare().await;
+        }
+        run.drain().await;
+        worlds += 1;
+    }
+}

@@ -1,0 +1,172 @@
+//! `group_create`, `group_state`, `group_delete`, `definition_put`.
+
+use hive_domain::{
+    group::{GroupState, Start},
+    stream::StreamDefinition,
+};
+use hive_store::{
+    control::{Put, Removal},
+    keys::GroupKey,
+    publish::Outcome,
+    settle::{Action, Settle},
+    sweep::Take,
+};
+
+use crate::world::{World, ids, item, nack, with_group, world};
+
+#[tokio::test]
+async fn a_group_starts_at_the_oldest_retained_message_or_at_the_next() {
+    let world = with_group().await;
+    world.add("/p4", &["a", "b"]).await;
+    world.add("g/p4", &["for g"]).await;
+    assert!(world.create("early", Start::Earliest).await);
+    assert!(world.create("late", Start::Latest).await);
+    assert!(!world.create("late", Start::Latest).await, "it is there");
+    world.add("/p4", &["c"]).await;
+    for (group, expected) in [("early", vec!["a", "b", "c"]), ("late", vec!["c"])] {
+        assert_eq!(world.places(group).await.0, expected.len() as u64, "{group}");
+        let a = world.join(group, "a", &[]).await;
+        assert_eq!(ids(&world.take(group, &a, 9).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_held_lane_gets_no_group() {
+    let world = with_group().await;
+    world.add("/p4@c", &["held"]).await;
+    world.create("h", Start::Earliest).await;
+    assert_eq!(world.places("h").await, (0, 0, 0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn an_older_definition_does_not_undo_a_newer_state() {
+    let world = with_group().await;
+    assert!(world.set_state("g", GroupState::Paused, 3).await);
+    assert!(!world.set_state("g", GroupState::Active, 2).await);
+    assert!(world.set_state("g", GroupState::Deleting, 4).await);
+    assert!(!world.set_state("g", GroupState::Active, 5).await, "deletion is for good");
+    assert!(!world.set_state("absent", GroupState::Active, 5).await);
+}
+
+async fn delete(world: &World, group: &str) -> Removal {
+    world.store.delete_on_shard(&world.shard, group).await.expect("delete")
+}
+
+#[tokio::test]
+async fn a_group_with_unsettled_messages_stays() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("/p4", &["a"]).await;
+    world.add("g/p9", &["b"]).await;
+    assert_eq!(delete(&world, "g").await, Removal::NotEmpty(2));
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 9).await;
+    assert_eq!(delete(&world, "g").await, Removal::NotEmpty(2));
+    world.settle("g", &a, &taken[0], nack(None)).await;
+    world.settle("g", &a, &taken[1], Action::Ack).await;
+    assert_eq!(delete(&world, "g").await, Removal::NotEmpty(1));
+    world.end_backoffs("g").await;
+    let taken = world.take("g", &a, 9).await;
+    world.settle("g", &a, &taken[0], Action::Ack).await;
+    assert_eq!(delete(&world, "g").await, Removal::Done);
+    assert_eq!(delete(&world, "g").await, Removal::Absent);
+    assert_eq!(world.places("h").await.0, 1, "the other group still has it");
+    let left: Vec<String> = world.redis(&["KEYS", &format!("{}g:g:*", world.shard.tag())]).await;
+    assert!(left.is_empty(), "{left:?}");
+    let lanes = world.store.lanes(&world.shard).await.expect("lanes").all;
+    assert_eq!(lanes, [crate::world::lane_ref("/p4")]);
+    world.create("g", Start::Latest).await;
+    world.add("g/p9", &["new"]).await;
+    assert_eq!(world.places("g").await.0, 1);
+}
+
+#[tokio::test]
+async fn a_purge_takes_and_cancels_what_waits() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "b", "c"]).await;
+    let lane = world.lanes("g").await[0].clone();
+    let take = async |limit| {
+        world.store.take_waiting(&world.shard, "g", &lane, Take::All, limit).await.expect("take")
+    };
+    let mut taken = take(2).await;
+    assert_eq!(taken.len(), 2);
+    taken.extend(take(2).await);
+    assert_eq!((taken.len(), take(2).await.len()), (3, 0));
+    let cancels: Vec<Settle> = taken
+        .iter()
+        .map(|id| Settle {
+            lease: hive_store::Lease {
+                lane: lane.reference.clone(),
+                id: id.clone(),
+                count: 1,
+                consumer: "~taken".into(),
+                session: "*".into(),
+                delivered_ms: 0,
+            },
+            attach: 0,
+            check_session: false,
+            action: Action::Cancel,
+        })
+        .collect();
+    world.settle_all("g", &cancels).await;
+    assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 3));
+    assert_eq!(world.store.dead_count(&world.shard).await.expect("count"), 3);
+    assert_eq!(delete(&world, "g").await, Removal::Done);
+    let none = world.store.take_waiting(&world.shard, "g", &lane, Take::All, 2).await;
+    assert!(none.expect("take").is_empty(), "no group, nothing to take");
+}
+
+#[tokio::test]
+async fn a_delayed_message_of_a_deleted_group_dies_and_holds_up_nobody() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    for group in ["g", "h"] {
+        let mut delayed = item(&format!("{group}/p4"), group);
+        delayed.not_before_ms = 4_000_000_000_000;
+        assert_eq!(world.publish(vec![delayed]).await, [Outcome::Added]);
+    }
+    assert_eq!(delete(&world, "g").await, Removal::Done);
+    let members: Vec<String> = world.redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"]).await;
+    for (due, member) in members.iter().enumerate() {
+        let due = (due + 1).to_string();
+        let _: i64 = world.redis(&["ZADD", &world.shard.scheduled(), &due, member]).await;
+    }
+    let lanes = world.store.lanes(&world.shard).await.expect("lanes");
+    let groups = world.store.groups_on_shard(&world.shard).await.expect("groups");
+    let due = world.store.due_scheduled(&world.shard, &lanes, &groups).await.expect("due");
+    assert_eq!((due.moved, due.next_ms, due.lanes_changed), (2, 0, false));
+    assert_eq!(world.places("h").await.0, 1);
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await.expect("dead");
+    assert_eq!((dead[0].group.as_str(), dead[0].category.as_str()), ("g", "cancelled"));
+    let left: Vec<String> = world.redis(&["KEYS", &world.key("g", GroupKey::Counters)]).await;
+    assert!(left.is_empty(), "nothing of the deleted group comes back");
+}
+
+#[tokio::test]
+async fn a_definition_changes_only_from_the_version_that_was_read() {
+    let world = world().await;
+    let namespace = format!("{:?}", world.shard);
+    let mut definition = World::definition("g", Start::Earliest);
+    definition.version = 0;
+    let put = async |definition: &hive_domain::group::GroupDefinition| {
+        world.store.put_group(&namespace, definition).await.expect("put")
+    };
+    assert_eq!(put(&definition).await, Put::Stored(1));
+    assert_eq!(put(&definition).await, Put::Stored(1), "the same write, its answer was lost");
+    definition.agent_type = "other".into();
+    assert_eq!(put(&definition).await, Put::Conflict);
+    definition.version = 1;
+    assert_eq!(put(&definition).await, Put::Stored(2));
+    let read = world.store.group(&namespace, "g").await.expect("read").expect("a group");
+    assert_eq!((read.version, read.agent_type.as_str()), (2, "other"));
+    assert_eq!(world.store.groups(&namespace).await.expect("read"), [read]);
+    let remove = async |version| {
+        world.store.remove_group(&namespace, "g", version).await.expect("remove")
+    };
+    assert_eq!(remove(1).await, Put::Conflict);
+    assert_eq!(remove(2).await, Put::Stored(0));
+    assert_eq!(remove(2).await, Put::Stored(0), "gone is gone");
+    assert!(world.store.namespaces().await.expect("read").contains(&namespace));
+    let none: Option<StreamDefinition> = world.store.stream(&namespace, "s").await.expect("read");
+    assert_eq!(none, None);
+}

@@ -1,0 +1,179 @@
+//! `join`, `leave`, `consumer_forget`, `daemon_beat`: who is a member, and who lives.
+
+use hive_domain::group::GroupState;
+use hive_store::{
+    fetch::Taker,
+    members::{Joined, Kind, Leaving},
+    registry::Registration,
+    settle::Action,
+};
+
+use crate::world::{World, ids, nack, with_group, world};
+
+fn member(joined: Joined) -> (String, u64, bool) {
+    match joined {
+        Joined::Member { session, attach, resumed } => (session, attach, resumed),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_session_fences_the_old_one_and_a_resumed_one_counts_its_connections() {
+    let world = with_group().await;
+    let first = World::joining("g", "a", "s1");
+    assert_eq!(member(world.joined(&first).await), ("s1".into(), 1, false));
+    let mut resumed = first.clone();
+    resumed.resume = true;
+    assert_eq!(member(world.joined(&resumed).await), ("s1".into(), 2, true));
+    let second = World::joining("g", "a", "s2");
+    assert_eq!(member(world.joined(&second).await), ("s2".into(), 1, false));
+    assert_eq!(world.joined(&resumed).await, Joined::SessionLost);
+    let members = world.store.members(&world.shard, "g").await.expect("members");
+    assert_eq!(members.len(), 1);
+    assert_eq!((members[0].session.as_str(), members[0].attach), ("s2", 1));
+    assert_eq!((members[0].gateway.as_str(), members[0].concurrency), ("gw", 4));
+}
+
+#[tokio::test]
+async fn a_session_that_is_no_member_any_more_is_lost_not_begun_anew() {
+    let world = with_group().await;
+    let mut resumed = World::joining("g", "a", "s1");
+    resumed.resume = true;
+    assert_eq!(world.joined(&resumed).await, Joined::SessionLost);
+    assert_eq!(world.store.member(&world.shard, "g", "a").await.expect("member"), None);
+}
+
+#[tokio::test]
+async fn a_pull_consumer_keeps_its_session_from_call_to_call() {
+    let world = with_group().await;
+    let mut pull = World::joining("g", "a", "s1");
+    pull.kind = Kind::Pull;
+    pull.gateway = "-";
+    assert_eq!(member(world.joined(&pull).await), ("s1".into(), 0, false));
+    let mut again = pull.clone();
+    again.session = "s2";
+    assert_eq!(member(world.joined(&again).await), ("s1".into(), 0, true));
+    world.add("g/p4", &["m"]).await;
+    let taker = Taker {
+        consumer: "a".into(),
+        session: "s1".into(),
+        attach: 0,
+        capabilities: Vec::new(),
+    };
+    assert_eq!(ids(&world.take("g", &taker, 1).await), ["m"]);
+    let stream = World::joining("g", "a", "s3");
+    assert_eq!(member(world.joined(&stream).await), ("s3".into(), 1, false));
+    assert_eq!(world.joined(&again).await, Joined::AttachedByStream);
+}
+
+#[tokio::test]
+async fn a_full_group_takes_no_new_member_but_the_old_ones_again() {
+    let world = with_group().await;
+    let mut joining = World::joining("g", "a", "s1");
+    joining.max_consumers = 1;
+    assert_eq!(member(world.joined(&joining).await).1, 1);
+    assert_eq!(member(world.joined(&joining).await).1, 2);
+    let mut other = World::joining("g", "b", "s2");
+    other.max_consumers = 1;
+    assert_eq!(world.joined(&other).await, Joined::Full(1));
+}
+
+#[tokio::test]
+async fn nobody_joins_a_group_that_is_absent_or_being_deleted() {
+    let world = with_group().await;
+    assert_eq!(world.joined(&World::joining("h", "a", "s")).await, Joined::Gone);
+    world.set_state("g", GroupState::Paused, 2).await;
+    assert_eq!(member(world.joined(&World::joining("g", "a", "s")).await).1, 1);
+    world.set_state("g", GroupState::Deleting, 3).await;
+    assert_eq!(world.joined(&World::joining("g", "a", "s")).await, Joined::Gone);
+}
+
+#[tokio::test]
+async fn capabilities_are_read_back() {
+    let world = with_group().await;
+    world.join("g", "a", &["cuda", "gpu"]).await;
+    let member = world.store.member(&world.shard, "g", "a").await.expect("member");
+    assert_eq!(member.expect("a member").capabilities, ["cuda", "gpu"]);
+    let groups = ["g".to_owned(), "h".to_owned()];
+    let of = world.store.groups_of_consumer(&world.shard, &groups, "a").await;
+    assert_eq!(of.expect("groups"), ["g"]);
+}
+
+#[tokio::test]
+async fn only_the_connection_that_is_attached_may_leave() {
+    let world = with_group().await;
+    let old = world.join("g", "a", &[]).await;
+    let new = world.join("g", "a", &[]).await;
+    let lanes = world.lanes("g").await;
+    let leave = async |session: &str, attach| {
+        world.store.leave(&world.shard, "g", &lanes, ("a", session, attach)).await.expect("leave")
+    };
+    assert_eq!(leave(&old.session, old.attach).await, Leaving::Fenced);
+    assert_eq!(leave("other", 0).await, Leaving::Fenced);
+    assert_eq!(leave(&new.session, new.attach).await, Leaving::Done);
+    assert_eq!(leave(&new.session, new.attach).await, Leaving::Absent);
+    world.join("g", "a", &[]).await;
+    assert_eq!(leave("*", 0).await, Leaving::Done);
+}
+
+#[tokio::test]
+async fn a_redis_consumer_goes_only_when_it_holds_nothing() {
+    let world = with_group().await;
+    world.add("g/p4", &["m"]).await;
+    world.add("g/p9", &["n"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 9).await;
+    world.settle("g", &a, &taken[0], Action::Ack).await;
+    let lanes = world.lanes("g").await;
+    let left = world.store.leave(&world.shard, "g", &lanes, ("a", "*", 0)).await;
+    assert_eq!(left.expect("leave"), Leaving::Done);
+    assert_eq!(world.places("g").await, (0, 1, 0, 0, 0, 1), "what it holds stays pending");
+    for lane in &lanes {
+        let names = world.store.lane_consumers("g", lane).await.expect("names");
+        let holds = lane.reference == "g/p4";
+        assert_eq!(names.contains(&"a".to_owned()), holds, "{}", lane.reference);
+        let forgotten = world.store.forget_consumer(&world.shard, "g", lane, "a").await;
+        assert_eq!(forgotten.expect("forget"), !holds);
+    }
+    assert_eq!(world.places("g").await.1, 1);
+    world.join("g", "b", &[]).await;
+    let forgotten = world.store.forget_consumer(&world.shard, "g", &lanes[0], "b").await;
+    assert!(!forgotten.expect("forget"), "a member");
+}
+
+#[tokio::test]
+async fn everything_that_a_consumer_holds_is_listed_by_lane() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "b"]).await;
+    world.add("/p4", &["c"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 9).await;
+    let lanes = world.lanes("g").await;
+    assert_eq!(world.store.held_by("g", &lanes, "a").await.expect("held").len(), 3);
+    world.settle("g", &a, &taken[0], nack(None)).await;
+    assert_eq!(world.store.held_by("g", &lanes, "a").await.expect("held").len(), 2);
+    assert_eq!(world.store.held_by("g", &lanes, "~delayed").await.expect("held").len(), 1);
+}
+
+#[tokio::test]
+async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
+    let world = world().await;
+    let me = |instance: &str| Registration {
+        daemon: "gateway",
+        instance: instance.into(),
+        advertise: "127.0.0.1:1".into(),
+        version: "1".into(),
+        epoch: 1,
+    };
+    world.store.beat(&me("beats-a")).await.expect("beat");
+    let seen = world.store.beat(&me("beats-b")).await.expect("beat");
+    let named = |seen: &[hive_store::registry::Replica], name: &str| {
+        seen.iter().any(|replica| replica.instance == name)
+    };
+    assert!(named(&seen, "beats-a") && named(&seen, "beats-b"));
+    world.store.sign_off(&me("beats-a")).await.expect("sign off");
+    let daemons = world.store.control_keys().daemons();
+    let _: i64 = world.redis(&["HSET", &daemons, "gateway/beats-b", "1 x 1 1"]).await;
+    let seen = world.store.replicas().await.expect("replicas");
+    assert!(!named(&seen, "beats-a") && !named(&seen, "beats-b"), "{seen:?}");
+}

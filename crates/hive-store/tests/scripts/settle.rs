@@ -1,0 +1,415 @@
+//! `ack`, `settle` and `extend`: only the holder of the latest lease, once, with the right count.
+
+use hive_store::{
+    Lease,
+    attempt,
+    fetch::{Taken, Taker},
+    header::Header,
+    keys::GroupKey,
+    publish::Item,
+    settle::{Action, Settle, Verdict},
+};
+
+use crate::world::{World, header, id_of, ids, item, lose, nack, ordered, reject, with_group};
+
+async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
+    world.publish(items).await;
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 100).await;
+    (a, taken)
+}
+
+fn with_policy(id: &str, change: impl FnOnce(&mut Header)) -> Item {
+    let mut header = header(id);
+    change(&mut header);
+    Item { body: header.join(id.as_bytes()), ..item("g/p4", id) }
+}
+
+#[tokio::test]
+async fn a_stale_lease_changes_nothing_whatever_the_action() {
+    let actions = [
+        Action::Ack,
+        nack(None),
+        Action::Release { retry_after_ms: 0 },
+        reject(),
+        Action::Expire,
+        Action::Cancel,
+        lose(0),
+        Action::GiveBack { idle_ms: 0 },
+    ];
+    for action in actions {
+        let world = with_group().await;
+        let (a, taken) = one(&world, vec![item("g/p4", "m")]).await;
+        let good = world.settle_of("g", &a, &taken[0], action.clone()).await;
+        let changed = |change: fn(&mut Settle)| {
+            let mut settle = good.clone();
+            change(&mut settle);
+            settle
+        };
+        let rows = [
+            (changed(|s| s.lease.session = "old".into()), Verdict::Fenced),
+            (changed(|s| s.attach = 7), Verdict::Fenced),
+            (changed(|s| s.lease.count = 2), Verdict::Stale),
+            (changed(|s| s.lease.consumer = "b".into()), Verdict::Stale),
+            (changed(|s| s.lease.id = "1-1".into()), Verdict::Gone),
+            (changed(|s| s.lease.lane = "g/p9".into()), Verdict::Unknown),
+        ];
+        for (settle, expected) in rows {
+            let verdict = world.settle_all("g", &[settle]).await;
+            assert_eq!(verdict, [expected], "{action:?}");
+            assert_eq!(world.places("g").await, (0, 1, 0, 0, 0, 0), "{action:?}");
+        }
+        assert!(matches!(world.settle_all("g", &[good]).await[0], Verdict::Done | Verdict::Dead));
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_was_given_to_another_is_stale_for_its_old_holder() {
+    for action in [Action::Ack, nack(None), Action::Release { retry_after_ms: 0 }] {
+        let world = with_group().await;
+        let (a, taken) = one(&world, vec![item("g/p4", "m")]).await;
+        world.settle("g", &a, &taken[0], lose(0)).await;
+        let b = world.join("g", "b", &[]).await;
+        let again = world.take("g", &b, 1).await;
+        assert_eq!(world.settle("g", &a, &taken[0], action).await, Verdict::Stale);
+        assert_eq!(world.settle("g", &b, &again[0], Action::Ack).await, Verdict::Done);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_acks_counts_each_entry_once() {
+    let world = with_group().await;
+    let items = (0..10).map(|n| item("g/p4", &format!("m{n}"))).collect();
+    let (a, taken) = one(&world, items).await;
+    let mut settles = Vec::new();
+    for taken in taken.iter().rev() {
+        settles.push(world.settle_of("g", &a, taken, Action::Ack).await);
+    }
+    settles.push(settles[3].clone());
+    let mut stale = settles[0].clone();
+    stale.lease.count = 9;
+    settles.push(stale);
+    settles[1].lease.delivered_ms = 0;
+    let lanes = world.lanes("g").await;
+    let verdicts = world.settle_with("g", &lanes, &settles, |_| {}).await;
+    assert_eq!(verdicts[..10], [Verdict::Done; 10]);
+    assert_eq!(verdicts[10], Verdict::Gone, "a retry beside its original");
+    assert_eq!(verdicts[11], Verdict::Gone, "settled by the batch before it");
+    let figures = world.figures("g").await;
+    assert_eq!((figures.settled, figures.acked, figures.recent_acked), (10, 10, 10));
+    assert_eq!(world.settle_all("g", &settles[..10]).await, [Verdict::Gone; 10]);
+    assert_eq!(world.figures("g").await.settled, 10);
+}
+
+#[tokio::test]
+async fn work_time_is_summed_over_the_acked() {
+    let world = with_group().await;
+    let items = vec![item("g/p4", "a"), ordered("g/p4m", "b", "k")];
+    let (a, taken) = one(&world, items).await;
+    let mut settles = Vec::new();
+    for taken in &taken {
+        let mut settle = world.settle_of("g", &a, taken, Action::Ack).await;
+        settle.lease.delivered_ms = 1_000;
+        settles.push(settle);
+    }
+    let lanes = world.lanes("g").await;
+    let group = hive_store::settle::SettleGroup {
+        name: "g",
+        lanes: &lanes,
+        ageing_ms: 0,
+        max_attempts: 3,
+        initial_backoff_ms: 0,
+        max_backoff_ms: 0,
+        durable: false,
+    };
+    world.store.settle(&world.shard, group, &settles, 1_250).await.expect("settle");
+    assert_eq!(world.figures("g").await.recent_work_ms, 500);
+}
+
+#[tokio::test]
+async fn attempts_used_up_end_in_the_dead_letters_with_their_history() {
+    let world = with_group().await;
+    let (a, mut taken) = one(&world, vec![item("g/p4", "m")]).await;
+    for attempt in 1..=3_u64 {
+        let record = attempt::record(&attempt::Attempt {
+            consumer: "a".into(),
+            started_ms: attempt,
+            ended_ms: attempt,
+            category: "timeout".into(),
+            reason: format!("reason {attempt}"),
+        });
+        let action = Action::Nack {
+            delay_ms: Some(0),
+            jitter: 0,
+            category: "timeout".into(),
+            record,
+        };
+        let verdict = world.settle("g", &a, &taken[0], action).await;
+        assert_eq!(verdict, if attempt < 3 { Verdict::Done } else { Verdict::Dead });
+        taken = world.take("g", &a, 9).await;
+        assert_eq!(taken.len(), usize::from(attempt < 3));
+    }
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await.expect("dead");
+    assert_eq!((dead.len(), dead[0].failures, dead[0].deliveries), (1, 3, 3));
+    assert_eq!((dead[0].lane.as_str(), id_of(&dead[0].body).as_str()), ("g/p4", "m"));
+    let rows: Vec<(String, Vec<Vec<u8>>)> =
+        world.redis(&["XRANGE", &world.shard.dead(), "-", "+"]).await;
+    let at = rows[0].1.iter().position(|field| field == b"failures").expect("a history");
+    let (count, attempts) = attempt::history(&rows[0].1[at + 1]).expect("a history");
+    let reasons: Vec<&str> = attempts.iter().map(|attempt| attempt.reason.as_str()).collect();
+    assert_eq!((count, reasons), (3, vec!["reason 1", "reason 2", "reason 3"]));
+    let left: i64 = world.redis(&["EXISTS", &world.key("g", GroupKey::Failures)]).await;
+    assert_eq!(left, 0);
+    let figures = world.figures("g").await;
+    assert_eq!((figures.failed, figures.dead, figures.settled), (3, 1, 1));
+}
+
+#[tokio::test]
+async fn sixteen_records_of_failures_are_kept_and_all_are_counted() {
+    let world = with_group().await;
+    let (a, mut taken) = one(&world, vec![with_policy("m", |h| h.max_attempts = 20)]).await;
+    for failed in 0..20 {
+        let action = Action::Nack {
+            delay_ms: Some(0),
+            jitter: 0,
+            category: "unknown".into(),
+            record: attempt::record(&attempt::Attempt {
+                started_ms: failed,
+                ..attempt::Attempt::default()
+            }),
+        };
+        world.settle("g", &a, &taken[0], action).await;
+        if failed == 18 {
+            let key = world.key("g", GroupKey::Failures);
+            let kept: Vec<Vec<u8>> = world.redis(&["HVALS", &key]).await;
+            let (count, attempts) = attempt::history(&kept[0]).expect("a history");
+            assert_eq!((count, attempts.len(), attempts[0].started_ms), (19, 16, 3));
+        }
+        taken = world.take("g", &a, 9).await;
+    }
+    assert!(taken.is_empty());
+    assert_eq!(world.figures("g").await.dead, 1);
+}
+
+#[tokio::test]
+async fn a_messages_own_policy_wins() {
+    let world = with_group().await;
+    let items = vec![
+        with_policy("one attempt", |h| h.max_attempts = 1),
+        with_policy("own backoff", |h| {
+            h.initial_backoff_ms = 500_000;
+            h.max_backoff_ms = 600_000;
+        }),
+        with_policy("no backoff", |h| h.initial_backoff_ms = 0),
+        item("g/p4", "group's"),
+    ];
+    let (a, taken) = one(&world, items).await;
+    let mut verdicts = Vec::new();
+    for taken in &taken {
+        verdicts.push(world.settle("g", &a, taken, nack(None)).await);
+    }
+    use Verdict::{Dead, Done};
+    assert_eq!(verdicts, [Dead, Done, Done, Done]);
+    assert_eq!(world.places("g").await, (0, 0, 1, 2, 0, 1));
+    let now: (f64, f64) = world.redis(&["TIME"]).await;
+    let key = world.key("g", GroupKey::Delayed);
+    let due: Vec<(String, f64)> = world.redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await;
+    let waits: Vec<f64> = due.iter().map(|(_, due)| due - now.0 * 1_000.0).collect();
+    assert!((0.0..=2_000.0).contains(&waits[0]), "{waits:?}");
+    assert!((498_000.0..=502_000.0).contains(&waits[1]), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_backoff_doubles_up_to_its_limit_within_its_jitter() {
+    for (failures, jitter, expected) in
+        [(0, 1_000_000, 100_000), (1, 1_000_000, 200_000), (5, 1_000_000, 300_000), (0, 0, 0)]
+    {
+        let world = with_group().await;
+        let policy = |h: &mut Header| {
+            h.initial_backoff_ms = 100_000;
+            h.max_backoff_ms = 300_000;
+            h.max_attempts = 100;
+        };
+        let (a, mut taken) = one(&world, vec![with_policy("m", policy)]).await;
+        for _ in 0..failures {
+            world.settle("g", &a, &taken[0], nack(Some(0))).await;
+            taken = world.take("g", &a, 1).await;
+        }
+        let action = Action::Nack {
+            delay_ms: None,
+            jitter,
+            category: "unknown".into(),
+            record: bytes::Bytes::new(),
+        };
+        world.settle("g", &a, &taken[0], action).await;
+        let now: (i64, i64) = world.redis(&["TIME"]).await;
+        let key = world.key("g", GroupKey::Delayed);
+        let due: Vec<(String, i64)> =
+            world.redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await;
+        if expected == 0 {
+            assert!(due.is_empty(), "no backoff is no index");
+            continue;
+        }
+        let wait = due[0].1 - now.0 * 1_000;
+        assert!((wait - expected).abs() < 2_000, "{wait} for {expected}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_is_given_back_without_end_dies() {
+    for action in [Action::GiveBack { idle_ms: 0 }, Action::Release { retry_after_ms: 0 }] {
+        let world = with_group().await;
+        let (a, taken) = one(&world, vec![item("g/p4", "m")]).await;
+        let lane = &world.lanes("g").await[0];
+        let set = async |count: &str| {
+            let words = ["XCLAIM", &lane.stream, "g", "a", "0", &taken[0].id, "RETRYCOUNT", count];
+            let _: redis::Value = world.redis(&words).await;
+        };
+        set("1002").await;
+        let nearly = Taken { count: 1_002, ..taken[0].clone() };
+        assert_eq!(world.settle("g", &a, &nearly, action.clone()).await, Verdict::Done);
+        world.take("g", &a, 1).await;
+        set("1003").await;
+        let last = Taken { count: 1_003, ..taken[0].clone() };
+        assert_eq!(world.settle("g", &a, &last, action).await, Verdict::Dead);
+        assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 1));
+    }
+}
+
+#[tokio::test]
+async fn recovery_spares_what_is_not_idle_and_everything_within_a_grace() {
+    let world = with_group().await;
+    let (_, taken) = one(&world, vec![item("g/p4", "m")]).await;
+    let lanes = world.lanes("g").await;
+    let lease = Lease {
+        lane: "g/p4".into(),
+        id: taken[0].id.clone(),
+        count: 1,
+        consumer: "a".into(),
+        session: "*".into(),
+        delivered_ms: 0,
+    };
+    let recover = async |action: Action| {
+        let lease = lease.clone();
+        let item = Settle { lease, attach: 0, check_session: false, action };
+        world.settle_all("g", &[item]).await[0]
+    };
+    assert_eq!(recover(lose(30_000)).await, Verdict::Spared);
+    assert_eq!(recover(Action::GiveBack { idle_ms: 30_000 }).await, Verdict::Spared);
+    let idle = ["XCLAIM", &lanes[0].stream, "g", "a", "0", &taken[0].id, "IDLE", "31000", "JUSTID"];
+    let _: redis::Value = world.redis(&idle).await;
+    let clock = world.shard.clock();
+    let _: i64 = world.redis(&["HSET", &clock, "grace_until", "4000000000000"]).await;
+    assert_eq!(recover(lose(30_000)).await, Verdict::Spared);
+    let _: i64 = world.redis(&["HSET", &clock, "grace_until", "1"]).await;
+    assert_eq!(recover(lose(30_000)).await, Verdict::Done);
+    let figures = world.figures("g").await;
+    assert_eq!((figures.expired, figures.failed, figures.ready), (1, 1, 1));
+    assert_eq!(recover(lose(30_000)).await, Verdict::Stale, "it is no consumer's now");
+}
+
+#[tokio::test]
+async fn the_next_of_a_key_is_let_go_also_in_a_lane_that_the_caller_does_not_know() {
+    for action in [Action::Ack, reject()] {
+        let world = with_group().await;
+        world.publish(vec![ordered("g/p9m", "a", "k")]).await;
+        let a = world.join("g", "a", &[]).await;
+        let first = world.take("g", &a, 9).await;
+        let known = world.lanes("g").await;
+        let item = world.settle_of("g", &a, &first[0], action).await;
+        world.publish(vec![ordered("g/p4m", "b", "k")]).await;
+        assert!(world.take("g", &a, 9).await.is_empty(), "parked");
+        let verdicts = world.settle_with("g", &known, &[item.clone()], |_| {}).await;
+        assert!(matches!(verdicts[0], Verdict::Done | Verdict::Dead), "{verdicts:?}");
+        assert_eq!(world.places("g").await, (0, 0, 1, 0, 0, 1));
+        assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+        assert_eq!(world.settle_all("g", &[item]).await, [Verdict::Gone]);
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_of_a_lane_that_the_caller_does_not_know_is_settled_and_extended() {
+    let world = with_group().await;
+    let (a, taken) = one(&world, vec![item("g/p4", "m"), item("g/p4", "n")]).await;
+    let lease = world.lease("g", &a, &taken[0]).await;
+    let extended = world.store.extend(&world.shard, "g", &[], &[(lease, a.attach)]).await;
+    assert_eq!(extended.expect("extend"), [Verdict::Done]);
+    for taken in &taken {
+        let item = world.settle_of("g", &a, taken, Action::Ack).await;
+        assert_eq!(world.settle_with("g", &[], &[item], |_| {}).await, [Verdict::Done]);
+    }
+}
+
+#[tokio::test]
+async fn a_parked_entry_that_is_cancelled_is_not_let_go_later() {
+    let world = with_group().await;
+    let items = ["a", "b", "c"].map(|id| ordered("g/p4m", id, "k")).to_vec();
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    let parked = world.store.held_by("g", &lanes, "~ordered").await.expect("parked");
+    assert_eq!(parked.len(), 2);
+    let cancel = Settle {
+        lease: parked[0].lease(&lanes, "*", 0),
+        attach: 0,
+        check_session: false,
+        action: Action::Cancel,
+    };
+    assert_eq!(world.settle_all("g", &[cancel]).await, [Verdict::Dead]);
+    assert_eq!(world.places("g").await, (0, 1, 0, 0, 1, 1));
+    assert_eq!(world.settle("g", &a, &taken[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["c"]);
+}
+
+#[tokio::test]
+async fn what_is_cancelled_in_an_index_leaves_it() {
+    let world = with_group().await;
+    let (a, taken) = one(&world, vec![item("g/p4", "a"), item("g/p4", "b")]).await;
+    world.settle("g", &a, &taken[0], nack(Some(0))).await;
+    world.settle("g", &a, &taken[1], nack(Some(60_000))).await;
+    let lanes = world.lanes("g").await;
+    for place in ["~ready", "~delayed"] {
+        let held = world.store.held_by("g", &lanes, place).await.expect("held");
+        let cancel = Settle {
+            lease: held[0].lease(&lanes, "*", 0),
+            attach: 0,
+            check_session: false,
+            action: Action::Cancel,
+        };
+        assert_eq!(world.settle_all("g", &[cancel]).await, [Verdict::Dead], "{place}");
+    }
+    assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 2));
+}
+
+#[tokio::test]
+async fn only_the_holder_extends_and_the_count_stays() {
+    let world = with_group().await;
+    let items = (0..4).map(|n| item("g/p4", &format!("m{n}"))).collect();
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    let mut leases = Vec::new();
+    for taken in &taken {
+        leases.push((world.lease("g", &a, taken).await, a.attach));
+    }
+    let idle = ["XCLAIM", &lanes[0].stream, "g", "a", "0", &taken[0].id, "IDLE", "60000", "JUSTID"];
+    let _: redis::Value = world.redis(&idle).await;
+    leases[1].0.count = 5;
+    leases[2].0.session = "old".into();
+    leases[3].1 = 9;
+    let mut absent = leases[0].clone();
+    absent.0.id = "1-1".into();
+    leases.push(absent);
+    let mut other = leases[0].clone();
+    other.0.lane = "h/p4".into();
+    leases.push(other);
+    let verdicts = world.store.extend(&world.shard, "g", &lanes, &leases).await.expect("extend");
+    use Verdict::{Done, Fenced, Gone, Stale, Unknown};
+    assert_eq!(verdicts, [Done, Stale, Fenced, Fenced, Gone, Unknown]);
+    let held = world.store.held_by("g", &lanes, "a").await.expect("held");
+    assert!(held[0].idle_ms < 30_000 && held[0].count == 1, "{held:?}");
+    let mut many = Vec::new();
+    for taken in &taken {
+        many.push((world.lease("g", &a, taken).await, 0));
+    }
+    let verdicts = world.store.extend(&world.shard, "g", &lanes, &many).await.expect("extend");
+    assert_eq!(verdicts, [Done; 4]);
+}

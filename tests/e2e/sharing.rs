@@ -1,0 +1,87 @@
+//! Equal agents get equal work, at whichever gateway they are.
+//!
+//! Their handlers are what limits them here, not the gateways, and what they hold in advance is
+//! enough to hide the way there.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use hive_client::{Job, Outcome, Publisher, Target, message, wire};
+use hive_testkit::redis::Aof;
+
+use crate::fleet::{Agent, Fleet, Seen};
+
+const MESSAGES: usize = 10_000;
+const AGENTS: usize = 10;
+
+/// Ten equal agents, so many of them at the first gateway, work a backlog.
+async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    let settings = wire::GroupSettings {
+        routing_mode: mode.into(),
+        ..wire::GroupSettings::default()
+    };
+    fleet.group("even", settings).await?;
+    let seen = Seen::default();
+    let start = Arc::new(tokio::sync::Semaphore::new(0));
+    let agents: Vec<Agent> = (0..AGENTS)
+        .map(|number| {
+            let gateway = usize::from(number >= at_first);
+            let id = format!("agent-{number}");
+            let (seen, name, start) = (seen.clone(), id.clone(), start.clone());
+            let work = move |job: Job| {
+                let (seen, name, start) = (seen.clone(), name.clone(), start.clone());
+                async move {
+                    drop(start.acquire().await);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    seen.note(&job.message.message_id, &name);
+                    Outcome::done()
+                }
+            };
+            let client = fleet.client(gateway).expect("the gateways have addresses");
+            Agent::working(client, "even", &id, work, |builder| {
+                builder.concurrency(6).max_in_flight(18)
+            })
+        })
+        .collect();
+    fleet.members("even", AGENTS).await?;
+    let publisher = Publisher::new(&fleet.client(0)?, Target::group("even"));
+    for receipt in publisher.publish_all((0..MESSAGES).map(|n| message("t", n.to_string()))).await {
+        receipt?;
+    }
+    // Nobody is done with the first one before the last agent has joined and all are published.
+    start.add_permits(tokio::sync::Semaphore::MAX_PERMITS);
+    fleet.drained("even").await?;
+    let shares = seen.by_consumer();
+    assert_eq!((seen.messages(), shares.len()), (MESSAGES, AGENTS));
+    let even = MESSAGES / AGENTS;
+    assert!(
+        shares.values().all(|share| share.abs_diff(even) * 5 <= even),
+        "every share must be within 20 % of {even}: {shares:?}"
+    );
+    for agent in agents {
+        agent.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balanced_is_even_over_five_agents_on_each_of_two_gateways() -> Result<()> {
+    is_even(wire::RoutingMode::LoadBalanced, 5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balanced_is_even_over_nine_agents_on_one_gateway_and_one_on_the_other() -> Result<()>
+{
+    is_even(wire::RoutingMode::LoadBalanced, 9).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_robin_is_even_over_five_agents_on_each_of_two_gateways() -> Result<()> {
+    is_even(wire::RoutingMode::RoundRobin, 5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_robin_is_even_over_nine_agents_on_one_gateway_and_one_on_the_other() -> Result<()> {
+    is_even(wire::RoutingMode::RoundRobin, 9).await
+}
