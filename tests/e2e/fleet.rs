@@ -104,6 +104,16 @@ impl Fleet {
         Ok(dead.await?)
     }
 
+    /// Whether this Redis can be asked to wait for its disk (WAITAOF: from 7.2 on).
+    pub(crate) async fn can_wait_for_sync(&self) -> Result<bool> {
+        let info = self.store()?.info("server").await?;
+        let of = |name: &str| info.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let version = of("valkey_version").or_else(|| of("redis_version"));
+        let mut parts = version.context("a version")?.split('.').map(str::parse::<u32>);
+        let mut part = || parts.next().context("a number")?.context("a number");
+        Ok((part()?, part()?) >= (7, 2))
+    }
+
     /// The figures of a group as they are now.
     pub(crate) async fn figures(&self, group: &str) -> Result<wire::GroupFigures> {
         let group = self.client(0)?.get_group(group).await?;

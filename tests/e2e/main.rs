@@ -2,8 +2,18 @@
 
 mod delivery;
 mod direct;
+mod doors;
 mod fleet;
+mod groups;
+mod joins;
 mod member;
+mod outcomes;
 mod precedence;
+mod pull;
+mod python;
+mod refusals;
+mod repeats;
+mod sessions;
 mod sharing;
+mod streams;
 mod times;

@@ -52,8 +52,10 @@ async fn pass(scope: &Scope, memory: &mut Memory) -> Result<(), StoreError> {
     memory.suspects.retain(is_there);
     for group in view.live() {
         let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
-        check_counters(scope, memory, group, &lanes).await?;
-        check_places(scope, memory, group, &lanes).await?;
+        let end = check_counters(scope, memory, group, &lanes).await;
+        scope.settle_trouble(&group.name, end).await?;
+        let end = check_places(scope, memory, group, &lanes).await;
+        scope.settle_trouble(&group.name, end).await?;
     }
     Ok(())
 }

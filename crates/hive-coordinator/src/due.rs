@@ -105,7 +105,12 @@ async fn step(
         let read = lanes.of_group(shard, &group.name);
         let due = store
             .due_delayed(shard, &group.name, &read, ageing_ms(group))
-            .await?;
+            .await
+            .map(Some);
+        // None where the group is gone, or a lane of it.
+        let Some(due) = scope.settle_trouble(&group.name, due).await? else {
+            continue;
+        };
         found.delayed += due.moved;
         found.next_ms = earlier(found.next_ms, due.next_ms);
         is_complete &= !due.lanes_changed;

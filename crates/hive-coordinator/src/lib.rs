@@ -45,6 +45,7 @@ use hive_runtime::config::Config;
 use hive_runtime::door::{ServeError, refuse_unknown};
 use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
+use hive_store::registry::Registration;
 use hive_store::{Store, StoreError};
 use tonic::service::Routes;
 
@@ -92,7 +93,7 @@ pub async fn serve(config: Config<Recovery>, chassis: Chassis) -> Result<(), Sta
     let store = Store::open(start::store_config(&config.redis)).map_err(StartError::Url)?;
     let fleet = Fleet::new(
         store.clone(),
-        start::registration(&config.server.advertise),
+        Registration::new("coordinator", DAEMON.version, &config.server.advertise),
         config.own,
         (chassis.tasks.clone(), chassis.shutdown.clone()),
     );

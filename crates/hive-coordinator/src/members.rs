@@ -19,35 +19,15 @@ const GATEWAY_ROW_MS: u64 = 3_600_000;
 /// Looks at every member of every group of the shard.
 pub(crate) async fn tend(
     scope: &Scope,
-    memory: &mut Memory,
+    memory: &Memory,
     view: &View,
     lanes: &Lanes,
     now: Clock,
 ) -> Result<(), StoreError> {
     let mut serving: Vec<String> = Vec::new();
     for group in view.live() {
-        let members = scope.store.members(&scope.shard, &group.name).await?;
-        let read = lanes.of_group(&scope.shard, &group.name);
-        for member in members {
-            match member.kind {
-                Kind::Stream => {
-                    let beat_ms = memory.beats.get(&member.gateway).copied();
-                    let (joined, steady) = (member.last_ms, now.steady_ms);
-                    let is_dead = recovery::is_gateway_dead(
-                        now.now_ms,
-                        beat_ms,
-                        joined,
-                        steady,
-                        GATEWAY_SILENCE_MS,
-                    );
-                    if is_dead {
-                        give_up(scope, group, &read, &member).await?;
-                    }
-                    serving.push(member.gateway);
-                },
-                Kind::Pull => end_if_silent(scope, group, &read, &member, now).await?,
-            }
-        }
+        let end = tend_group(scope, memory, group, lanes, now).await;
+        serving.extend(scope.settle_trouble(&group.name, end).await?);
     }
     for (gateway, beat_ms) in &memory.beats {
         if now.now_ms.saturating_sub(*beat_ms) > GATEWAY_ROW_MS && !serving.contains(gateway) {
@@ -55,6 +35,34 @@ pub(crate) async fn tend(
         }
     }
     Ok(())
+}
+
+/// Looks at the members of a group; answers which gateways serve any.
+async fn tend_group(
+    scope: &Scope,
+    memory: &Memory,
+    group: &GroupDefinition,
+    lanes: &Lanes,
+    now: Clock,
+) -> Result<Vec<String>, StoreError> {
+    let members = scope.store.members(&scope.shard, &group.name).await?;
+    let read = lanes.of_group(&scope.shard, &group.name);
+    let mut serving = Vec::new();
+    for member in members {
+        match member.kind {
+            Kind::Stream => {
+                let beat_ms = memory.beats.get(&member.gateway).copied();
+                let (joined, steady) = (member.last_ms, now.steady_ms);
+                let silence = GATEWAY_SILENCE_MS;
+                if recovery::is_gateway_dead(now.now_ms, beat_ms, joined, steady, silence) {
+                    give_up(scope, group, &read, &member).await?;
+                }
+                serving.push(member.gateway);
+            },
+            Kind::Pull => end_if_silent(scope, group, &read, &member, now).await?,
+        }
+    }
+    Ok(serving)
 }
 
 /// Gives back, uncounted, what a member of a dead gateway holds, and ends its membership. Both name

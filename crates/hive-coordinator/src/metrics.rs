@@ -95,7 +95,7 @@ const VIOLATIONS: MetricDef = counter(
 );
 const DATA_LOSS: MetricDef = counter(
     "hive_data_loss_total",
-    "Times that data which Redis must hold was found to be gone",
+    "Losses of data found in Redis, each counted once while its shard has the same owner",
     &[],
 );
 

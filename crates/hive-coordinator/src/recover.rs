@@ -115,7 +115,8 @@ async fn sweep_all(
     let mut given_back = 0;
     for group in view.live() {
         let read = lanes.of_group(&scope.shard, &group.name);
-        let walk = sweep::walk(scope, group, &read).await?;
+        let walk = sweep::walk(scope, group, &read).await;
+        let walk = scope.settle_trouble(&group.name, walk).await?;
         memory.pages = memory.pages.saturating_add(walk.pages);
         // A Redis that restarted during the walk has not started its grace yet.
         let is_same = memory
@@ -126,7 +127,8 @@ async fn sweep_all(
             now = tick(scope, memory, view).await?;
         }
         let found = (group, read.as_slice());
-        given_back += sweep::settle(scope, memory, found, walk, now).await?;
+        let end = sweep::settle(scope, memory, found, walk, now).await;
+        given_back += scope.settle_trouble(&group.name, end).await?;
     }
     if given_back > 0 {
         scope.ring().await?;

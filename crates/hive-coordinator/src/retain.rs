@@ -59,9 +59,11 @@ async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
     let lanes = scope.store.lanes(&scope.shard).await?;
     for group in view.live() {
         let read = lanes.of_group(&scope.shard, &group.name);
-        expire::by_ttl(scope, group, &read).await?;
+        let end = expire::by_ttl(scope, group, &read).await;
+        scope.settle_trouble(&group.name, end).await?;
         if agenda.forget {
-            forget_consumers(scope, &group.name, &read).await?;
+            let end = forget_consumers(scope, &group.name, &read).await;
+            scope.settle_trouble(&group.name, end).await?;
         }
     }
     // Redis' time comes from the first round of the other loop.
@@ -92,7 +94,8 @@ async fn retain(
         let limit_ms = now_ms.saturating_sub(age_ms);
         for group in view.live() {
             let read = lanes.of_group(&scope.shard, &group.name);
-            expire::by_age(scope, group, &read, limit_ms).await?;
+            let end = expire::by_age(scope, group, &read, limit_ms).await;
+            scope.settle_trouble(&group.name, end).await?;
         }
     }
     // A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.

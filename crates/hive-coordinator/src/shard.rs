@@ -118,6 +118,29 @@ impl Scope {
         Ok(verdicts)
     }
 
+    /// What a step for one group ends with, so that its trouble does not keep the other groups of the
+    /// shard from their turn: a group that was deleted meanwhile has no trouble, and a loss is told.
+    pub(crate) async fn settle_trouble<T: Default>(
+        &self,
+        group: &str,
+        end: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match end {
+            Err(error) if !error.is_transient() => {
+                let groups = self.store.groups_on_shard(&self.shard).await?;
+                if !groups.iter().any(|name| name == group) {
+                    return Ok(T::default());
+                }
+                if is_loss(&error) {
+                    self.trouble.lose(error.to_string());
+                    return Ok(T::default());
+                }
+                Err(error)
+            },
+            other => other,
+        }
+    }
+
     /// Wakes the gateways: something is to be delivered.
     pub(crate) async fn ring(&self) -> Result<(), StoreError> {
         self.store.ring(Purpose::Control, &self.shard).await
@@ -154,6 +177,19 @@ fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> Settle
         max_backoff_ms: group.settings.max_backoff_ms,
         // Nobody is told of it: what a crash of Redis undoes is found and done again.
         durable: false,
+    }
+}
+
+/// Whether a lane, or a group's place in it, is gone. XINFO says it as a common refusal.
+fn is_loss(error: &StoreError) -> bool {
+    match error {
+        StoreError::Lost { .. } => true,
+        StoreError::Refused { detail } => detail.contains("no such key"),
+        StoreError::Unavailable { .. }
+        | StoreError::Unknown { .. }
+        | StoreError::Full
+        | StoreError::Durability { .. }
+        | StoreError::Corrupt { .. } => false,
     }
 }
 

@@ -1,16 +1,13 @@
-//! What stands before the loops: who this replica is, and whether Redis is there and safe.
+//! What stands before the loops: whether Redis is there, and safe.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hive_runtime::config::Redis;
 use hive_runtime::health::Component;
 use hive_store::preflight::Severity;
-use hive_store::registry::Registration;
 use hive_store::{Store, StoreConfig};
 
-use crate::{DAEMON, StartError};
+use crate::StartError;
 
 /// Pause between two attempts to reach a Redis that is away at start.
 const RETRY: Duration = Duration::from_millis(200);
@@ -48,23 +45,6 @@ fn with_password(url: &str, password: &str) -> String {
     match rest.split_once('@') {
         Some((user, address)) => format!("{scheme}://{user}:{encoded}@{address}"),
         None => format!("{scheme}://:{encoded}@{rest}"),
-    }
-}
-
-/// This replica, under a random word that no other start has.
-pub(crate) fn registration(advertise: &str) -> Registration {
-    let started = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let epoch = u64::try_from(started.as_millis()).unwrap_or_default();
-    // Every RandomState has keys of its own from the system's entropy.
-    let word = || RandomState::new().build_hasher().finish();
-    Registration {
-        daemon: "coordinator",
-        instance: format!("{:016x}{:016x}", word(), word()),
-        advertise: advertise.to_owned(),
-        version: DAEMON.version.to_owned(),
-        epoch,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Says once what went wrong, and once that it is over: a loop that fails ten times a second must
 //! not fill the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use hive_store::StoreError;
@@ -14,13 +14,18 @@ use crate::metrics::{self, Loop};
 pub(crate) struct Trouble {
     shard: String,
     said: Mutex<BTreeMap<Loop, String>>,
+    lost: Mutex<BTreeSet<String>>,
 }
+
+/// Losses that are remembered so as to be told once; more of them need no more telling.
+const LOSSES_MAX: usize = 1_000;
 
 impl Trouble {
     pub(crate) fn new(shard: String) -> Self {
         Self {
             shard,
             said: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -38,12 +43,7 @@ impl Trouble {
         let text = error.to_string();
         let is_news = self.said.lock().insert(which, text.clone()).as_ref() != Some(&text);
         match error {
-            StoreError::Lost { .. } => {
-                metrics::data_lost();
-                if is_news {
-                    tracing::error!(shard, "loop" = name, error = text, "data_lost");
-                }
-            },
+            StoreError::Lost { .. } => self.lose(text),
             // The beat says that Redis is away, once for all shards.
             StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
                 tracing::debug!(shard, "loop" = name, error = text, "redis_away");
@@ -58,5 +58,15 @@ impl Trouble {
             },
         }
         false
+    }
+
+    /// Tells and counts, once each, that data is gone which must be there.
+    pub(crate) fn lose(&self, what: String) {
+        let mut lost = self.lost.lock();
+        if lost.len() < LOSSES_MAX && !lost.contains(&what) {
+            metrics::data_lost();
+            tracing::error!(shard = self.shard, error = what, "data_lost");
+            lost.insert(what);
+        }
     }
 }

@@ -148,7 +148,8 @@ impl Attached {
         let held = u32::try_from(self.held.lock().len()).unwrap_or(u32::MAX);
         let most = self.capacity.saturating_sub(held);
         let update = |credit: u32| credit.saturating_add(messages).min(most);
-        self.credit.update(Ordering::AcqRel, Ordering::Acquire, update);
+        self.credit
+            .update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
     /// Withdraws all credit: nothing more is fetched for it.
@@ -164,7 +165,8 @@ impl Attached {
             return false;
         }
         let take = |credit: u32| credit.saturating_sub(1);
-        self.credit.update(Ordering::AcqRel, Ordering::Acquire, take);
+        self.credit
+            .update(Ordering::AcqRel, Ordering::Acquire, take);
         let deadline = Instant::now() + Duration::from_millis(lease_ms);
         let key = (lease.lane.clone(), lease.id.clone());
         held.insert(

@@ -30,6 +30,13 @@ use crate::{
 /// Publish batches under way for one stream: what the client may send ahead of the answers.
 const BATCHES_MAX: usize = 32;
 
+/// Full names of the services, for whoever asks for the health of one.
+pub const SERVICES: [&str; 3] = [
+    "agenthive.v1.MessagingService",
+    "agenthive.v1.GroupService",
+    "agenthive.v1.StreamService",
+];
+
 /// The services over one gateway.
 #[derive(Debug, Clone)]
 pub struct Door {

@@ -28,15 +28,12 @@ pub(crate) struct Joined {
     pub(crate) answer: wire::Joined,
 }
 
-/// A new session: 96 random bits as 24 hex digits.
+/// A new session: 96 random bits as 24 hex digits. The first 12 digits of a v4 UUID are random; its
+/// version stands behind them.
 #[must_use]
 pub fn new_session() -> String {
-    Uuid::new_v4()
-        .simple()
-        .to_string()
-        .chars()
-        .take(24)
-        .collect()
+    let half = || Uuid::new_v4().simple().to_string().chars().take(12).collect::<String>();
+    half() + &half()
 }
 
 /// The fault of a join that was not taken.

@@ -49,8 +49,7 @@ use hive_runtime::{
     door::ServeError,
     tasks::{BACKGROUND, LOOP},
 };
-use hive_store::{Store, StoreConfig, StoreError};
-use uuid::Uuid;
+use hive_store::{Store, StoreConfig, StoreError, registry::Registration};
 
 use crate::{core::Gateway, settings::Settings};
 
@@ -87,24 +86,44 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
     let prefix = config.redis.prefix.clone();
     let store = Store::open(StoreConfig {
         url: config.redis.url.clone(),
-        password: config.redis.password.as_ref().map(|secret| secret.expose().to_owned()),
+        password: config
+            .redis
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
         prefix: prefix.clone(),
         ..StoreConfig::default()
     })?;
-    let incarnation: Arc<str> = Uuid::new_v4().simple().to_string().into();
-    let Chassis { tasks, shutdown, gate, health, door } = chassis;
+    let me = Registration::new("gateway", DAEMON.version, &config.server.advertise);
+    let incarnation: Arc<str> = me.instance.as_str().into();
+    let Chassis {
+        tasks,
+        shutdown,
+        gate,
+        health,
+        door,
+    } = chassis;
     let redis = health.component("redis");
     redis.not_ready("not connected yet");
     let parts = (tasks.clone(), shutdown.clone(), gate);
     let gateway = Gateway::new(store.clone(), config.own, incarnation, parts);
-    tasks.spawn(BACKGROUND, "bells", gateway.bells.clone().hear(store, prefix));
-    let advertise = config.server.advertise.clone();
+    tasks.spawn(
+        BACKGROUND,
+        "bells",
+        gateway.bells.clone().hear(store, prefix),
+    );
     let allow_eviction = config.redis.allow_eviction;
-    let beats = beats::run(gateway.clone(), redis, advertise, allow_eviction);
-    tasks.spawn(LOOP, "beats", beats);
+    tasks.spawn(
+        LOOP,
+        "announce",
+        beats::announce(gateway.clone(), me, redis, allow_eviction),
+    );
+    tasks.spawn(LOOP, "shard_beats", beats::beat_shards(gateway.clone()));
     let routes = grpc::routes(&gateway);
     let routes = tonic::service::Routes::from(
-        routes.into_axum_router().merge(rest::routes(gateway.clone())),
+        routes
+            .into_axum_router()
+            .merge(rest::routes(gateway.clone())),
     );
-    Ok(door.serve(routes, &[]).await?)
+    Ok(door.serve(routes, &grpc::SERVICES).await?)
 }

@@ -57,7 +57,10 @@ impl Gateway {
         _namespace: &str,
         _request: wire::GetMessageRequest,
     ) -> Result<wire::GetMessageResponse, Fault> {
-        Err(Fault::new(hive_protocol::fault::Reason::NotBuilt, "tracking is not built"))
+        Err(Fault::new(
+            hive_protocol::fault::Reason::NotBuilt,
+            "tracking is not built",
+        ))
     }
 }
 

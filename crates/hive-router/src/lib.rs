@@ -23,7 +23,12 @@ use std::process::ExitCode;
 
 use hive_runtime::config::{Config, NoSettings};
 use hive_runtime::door::{ServeError, refuse_unknown};
+use hive_runtime::health::Component;
+use hive_runtime::shutdown::Shutdown;
+use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
+use hive_store::registry::{Heard, Registration, Unfit};
+use hive_store::{Store, StoreConfig, StoreError};
 use tonic::service::Routes;
 
 /// The daemon as its chassis sees it.
@@ -43,12 +48,62 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     hive_runtime::run(&DAEMON, args, serve)
 }
 
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// The main port failed.
+    #[error("serving the main port")]
+    Serve(#[from] ServeError),
+    /// The Redis URL is none.
+    #[error("opening the store")]
+    Store(#[from] StoreError),
+}
+
 /// Serves until the daemon stops.
 ///
 /// # Errors
-/// When the main port fails.
-pub async fn serve(_config: Config<NoSettings>, chassis: Chassis) -> Result<(), ServeError> {
+/// When the main port fails, or the Redis URL is none.
+pub async fn serve(config: Config<NoSettings>, chassis: Chassis) -> Result<(), RouterError> {
+    let store = Store::open(StoreConfig {
+        url: config.redis.url.clone(),
+        password: config
+            .redis
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        prefix: config.redis.prefix.clone(),
+        ..StoreConfig::default()
+    })?;
+    let me = Registration::new("router", DAEMON.version, &config.server.advertise);
+    let redis = chassis.health.component("redis");
+    let task = announce(
+        store,
+        me,
+        redis,
+        config.redis.allow_eviction,
+        chassis.shutdown.clone(),
+    );
+    chassis.tasks.spawn(LOOP, "announce", task);
     let refused = metrics::refused();
     let routes = refuse_unknown(Routes::default(), NO_SERVICE, move || refused.increment(1));
-    chassis.door.serve(routes, &[]).await
+    Ok(chassis.door.serve(routes, &[]).await?)
+}
+
+async fn announce(
+    store: Store,
+    me: Registration,
+    redis: Component,
+    allow_eviction: bool,
+    shutdown: Shutdown,
+) -> Result<(), Unfit> {
+    let heard = |heard: Heard<'_>| match heard {
+        Heard::Found(finding) => {
+            tracing::debug!(topic = finding.topic, text = finding.text, "preflight");
+        },
+        Heard::There(_) => redis.ready(),
+        Heard::Away(error) => redis.not_ready(error.to_string()),
+    };
+    store
+        .announce(&me, allow_eviction, shutdown.stopped(), heard)
+        .await
 }

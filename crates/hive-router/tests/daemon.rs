@@ -38,7 +38,10 @@ fn a_daemon_on_port_0_says_where_it_is_and_is_live_and_ready() {
     assert_eq!(process.get("/livez").status, 200);
     let ready = process.get("/readyz");
     assert_eq!(ready.status, 200, "{}", ready.body);
-    assert_eq!(ready.body, r#"{"components":{"server":null},"ready":true}"#);
+    assert_eq!(
+        ready.body,
+        r#"{"components":{"redis":null,"server":null},"ready":true}"#
+    );
 }
 
 #[test]
@@ -118,8 +121,8 @@ fn sigterm_and_sigint_each_end_an_idle_daemon_with_0() {
 
 #[test]
 fn a_daemon_whose_parent_is_another_process_than_announced_ends() {
-    let process = Process::start(&[], &[("HIVE_PARENT_PID", "1")]);
-    assert_eq!(process.exit_code(), Some(0));
+    let ended = run_to_end(&["--listen", "127.0.0.1:0"], &[("HIVE_PARENT_PID", "1")]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 #[test]

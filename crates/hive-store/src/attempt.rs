@@ -63,7 +63,8 @@ fn number(bytes: &mut &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*four))
 }
 
-fn parse(bytes: &[u8]) -> Option<Attempt> {
+/// Reads one record; none where there is none.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Attempt> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut parts = text.splitn(5, SEPARATOR);
     Some(Attempt {

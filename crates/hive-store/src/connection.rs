@@ -254,9 +254,11 @@ impl Store {
         let (generation, mut connection) = self.connection(purpose).await?;
         let answer = connection.send_packed_command(command).await;
         // redis-rs hands an error answer on as a value here.
-        let answer = answer.and_then(|value| match value {
-            Value::ServerError(error) => Err(error.into()),
-            value => Ok(value),
+        let answer = answer.and_then(|value| {
+            if let Value::ServerError(error) = value {
+                return Err(error.into());
+            }
+            Ok(value)
         });
         self.judge(purpose, generation, answer).await
     }
@@ -375,12 +377,28 @@ impl Store {
     /// Runs a script and makes its effect durable on the disk of the primary before it answers.
     ///
     /// # Errors
-    /// `Durability` when the server can do neither WAITAOF nor `appendfsync always`, or the disk
+    /// As `run_safely`; `Durability` when the server can do neither WAITAOF nor `appendfsync always`, or the disk
     /// does not answer in time; the effect may stay.
     pub async fn run_durably(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        let end = Instant::now() + self.inner.config.wait;
+        loop {
+            match self.run_and_sync(purpose, call.clone()).await {
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                },
+                other => return other,
+            }
+        }
+    }
+
+    async fn run_and_sync(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        if self.run_id().is_empty() {
+            // What the server can do is known with the first connection.
+            self.info("server").await?;
+        }
         let server = self.inner.server.lock().clone();
         if server.appendfsync_always {
-            return self.run_safely(purpose, call).await;
+            return self.run(purpose, call).await;
         }
         if !server.waitaof {
             return Err(StoreError::Durability {
@@ -394,7 +412,14 @@ impl Store {
         let mut replies = self.pipeline_raw(purpose, pipeline).await?.into_iter();
         let (value, fsynced) = (replies.next(), replies.next());
         if let Some(Value::ServerError(error)) = value {
-            return Err(StoreError::of_command(&error.into()));
+            let error = StoreError::of_command(&error.into());
+            if error.is_unavailable() {
+                // Where the server forgot its scripts, the next attempt finds this one.
+                let mut load = Cmd::new();
+                load.arg("SCRIPT").arg("LOAD").arg(call.script().source);
+                self.command(purpose, load).await?;
+            }
+            return Err(error);
         }
         let fsynced = Reply::new("WAITAOF", fsynced.unwrap_or_default());
         let [local, _] = fsynced.array()?;

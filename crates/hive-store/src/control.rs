@@ -309,6 +309,7 @@ impl Store {
             let own: Vec<ReadLane> = lanes.of_group(shard, group);
             let mut call = Call::new(&GROUP_DELETE);
             call.key(shard.groups()).key(shard.lanes());
+            call.key(shard.dead());
             for lane in &own {
                 call.key(&lane.stream);
             }

@@ -82,8 +82,10 @@ fn read(entry: Reply) -> Result<DeadLetter, StoreError> {
         attempts: Vec::new(),
     };
     let mut fields = fields.list()?.into_iter();
+    let mut record = Vec::new();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         match name.text()?.as_str() {
+            "record" => record = value.bytes()?,
             "m" => letter.body = Bytes::from(value.bytes()?),
             "group" => letter.group = value.text()?,
             "lane" => letter.lane = value.text()?,
@@ -98,6 +100,12 @@ fn read(entry: Reply) -> Result<DeadLetter, StoreError> {
             },
             _ => {},
         }
+    }
+    // The last attempt stands in the history when it was a failure, and alone when it was a reject.
+    if let Some(last) = attempt::parse(&record)
+        && letter.attempts.last() != Some(&last)
+    {
+        letter.attempts.push(last);
     }
     Ok(letter)
 }

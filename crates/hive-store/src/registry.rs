@@ -1,14 +1,21 @@
 //! Which daemons live: each replica beats once a second and is gone after 4 s of silence.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
 use crate::{
     connection::{Purpose, Store},
     error::StoreError,
+    preflight::{Finding, Severity},
     reply,
     scripts::{Call, DAEMON_BEAT},
 };
 
 /// A replica silent for longer is gone, in ms.
 pub const GONE_MS: u64 = 4_000;
+/// How often a replica beats.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// This replica, as it announces itself.
 #[derive(Debug, Clone)]
@@ -24,6 +31,39 @@ pub struct Registration {
     /// Start time in ms since 1970: orders the starts of one host.
     pub epoch: u64,
 }
+
+impl Registration {
+    /// This start of a daemon, under a random word that no other start has.
+    #[must_use]
+    pub fn new(daemon: &'static str, version: &str, advertise: &str) -> Self {
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            daemon,
+            instance: Uuid::new_v4().simple().to_string(),
+            advertise: advertise.to_owned(),
+            version: version.to_owned(),
+            epoch: u64::try_from(started.as_millis()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a replica hears of Redis while it is announced.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// Something that the preflight found, before the first beat.
+    Found(&'a Finding),
+    /// Redis answered a beat: these replicas live.
+    There(&'a [Replica]),
+    /// Redis did not answer a beat.
+    Away(&'a StoreError),
+}
+
+/// This Redis may lose accepted work by its set-up; an operator must mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this redis is not fit to keep accepted work: {0}")]
+pub struct Unfit(pub String);
 
 /// A live replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +113,57 @@ impl Store {
             epoch: 0,
         };
         self.registry("-", &nobody, false).await
+    }
+
+    /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis going
+    /// away at any time; `heard` is told.
+    ///
+    /// # Errors
+    /// `Unfit` when the preflight refuses the server, unless `allow_eviction`.
+    pub async fn announce(
+        &self,
+        me: &Registration,
+        allow_eviction: bool,
+        stop: impl Future<Output = ()>,
+        mut heard: impl FnMut(Heard<'_>),
+    ) -> Result<(), Unfit> {
+        let ended = tokio::select! {
+            unfit = self.announce_always(me, allow_eviction, &mut heard) => Err(unfit),
+            () = stop => Ok(()),
+        };
+        // Nobody waits for a replica that did not sign off for longer than four beats.
+        drop(tokio::time::timeout(BEAT, self.sign_off(me)).await);
+        ended
+    }
+
+    async fn announce_always(
+        &self,
+        me: &Registration,
+        allow_eviction: bool,
+        heard: &mut impl FnMut(Heard<'_>),
+    ) -> Unfit {
+        let mut pace = tokio::time::interval(BEAT);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let findings = loop {
+            pace.tick().await;
+            match self.preflight().await {
+                Ok(findings) => break findings,
+                Err(error) => heard(Heard::Away(&error)),
+            }
+        };
+        for finding in findings {
+            if finding.severity == Severity::Refusal && !allow_eviction {
+                return Unfit(finding.text);
+            }
+            heard(Heard::Found(&finding));
+        }
+        loop {
+            match self.beat(me).await {
+                Ok(live) => heard(Heard::There(&live)),
+                Err(error) => heard(Heard::Away(&error)),
+            }
+            pace.tick().await;
+        }
     }
 
     async fn registry(

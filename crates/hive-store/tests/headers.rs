@@ -4,7 +4,14 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use hive_store::scripts::{ALL, Script};
 
-const SECTIONS: [&str; 6] = ["KEYS", "ARGV", "RETURNS", "IDEMPOTENT", "COST", "INVARIANTS"];
+const SECTIONS: [&str; 6] = [
+    "KEYS",
+    "ARGV",
+    "RETURNS",
+    "IDEMPOTENT",
+    "COST",
+    "INVARIANTS",
+];
 /// What takes new work is refused by a full Redis; all else goes on, so that it drains.
 const REFUSED_WHEN_FULL: [&str; 3] = ["definition_put", "group_create", "publish"];
 
@@ -19,16 +26,25 @@ fn body(script: &Script) -> &str {
 
 fn section<'a>(script: &'a Script, name: &str) -> Vec<&'a str> {
     let is_head = |line: &str| SECTIONS.iter().any(|head| line.starts_with(head));
-    let mut lines = header(script).lines().skip_while(|line| !line.starts_with(name));
-    let first = lines.next().unwrap_or_else(|| panic!("{}: no {name}", script.name));
-    std::iter::once(first).chain(lines.take_while(|line| !is_head(line))).collect()
+    let mut lines = header(script)
+        .lines()
+        .skip_while(|line| !line.starts_with(name));
+    let first = lines
+        .next()
+        .unwrap_or_else(|| panic!("{}: no {name}", script.name));
+    std::iter::once(first)
+        .chain(lines.take_while(|line| !is_head(line)))
+        .collect()
 }
 
 /// Numbers of the fixed entries, and the one from which on they repeat.
 fn numbers(script: &Script, name: &str) -> (Vec<usize>, Option<usize>) {
     let (mut fixed, mut repeated) = (Vec::new(), None);
     for line in section(script, name).iter().skip(1) {
-        let Some(text) = line.strip_prefix("  ").filter(|text| !text.starts_with(' ')) else {
+        let Some(text) = line
+            .strip_prefix("  ")
+            .filter(|text| !text.starts_with(' '))
+        else {
             continue;
         };
         let word = text.split(' ').next().unwrap_or_default();
@@ -46,7 +62,10 @@ fn statuses(script: &Script) -> BTreeSet<String> {
     section(script, "RETURNS")
         .iter()
         .skip(1)
-        .filter_map(|line| line.strip_prefix("  ").filter(|text| !text.starts_with(' ')))
+        .filter_map(|line| {
+            line.strip_prefix("  ")
+                .filter(|text| !text.starts_with(' '))
+        })
         .map(|text| text.split(' ').next().unwrap_or_default().to_owned())
         .filter(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
         .collect()
@@ -65,7 +84,11 @@ fn quoted(text: &str, open: &str, close: char) -> BTreeSet<String> {
 fn each_header_says_why_and_has_its_sections_in_order() {
     for script in ALL {
         let head = header(script);
-        assert!(head.starts_with(&format!("{}: ", script.name)), "{}", script.name);
+        assert!(
+            head.starts_with(&format!("{}: ", script.name)),
+            "{}",
+            script.name
+        );
         assert!(head.contains("\n\nWhy one script: "), "{}", script.name);
         let at: Vec<usize> = SECTIONS
             .iter()
@@ -88,7 +111,11 @@ fn only_what_takes_new_work_is_refused_by_a_full_redis() {
     assert_eq!(refused, REFUSED_WHEN_FULL);
     for script in ALL {
         let first = script.source.lines().next().expect("a line");
-        assert!(["#!lua", "#!lua flags=allow-oom"].contains(&first), "{}", script.name);
+        assert!(
+            ["#!lua", "#!lua flags=allow-oom"].contains(&first),
+            "{}",
+            script.name
+        );
     }
 }
 
@@ -104,7 +131,11 @@ fn fixed_keys_and_arguments_are_numbered_without_a_gap_and_all_used() {
             }
             for number in fixed {
                 let used = format!("{name}[{number}]");
-                assert!(body(script).contains(&used), "{}: {used} is not used", script.name);
+                assert!(
+                    body(script).contains(&used),
+                    "{}: {used} is not used",
+                    script.name
+                );
             }
         }
     }
@@ -127,9 +158,19 @@ fn every_status_of_a_body_is_documented_and_the_other_way_round() {
 fn every_status_that_a_typed_call_reads_is_in_a_header() {
     let documented: BTreeSet<String> = ALL.iter().flat_map(|script| statuses(script)).collect();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in ["control", "fetch", "members", "publish", "settle", "sweep", "retention"] {
+    for file in [
+        "control",
+        "fetch",
+        "members",
+        "publish",
+        "settle",
+        "sweep",
+        "retention",
+    ] {
         let text = fs::read_to_string(source.join(file).with_extension("rs")).expect("a source");
-        let words = text.lines().filter(|line| line.contains("=>") || line.contains("== \""));
+        let words = text
+            .lines()
+            .filter(|line| line.contains("=>") || line.contains("== \""));
         for line in words {
             for word in quoted(line, "\"", '"') {
                 assert!(documented.contains(&word), "{file}.rs reads `{word}`");
@@ -152,7 +193,11 @@ fn every_invariant_that_a_header_names_is_one_of_the_crate() {
             .collect();
         assert!(!names.is_empty(), "{}: none named", script.name);
         for name in names {
-            assert!(crate_docs.contains(&format!("**{name}**")), "{}: {name}", script.name);
+            assert!(
+                crate_docs.contains(&format!("**{name}**")),
+                "{}: {name}",
+                script.name
+            );
         }
     }
 }

@@ -187,3 +187,37 @@ async fn an_entry_that_its_index_lost_is_put_back_and_told() {
     .await;
     assert_eq!(world.fetch(&agent, 1).await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_group_that_its_lane_lost_is_told_once_and_holds_up_no_other() {
+    let mut world = World::new(lease(1_000), StreamSettings::default()).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    world.publish(1, Lane::plain(7), 0).await;
+    let limits = StreamSettings::default();
+    let broken = define(
+        &world.store,
+        ("work", limits),
+        ("broken", lease(1_000)),
+        GroupState::Active,
+    )
+    .await;
+    world
+        .store
+        .create_on_shard(&world.shard, &broken)
+        .await
+        .unwrap();
+    let lane = hive_store::LaneRef::of_all(Lane::plain(2));
+    let lost = format!("HSET {} {lane} 1-0", world.shard.lanes());
+    assert_eq!(world.raw(&lost).await, ":1");
+    let stream = world.shard.lane(&lane);
+    let made = format!("XGROUP CREATE {stream} {GROUP} 0 MKSTREAM");
+    assert_eq!(world.raw(&made).await, "+OK");
+    let daemon = coordinator(&world.redis, &[]).await;
+    let hung = world.join("hung", Kind::Pull, "-").await;
+    assert_eq!(world.fetch(&hung, 2).await.len(), 2);
+    until(seconds(5), "the other group's entries", async || {
+        world.figures().await.ready == 2
+    })
+    .await;
+    assert_eq!(metric(&daemon, "hive_data_loss_total").await, Some(1.0));
+}

@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use serde_json::{Value, value::RawValue};
 
-use super::{NOT_BUILT, all_calls, router, shape::Shape};
+use super::{NOT_BUILT, all_calls, no_such_path, router, shape::Shape};
 
 /// A value as a body.
 pub(crate) fn raw(value: &Value) -> Box<RawValue> {
@@ -52,4 +53,16 @@ fn the_documentation_lists_every_call_and_no_other() {
         .map(|call| format!("{} /api/v1{}", call.method, call.path))
         .collect();
     assert_eq!(documented, served);
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_nobody_takes_gets_a_grpc_status() {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/grpc+proto"),
+    );
+    let answer = no_such_path(headers, Uri::from_static("/other.v1.Service/Call")).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["grpc-status"], "12");
 }

@@ -97,7 +97,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, faults: &mut
                 );
             }
         },
-        _ => {},
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {},
     }
 }
 
@@ -142,6 +142,6 @@ fn has_type(kind: &Value, value: &Value) -> bool {
             "null" => value.is_null(),
             _ => false,
         },
-        _ => true,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
     }
 }

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hive_testkit::redis::RedisServer;
+
 /// Longest wait for anything a test waits for.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -18,6 +20,8 @@ pub(crate) struct Process {
     log_closed: Mutex<Receiver<Line>>,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Lives as long as the daemon that is registered in it.
+    _redis: RedisServer,
 }
 
 /// How a process ended that was not to stay.
@@ -58,6 +62,18 @@ pub(crate) fn run_to_end(args: &[&str], env: &[(&str, &str)]) -> Ended {
     }
 }
 
+/// A Redis of its own for one daemon. On a thread of its own, since some tests run in a runtime.
+fn redis() -> RedisServer {
+    let start = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(RedisServer::start()).unwrap()
+    };
+    thread::spawn(start).join().unwrap()
+}
+
 impl Process {
     /// Starts the binary on free ports and waits until it is ready.
     pub(crate) fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
@@ -66,7 +82,13 @@ impl Process {
             .chain(args)
             .copied()
             .collect();
-        let mut child = command(&args, env).stderr(Stdio::piped()).spawn().unwrap();
+        let redis = redis();
+        let url = redis.url();
+        let mut child = command(&args, env)
+            .env("HIVE_REDIS_URL", url)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (sender, lines) = channel();
         let (reader, kept) = (
@@ -88,6 +110,7 @@ impl Process {
         let mut process = Self {
             child,
             log,
+            _redis: redis,
             log_closed,
             listen: nowhere,
             admin: nowhere,

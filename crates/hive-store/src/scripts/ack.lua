@@ -82,4 +82,8 @@ if acked > 0 then
   redis.call('HINCRBY', KEYS[2], 'acked' .. slot, acked)
   redis.call('HINCRBY', KEYS[2], 'work' .. slot, work)
 end
+if acked < #verdicts then
+  -- A write, so that a caller who waits for the disk waits for the call that settled them.
+  redis.call('HINCRBY', KEYS[2], 'settled', 0)
+end
 return { 'OK', table.concat(verdicts) }

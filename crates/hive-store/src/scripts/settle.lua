@@ -108,8 +108,29 @@ local function attempts_of(body)
   return own > 0 and own or tonumber(ARGV[3])
 end
 
+local function parked_member(lane, id, order)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local age = string.gsub(string.format('%015s-%010s', ms, seq), ' ', '0')
+  return order .. '\0' .. age .. '\0' .. lane.ref .. '|' .. id
+end
+
+-- A purge takes entries past the check of their ordering key: one that comes back is checked here.
+-- True when it may be ready, else it is parked.
+local function admit(lane, id)
+  local body = lane.marked and body_of(lane, id)
+  local order = body and struct.unpack('>Hc0', body, string.byte(body, 23) + 24) or ''
+  local holder = order ~= '' and redis.call('HGET', KEYS[4], order)
+  if holder and holder ~= lane.ref .. '|' .. id then
+    redis.call('ZADD', KEYS[5], 0, parked_member(lane, id, order))
+    redis.call('XCLAIM', lane.key, group, '~ordered', 0, id, 'JUSTID')
+    return false
+  end
+  if order ~= '' then redis.call('HSET', KEYS[4], order, lane.ref .. '|' .. id) end
+  return true
+end
+
 -- Back uncounted, but not without end: a message that no consumer keeps dies of it.
-local function give_back(lane, id, count, delay)
+local function give_back(lane, id, count, owner, delay)
   if count > 1000 then
     local body = body_of(lane, id)
     if count >= attempts_of(body) + 1000 then
@@ -118,6 +139,7 @@ local function give_back(lane, id, count, delay)
     end
   end
   totals.released = totals.released + 1
+  if owner == '~taken' and not admit(lane, id) then return 'o' end
   if delay == 0 then to_ready(lane, id) return 'o' end
   redis.call('XCLAIM', lane.key, group, '~delayed', 0, id, 'JUSTID')
   redis.call('ZADD', KEYS[3], now + delay, lane.ref .. '|' .. id)
@@ -168,9 +190,7 @@ local function unindex(lane, id, owner, body)
     redis.call('ZREM', KEYS[3], member)
   elseif owner == '~ordered' and body then
     local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
-    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-    local age = string.gsub(string.format('%015s-%010s', ms, seq), ' ', '0')
-    redis.call('ZREM', KEYS[5], order .. '\0' .. age .. '\0' .. member)
+    redis.call('ZREM', KEYS[5], parked_member(lane, id, order))
   end
 end
 
@@ -188,13 +208,13 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   if action == 'l' or action == 'u' then
     if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
     local verdict = action == 'l' and fail(lane, id, count, record, category, 0)
-      or give_back(lane, id, count, 0)
+      or give_back(lane, id, count, row[2], 0)
     if number > 0 and verdict ~= 'k' then totals.expired = totals.expired + 1 end
     return verdict
   elseif action == 'n' then
     return fail(lane, id, count, record, category, number)
   elseif action == 'r' then
-    return give_back(lane, id, count, number)
+    return give_back(lane, id, count, row[2], number)
   end
   local body = body_of(lane, id)
   local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
@@ -214,13 +234,16 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   return verdict
 end
 
-local verdicts = {}
+local verdicts, gone = {}, false
 for i = 1, tonumber(ARGV[8]) do
   local lane = lane_of[ARGV[8 + tonumber(ARGV[at + 1])]]
   verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
     ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
+  gone = gone or verdicts[i] == 'g'
   at = at + 10
 end
+-- A write, so that a caller who waits for the disk waits for the call that settled it.
+if gone then redis.call('HINCRBY', KEYS[2], 'settled', 0) end
 local minute = math.floor(now / 60000)
 local slot = tostring(minute % 6)
 if totals.acked + totals.failed > 0 and

@@ -101,7 +101,7 @@ impl Run {
             91..97 => {
                 let group = self.group();
                 self.log.push(format!("end backoffs of {group}"));
-                self.world.end_backoffs(group).await;
+                self.world.end_backoffs_as(group, 0).await;
                 self.model(group).end_backoffs();
             },
             _ => self.purge().await,
@@ -119,7 +119,8 @@ impl Run {
             } else {
                 String::new()
             };
-            self.log.push(format!("publish {name} to {lane} with key `{key}`"));
+            self.log
+                .push(format!("publish {name} to {lane} with key `{key}`"));
             items.push(if key.is_empty() {
                 item(lane, &name)
             } else {
@@ -138,9 +139,18 @@ impl Run {
             let entries: Vec<(String, Vec<Vec<u8>>)> =
                 self.world.redis(&["XRANGE", &stream, "-", "+"]).await;
             let (id, fields) = &entries[position];
-            assert_eq!(id_of(&fields[1].clone().into()), name, "the order of a lane");
+            assert_eq!(
+                id_of(&fields[1].clone().into()),
+                name,
+                "the order of a lane"
+            );
             let number = self.messages.len();
-            self.messages.push(Message { lane, id: id.clone(), name, key });
+            self.messages.push(Message {
+                lane,
+                id: id.clone(),
+                name,
+                key,
+            });
             for group in GROUPS.into_iter().filter(|group| reads(group, lane)) {
                 self.model(group).publish(number);
             }
@@ -154,14 +164,26 @@ impl Run {
         let resume = held.is_some() && self.rng.random_bool(0.5);
         self.sessions += 1;
         let minted = format!("s{}", self.sessions);
-        let session = held.as_ref().filter(|_| resume).map_or(&minted, |(held, _)| held).clone();
-        self.log.push(format!("{consumer} joins {group} as {session}, resume {resume}"));
+        let session = held
+            .as_ref()
+            .filter(|_| resume)
+            .map_or(&minted, |(held, _)| held)
+            .clone();
+        self.log.push(format!(
+            "{consumer} joins {group} as {session}, resume {resume}"
+        ));
         let mut joining = World::joining(group, consumer, &session);
         joining.resume = resume;
         let attach = held.filter(|_| resume).map_or(1, |(_, attach)| attach + 1);
-        let expected = Joined::Member { session: session.clone(), attach, resumed: resume };
+        let expected = Joined::Member {
+            session: session.clone(),
+            attach,
+            resumed: resume,
+        };
         assert_eq!(self.world.joined(&joining).await, expected);
-        self.model(group).members.insert(consumer.into(), (session, attach));
+        self.model(group)
+            .members
+            .insert(consumer.into(), (session, attach));
     }
 
     async fn leave(&mut self) {
@@ -170,19 +192,32 @@ impl Run {
         let held = self.model(group).members.remove(consumer);
         self.log.push(format!("{consumer} leaves {group}"));
         let lanes = self.world.lanes(group).await;
-        let who = held.as_ref().map_or(("*", 0), |(session, attach)| (session.as_str(), *attach));
+        let who = held
+            .as_ref()
+            .map_or(("*", 0), |(session, attach)| (session.as_str(), *attach));
         let left = self
             .world
             .store
             .leave(&self.world.shard, group, &lanes, (consumer, who.0, who.1))
             .await
             .expect("leave");
-        assert_eq!(left, if held.is_some() { Leaving::Done } else { Leaving::Absent });
+        assert_eq!(
+            left,
+            if held.is_some() {
+                Leaving::Done
+            } else {
+                Leaving::Absent
+            }
+        );
     }
 
     async fn fetch(&mut self) {
         let group = self.group();
-        let gateway = if self.rng.random_bool(0.5) { "gw0" } else { "gw1" };
+        let gateway = if self.rng.random_bool(0.5) {
+            "gw0"
+        } else {
+            "gw1"
+        };
         let mut takers: Vec<Taker> = Vec::new();
         for (consumer, (session, attach)) in &self.groups[group].members {
             takers.push(Taker {
@@ -192,15 +227,21 @@ impl Run {
                 capabilities: Vec::new(),
             });
         }
-        let slots: Vec<(usize, u32)> =
-            (0..takers.len()).map(|taker| (taker, self.rng.random_range(1..4))).collect();
+        let slots: Vec<(usize, u32)> = (0..takers.len())
+            .map(|taker| (taker, self.rng.random_range(1..4)))
+            .collect();
         let named: Vec<(String, u64)> = slots
             .iter()
             .map(|(taker, count)| (takers[*taker].consumer.clone(), u64::from(*count)))
             .collect();
-        self.log.push(format!("{gateway} fetches {group}: {named:?}"));
-        let (lanes, all) =
-            self.world.store.read_lanes(&self.world.shard, group).await.expect("lanes");
+        self.log
+            .push(format!("{gateway} fetches {group}: {named:?}"));
+        let (lanes, all) = self
+            .world
+            .store
+            .read_lanes(&self.world.shard, group)
+            .await
+            .expect("lanes");
         let fetch = Fetch {
             group,
             gateway,
@@ -212,8 +253,16 @@ impl Run {
             takers: &takers,
             slots: &slots,
         };
-        let fetched = self.world.store.fetch(&self.world.shard, &fetch).await.expect("fetch");
-        let Fetched::Taken { entries, fenced, .. } = fetched else {
+        let fetched = self
+            .world
+            .store
+            .fetch(&self.world.shard, &fetch)
+            .await
+            .expect("fetch");
+        let Fetched::Taken {
+            entries, fenced, ..
+        } = fetched
+        else {
             panic!("{fetched:?}");
         };
         assert!(fenced.is_empty());
@@ -226,7 +275,14 @@ impl Run {
             .collect();
         let wanted: Vec<(usize, String, u64, u32)> = expected
             .iter()
-            .map(|e| (e.slot, self.messages[e.message].name.clone(), e.count, e.failures))
+            .map(|e| {
+                (
+                    e.slot,
+                    self.messages[e.message].name.clone(),
+                    e.count,
+                    e.failures,
+                )
+            })
             .collect();
         assert_eq!(told, wanted);
         for (taken, expected) in entries.iter().zip(&expected) {
@@ -239,7 +295,8 @@ impl Run {
                 session: taker.session.clone(),
                 delivered_ms: 0,
             };
-            self.leases.push((group, expected.message, lease, taker.attach));
+            self.leases
+                .push((group, expected.message, lease, taker.attach));
         }
     }
 
@@ -250,8 +307,8 @@ impl Run {
             6 => nack(None),
             7 => reject(),
             8 => Action::Expire,
-            _ => {
-                Action::Release { retry_after_ms: if self.rng.random_bool(0.5) { 0 } else { 60_000 } }
+            _ => Action::Release {
+                retry_after_ms: if self.rng.random_bool(0.5) { 0 } else { 60_000 },
             },
         }
     }
@@ -259,7 +316,12 @@ impl Run {
     /// A batch of outcomes for leases of any age, some twice.
     async fn settle(&mut self) {
         let group = self.group();
-        let mine: Vec<_> = self.leases.iter().filter(|l| l.0 == group).cloned().collect();
+        let mine: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|l| l.0 == group)
+            .cloned()
+            .collect();
         let newest = mine.len().saturating_sub(12);
         let mut items = Vec::new();
         for _ in 0..self.rng.random_range(1..5) {
@@ -270,12 +332,20 @@ impl Run {
             };
             let attach = if self.rng.random_bool(0.5) { attach } else { 0 };
             let action = self.action();
-            items.push((message, Settle { lease, attach, check_session: true, action }));
+            items.push((
+                message,
+                Settle {
+                    lease,
+                    attach,
+                    check_session: true,
+                    action,
+                },
+            ));
         }
         self.settle_items(group, items).await;
     }
 
-    /// Plain first acks go in one script before all others, each by rising id.
+    /// Plain first acks go in one script before all others, by lane, consumer and connection.
     async fn settle_items(&mut self, group: &'static str, items: Vec<(usize, Settle)>) {
         for (message, settle) in &items {
             let name = &self.messages[*message].name;
@@ -287,7 +357,18 @@ impl Run {
                 && !settle.lease.lane.ends_with('m')
         };
         let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|position| !is_plain(&items[*position].1));
+        let section = |position: &usize| {
+            let of = |at: &usize| {
+                let settle = &items[*at].1;
+                let lease = &settle.lease;
+                (&lease.lane, &lease.consumer, &lease.session, settle.attach)
+            };
+            (0..items.len())
+                .find(|first| is_plain(&items[*first].1) && of(first) == of(position))
+                .filter(|_| is_plain(&items[*position].1))
+                .unwrap_or(usize::MAX)
+        };
+        order.sort_by_key(section);
         let mut expected = vec![Verdict::Unknown; items.len()];
         let messages = std::mem::take(&mut self.messages);
         for position in order {
@@ -327,7 +408,11 @@ impl Run {
         let action = if owner.starts_with('~') {
             Action::Cancel
         } else {
-            let idle_ms = if self.rng.random_bool(0.2) { 3_600_000 } else { 0 };
+            let idle_ms = if self.rng.random_bool(0.2) {
+                3_600_000
+            } else {
+                0
+            };
             match self.rng.random_range(0..2) {
                 0 => lose(idle_ms),
                 _ => Action::GiveBack { idle_ms },
@@ -341,7 +426,12 @@ impl Run {
             session: "*".into(),
             delivered_ms: 0,
         };
-        let settle = Settle { lease, attach: 0, check_session: false, action };
+        let settle = Settle {
+            lease,
+            attach: 0,
+            check_session: false,
+            action,
+        };
         self.settle_items(group, vec![(message, settle)]).await;
     }
 
@@ -361,7 +451,9 @@ impl Run {
         let expected = match model.owner(message) {
             _ if !model.is_fresh(&lease.consumer, &lease.session, attach) => Verdict::Fenced,
             None => Verdict::Gone,
-            Some(owner) if owner == lease.consumer && model.seats[&message].count == lease.count => {
+            Some(owner)
+                if owner == lease.consumer && model.seats[&message].count == lease.count =>
+            {
                 Verdict::Done
             },
             Some(_) => Verdict::Stale,
@@ -376,8 +468,11 @@ impl Run {
             return;
         };
         self.log.push(format!("purge {group} {}", lane.reference));
-        let taken =
-            self.world.store.take_waiting(&self.world.shard, group, &lane, Take::All, 2).await;
+        let taken = self
+            .world
+            .store
+            .take_waiting(&self.world.shard, group, &lane, Take::All, 2)
+            .await;
         let taken = taken.expect("take");
         let messages = std::mem::take(&mut self.messages);
         let expected = self.model(group).purge(&messages, &lane.reference, 2);
@@ -401,7 +496,10 @@ impl Run {
             })
             .collect();
         let verdicts = self.world.settle_all(group, &cancels).await;
-        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Dead), "{verdicts:?}");
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == Verdict::Dead),
+            "{verdicts:?}"
+        );
     }
 
     /// All state in Redis is what the model says.
@@ -411,7 +509,10 @@ impl Run {
             let lanes = self.world.lanes(group).await;
             let mut pending = BTreeSet::new();
             for number in 0..lanes.len() {
-                let page = self.world.store.pending(group, &lanes, number, ("-", 1_000), None);
+                let page = self
+                    .world
+                    .store
+                    .pending(group, &lanes, number, ("-", 1_000), None);
                 for held in page.await.expect("pending") {
                     let member = format!("{}|{}", lanes[number].reference, held.id);
                     pending.insert((member, held.owner, held.count));
@@ -431,10 +532,15 @@ impl Run {
                 (self.world.key(group, GroupKey::Parked), Place::Parked),
             ] {
                 let members: Vec<String> = self.world.redis(&["ZRANGE", &key, "0", "-1"]).await;
-                let members: BTreeSet<&str> =
-                    members.iter().map(|m| m.rsplit('\0').next().unwrap_or_default()).collect();
-                let expected: Vec<String> =
-                    model.at(&place).iter().map(|m| self.messages[*m].member()).collect();
+                let members: BTreeSet<&str> = members
+                    .iter()
+                    .map(|m| m.rsplit('\0').next().unwrap_or_default())
+                    .collect();
+                let expected: Vec<String> = model
+                    .at(&place)
+                    .iter()
+                    .map(|m| self.messages[*m].member())
+                    .collect();
                 let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
                 assert_eq!(members, expected, "{place:?} of `{group}`");
             }
@@ -466,8 +572,19 @@ impl Run {
             assert_eq!(figures.waiting, model.at(&Place::Waiting).len() as u64);
             assert_eq!(figures.pending, pending.len() as u64);
         }
-        let dead = self.world.store.dead_count(&self.world.shard).await.expect("dead");
-        assert_eq!(dead, self.groups.values().map(|group| group.totals.dead).sum::<u64>());
+        let dead = self
+            .world
+            .store
+            .dead_count(&self.world.shard)
+            .await
+            .expect("dead");
+        assert_eq!(
+            dead,
+            self.groups
+                .values()
+                .map(|group| group.totals.dead)
+                .sum::<u64>()
+        );
     }
 
     /// Works everything off: nothing is left anywhere.
@@ -476,19 +593,29 @@ impl Run {
             let joining = World::joining(group, "last", "last");
             self.world.joined(&joining).await;
             self.model(group).members.clear();
-            self.model(group).members.insert("last".into(), ("last".into(), 1));
+            self.model(group)
+                .members
+                .insert("last".into(), ("last".into(), 1));
             for consumer in CONSUMERS {
                 let lanes = self.world.lanes(group).await;
                 let who = (consumer, "*", 0);
-                let left = self.world.store.leave(&self.world.shard, group, &lanes, who).await;
+                let left = self
+                    .world
+                    .store
+                    .leave(&self.world.shard, group, &lanes, who)
+                    .await;
                 left.expect("leave");
             }
         }
         let deadline = Instant::now() + Duration::from_secs(30);
-        while self.groups.values().any(|group| group.totals.published > group.totals.settled) {
+        while self
+            .groups
+            .values()
+            .any(|group| group.totals.published > group.totals.settled)
+        {
             assert!(Instant::now() < deadline, "it does not drain");
             for group in GROUPS {
-                self.world.end_backoffs(group).await;
+                self.world.end_backoffs_as(group, 0).await;
                 self.model(group).end_backoffs();
                 let owners = CONSUMERS.iter().map(|c| Place::Leased((*c).into()));
                 let stuck: Vec<usize> = owners.flat_map(|p| self.groups[group].at(&p)).collect();
@@ -499,7 +626,12 @@ impl Run {
             self.fetch().await;
             let held = std::mem::take(&mut self.leases);
             for (group, message, lease, attach) in held {
-                let settle = Settle { lease, attach, check_session: true, action: Action::Ack };
+                let settle = Settle {
+                    lease,
+                    attach,
+                    check_session: true,
+                    action: Action::Ack,
+                };
                 self.settle_items(group, vec![(message, settle)]).await;
             }
         }
@@ -516,7 +648,12 @@ impl Run {
             delivered_ms: 0,
         };
         let action = Action::GiveBack { idle_ms: 0 };
-        let settle = Settle { lease, attach: 0, check_session: false, action };
+        let settle = Settle {
+            lease,
+            attach: 0,
+            check_session: false,
+            action,
+        };
         self.settle_items(group, vec![(message, settle)]).await;
     }
 }

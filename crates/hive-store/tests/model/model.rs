@@ -93,7 +93,14 @@ pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 impl Group {
     pub(crate) fn publish(&mut self, message: usize) {
-        self.seats.insert(message, Seat { place: Place::Waiting, count: 0, failures: 0 });
+        self.seats.insert(
+            message,
+            Seat {
+                place: Place::Waiting,
+                count: 0,
+                failures: 0,
+            },
+        );
         self.totals.published += 1;
     }
 
@@ -155,7 +162,12 @@ impl Group {
                 self.put(first, Place::Leased(consumer.clone()));
                 let seat = &self.seats[&first];
                 let (count, failures) = (seat.count, seat.failures);
-                taken.push(Expected { slot, message: first, count, failures });
+                taken.push(Expected {
+                    slot,
+                    message: first,
+                    count,
+                    failures,
+                });
                 left -= 1;
             }
         }
@@ -244,7 +256,13 @@ impl Group {
         if self.seats[&message].count != count {
             return Verdict::Stale;
         }
-        let after = |ms: u64| if ms == 0 { Place::Ready } else { Place::Delayed };
+        let after = |ms: u64| {
+            if ms == 0 {
+                Place::Ready
+            } else {
+                Place::Delayed
+            }
+        };
         match action {
             Action::Ack => self.end(messages, message, false),
             Action::Nack { delay_ms, .. } => {
@@ -274,8 +292,10 @@ impl Group {
     /// A purge takes and cancels the oldest waiting messages of a lane; answers them.
     pub(crate) fn purge(&mut self, messages: &[Message], lane: &str, limit: usize) -> Vec<usize> {
         let waiting = self.at(&Place::Waiting).into_iter();
-        let taken: Vec<usize> =
-            waiting.filter(|message| messages[*message].lane == lane).take(limit).collect();
+        let taken: Vec<usize> = waiting
+            .filter(|message| messages[*message].lane == lane)
+            .take(limit)
+            .collect();
         for message in &taken {
             self.seats.get_mut(message).expect("a seat").count = 1;
             self.end(messages, *message, true);

@@ -10,13 +10,19 @@ use crate::world::{ids, nack, ordered, reject, with_group};
 #[tokio::test]
 async fn a_message_of_every_fate_is_counted_once_and_nothing_is_left() {
     let world = with_group().await;
-    world.add("g/p4", &["ack", "nack", "release", "reject"]).await;
+    world
+        .add("g/p4", &["ack", "nack", "release", "reject"])
+        .await;
     world.add("/p9", &["all"]).await;
     assert_eq!(world.places("g").await, (5, 0, 0, 0, 0, 0));
     let a = world.join("g", "a", &[]).await;
     let taken = world.take("g", &a, 10).await;
     assert_eq!(ids(&taken), ["all", "ack", "nack", "release", "reject"]);
-    assert!(taken.iter().all(|taken| taken.count == 1 && taken.failures == 0));
+    assert!(
+        taken
+            .iter()
+            .all(|taken| taken.count == 1 && taken.failures == 0)
+    );
     let actions = [
         Action::Ack,
         Action::Ack,
@@ -48,10 +54,20 @@ async fn a_message_of_every_fate_is_counted_once_and_nothing_is_left() {
     assert_eq!((figures.acked, figures.failed, figures.dead), (4, 2, 1));
     assert_eq!((figures.released, figures.redelivered), (1, 2));
     assert_eq!(figures.recent_acked, 4);
-    let dead = world.store.dead_letters(&world.shard, "-", 10).await.expect("dead");
+    let dead = world
+        .store
+        .dead_letters(&world.shard, "-", 10)
+        .await
+        .expect("dead");
     assert_eq!(dead.len(), 1);
-    assert_eq!(Header::split(&dead[0].body).expect("a header").0.message_id, "reject");
-    assert_eq!((dead[0].category.as_str(), dead[0].deliveries), ("validation_error", 1));
+    assert_eq!(
+        Header::split(&dead[0].body).expect("a header").0.message_id,
+        "reject"
+    );
+    assert_eq!(
+        (dead[0].category.as_str(), dead[0].deliveries),
+        ("validation_error", 1)
+    );
 }
 
 #[tokio::test]
@@ -70,15 +86,30 @@ async fn an_ordering_key_is_delivered_one_by_one_in_order() {
     assert_eq!(ids(&first), ["k1", "l1"]);
     assert_eq!(world.places("g").await, (0, 2, 0, 0, 2, 0));
     for expected in ["k2", "k3"] {
-        let before = if expected == "k2" { first.clone() } else { world.take("g", &a, 9).await };
-        assert_eq!(world.settle("g", &a, &before[0], Action::Ack).await, Verdict::Done);
+        let before = if expected == "k2" {
+            first.clone()
+        } else {
+            world.take("g", &a, 9).await
+        };
+        assert_eq!(
+            world.settle("g", &a, &before[0], Action::Ack).await,
+            Verdict::Done
+        );
         assert_eq!(world.places("g").await.2, 1, "{expected} is ready");
     }
     let last = world.take("g", &a, 10).await;
     assert_eq!(ids(&last), ["k3"]);
-    assert_eq!(world.settle("g", &a, &last[0], Action::Ack).await, Verdict::Done);
-    assert_eq!(world.settle("g", &a, &first[1], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &last[0], Action::Ack).await,
+        Verdict::Done
+    );
+    assert_eq!(
+        world.settle("g", &a, &first[1], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 4));
-    let busy: i64 = world.redis(&["HLEN", &world.key("g", hive_store::keys::GroupKey::Busy)]).await;
+    let busy: i64 = world
+        .redis(&["HLEN", &world.key("g", hive_store::keys::GroupKey::Busy)])
+        .await;
     assert_eq!(busy, 0);
 }

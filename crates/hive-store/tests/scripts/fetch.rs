@@ -48,14 +48,24 @@ async fn a_lane_of_priority_0_moves_under_a_flood_of_9_unless_strict() {
     let flood: Vec<Item> = (0..50).map(|n| item("g/p9", &format!("high{n}"))).collect();
     world.publish(flood).await;
     let a = [world.join("g", "a", &[]).await];
-    assert_eq!(ids(&taken(&world, &a, &[(0, 2)], |_| {}).await), ["high0", "high1"]);
+    assert_eq!(
+        ids(&taken(&world, &a, &[(0, 2)], |_| {}).await),
+        ["high0", "high1"]
+    );
     age(&world, "g/p0", 300_000).await;
     let strict = taken(&world, &a, &[(0, 2)], |fetch| fetch.ageing_ms = 0).await;
     assert_eq!(ids(&strict), ["high2", "high3"]);
     age(&world, "g/p0", 300_000).await;
     age(&world, "g/p9", 1_000).await;
-    assert_eq!(ids(&taken(&world, &a, &[(0, 3)], |_| {}).await), ["low1", "high4", "high5"]);
-    assert_eq!(ids(&taken(&world, &a, &[(0, 1)], |_| {}).await), ["high6"], "served anew");
+    assert_eq!(
+        ids(&taken(&world, &a, &[(0, 3)], |_| {}).await),
+        ["low1", "high4", "high5"]
+    );
+    assert_eq!(
+        ids(&taken(&world, &a, &[(0, 1)], |_| {}).await),
+        ["high6"],
+        "served anew"
+    );
 }
 
 #[tokio::test]
@@ -68,8 +78,14 @@ async fn a_consumer_without_the_capabilities_never_gets_a_message_nor_is_blocked
     assert_eq!(ids(&world.take("g", &plain, 9).await), ["plain"]);
     let got = world.take("g", &able, 9).await;
     assert_eq!(ids(&got), ["gpu"]);
-    assert_eq!(world.settle("g", &able, &got[0], nack(Some(0))).await, Verdict::Done);
-    assert!(world.take("g", &plain, 9).await.is_empty(), "nor when it comes again");
+    assert_eq!(
+        world.settle("g", &able, &got[0], nack(Some(0))).await,
+        Verdict::Done
+    );
+    assert!(
+        world.take("g", &plain, 9).await.is_empty(),
+        "nor when it comes again"
+    );
     assert_eq!(ids(&world.take("g", &able, 9).await), ["gpu"]);
 }
 
@@ -97,7 +113,9 @@ async fn a_parked_entry_goes_next_when_its_key_ends_and_stays_while_it_is_retrie
         (Action::GiveBack { idle_ms: 0 }, false),
     ] {
         let world = with_group().await;
-        world.publish(vec![ordered("g/p4m", "a", "k"), ordered("g/p4m", "b", "k")]).await;
+        world
+            .publish(vec![ordered("g/p4m", "a", "k"), ordered("g/p4m", "b", "k")])
+            .await;
         let a = world.join("g", "a", &[]).await;
         let first = world.take("g", &a, 9).await;
         assert_eq!(ids(&first), ["a"]);
@@ -113,12 +131,17 @@ async fn a_parked_entry_goes_next_when_its_key_ends_and_stays_while_it_is_retrie
 #[tokio::test]
 async fn an_ordering_key_holds_over_priorities_and_two_lanes() {
     let world = with_group().await;
-    world.publish(vec![ordered("g/p4m", "a", "k"), ordered("g/p9m", "b", "k")]).await;
+    world
+        .publish(vec![ordered("g/p4m", "a", "k"), ordered("g/p9m", "b", "k")])
+        .await;
     let a = world.join("g", "a", &[]).await;
     let first = world.take("g", &a, 9).await;
     assert_eq!(ids(&first), ["b"]);
     assert_eq!(world.places("g").await, (0, 1, 0, 0, 1, 0));
-    assert_eq!(world.settle("g", &a, &first[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &first[0], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["a"]);
 }
 
@@ -126,7 +149,9 @@ async fn an_ordering_key_holds_over_priorities_and_two_lanes() {
 async fn a_thousand_entries_of_one_busy_key_are_the_most_that_one_call_parks() {
     let world = with_group().await;
     for round in 0..3 {
-        let items = (0..500).map(|n| ordered("g/p4m", &format!("{round}.{n}"), "k")).collect();
+        let items = (0..500)
+            .map(|n| ordered("g/p4m", &format!("{round}.{n}"), "k"))
+            .collect();
         world.publish(items).await;
     }
     let a = world.join("g", "a", &[]).await;
@@ -165,8 +190,21 @@ async fn a_group_limit_counts_what_consumers_hold() {
     let first = limited().await;
     assert_eq!(first.len(), 4);
     assert!(limited().await.is_empty());
-    world.settle("g", &takers[0], &first[0], Action::Release { retry_after_ms: 60_000 }).await;
-    assert_eq!(limited().await.len(), 1, "what waits out a delay is held by nobody");
+    world
+        .settle(
+            "g",
+            &takers[0],
+            &first[0],
+            Action::Release {
+                retry_after_ms: 60_000,
+            },
+        )
+        .await;
+    assert_eq!(
+        limited().await.len(),
+        1,
+        "what waits out a delay is held by nobody"
+    );
 }
 
 #[tokio::test]
@@ -175,12 +213,19 @@ async fn an_old_session_or_connection_takes_nothing_and_is_named() {
     world.add("g/p4", &["a", "b"]).await;
     let old = world.join("g", "a", &[]).await;
     let new = world.join("g", "a", &[]).await;
-    let other = Taker { session: "other".into(), ..new.clone() };
-    let absent = Taker { consumer: "x".into(), ..new.clone() };
+    let other = Taker {
+        session: "other".into(),
+        ..new.clone()
+    };
+    let absent = Taker {
+        consumer: "x".into(),
+        ..new.clone()
+    };
     let takers = [old, new, other, absent];
     let slots = [(0, 5), (1, 1), (2, 5), (3, 5)];
-    let Fetched::Taken { entries, fenced, .. } =
-        world.fetch_with("g", &takers, &slots, |_| {}).await
+    let Fetched::Taken {
+        entries, fenced, ..
+    } = world.fetch_with("g", &takers, &slots, |_| {}).await
     else {
         panic!("not taken")
     };
@@ -193,7 +238,9 @@ async fn a_group_that_is_paused_gone_or_has_new_lanes_gives_nothing() {
     let world = with_group().await;
     world.add("g/p4", &["a"]).await;
     let takers = [world.join("g", "a", &[]).await];
-    let stale = world.fetch_with("g", &takers, &[(0, 1)], |fetch| fetch.known_lanes = 0).await;
+    let stale = world
+        .fetch_with("g", &takers, &[(0, 1)], |fetch| fetch.known_lanes = 0)
+        .await;
     assert_eq!(stale, Fetched::LanesChanged);
     assert!(world.set_state("g", GroupState::Paused, 2).await);
     let fetch = async || world.fetch_with("g", &takers, &[(0, 1)], |_| {}).await;
@@ -216,7 +263,10 @@ async fn a_ready_entry_of_a_lane_that_the_caller_does_not_know_stays_where_it_is
     world.settle("g", &a, &got[0], nack(Some(0))).await;
     // One lane went with its group while another came: their number tells nothing.
     let lanes = world.lanes("g").await;
-    let old: Vec<_> = lanes.into_iter().filter(|lane| lane.reference == "g/p4").collect();
+    let old: Vec<_> = lanes
+        .into_iter()
+        .filter(|lane| lane.reference == "g/p4")
+        .collect();
     let fetch = Fetch {
         group: "g",
         gateway: "gw",
@@ -228,8 +278,14 @@ async fn a_ready_entry_of_a_lane_that_the_caller_does_not_know_stays_where_it_is
         takers: &[a],
         slots: &[(0, 9)],
     };
-    let fetched = world.store.fetch(&world.shard, &fetch).await.expect("fetch");
-    let Fetched::Taken { entries, .. } = fetched else { panic!("{fetched:?}") };
+    let fetched = world
+        .store
+        .fetch(&world.shard, &fetch)
+        .await
+        .expect("fetch");
+    let Fetched::Taken { entries, .. } = fetched else {
+        panic!("{fetched:?}")
+    };
     assert_eq!(ids(&entries), ["a"]);
     assert_eq!(world.places("g").await, (0, 1, 1, 0, 0, 0));
 }
@@ -240,7 +296,9 @@ async fn a_redelivery_says_how_often_it_was_delivered_and_how_often_it_failed() 
     world.add("g/p4", &["a"]).await;
     let a = world.join("g", "a", &[]).await;
     let first = world.take("g", &a, 1).await;
-    world.settle("g", &a, &first[0], Action::GiveBack { idle_ms: 0 }).await;
+    world
+        .settle("g", &a, &first[0], Action::GiveBack { idle_ms: 0 })
+        .await;
     let second = world.take("g", &a, 1).await;
     assert_eq!((second[0].count, second[0].failures), (2, 0));
     world.settle("g", &a, &second[0], lose(0)).await;
@@ -256,7 +314,9 @@ async fn what_comes_again_goes_before_what_waits_at_the_same_priority() {
     let a = world.join("g", "a", &[]).await;
     let first = world.take("g", &a, 2).await;
     for taken in first.iter().rev() {
-        world.settle("g", &a, taken, Action::Release { retry_after_ms: 0 }).await;
+        world
+            .settle("g", &a, taken, Action::Release { retry_after_ms: 0 })
+            .await;
     }
     assert_eq!(ids(&world.take("g", &a, 9).await), ["a", "b", "c"]);
 }
@@ -270,14 +330,23 @@ async fn a_plain_read_leases_and_tells_of_other_work() {
     let lanes = world.lanes("g").await;
     let read = world
         .store
-        .fetch_plain(&world.shard, "g", (0, &lanes[0]), &[a.clone()], &[(0, 1), (0, 5)])
+        .fetch_plain(
+            &world.shard,
+            "g",
+            (0, &lanes[0]),
+            &[a.clone()],
+            &[(0, 1), (0, 5)],
+        )
         .await
         .expect("read");
     assert_eq!(ids(&read.entries), ["a", "b", "c"]);
     assert_eq!(read.newest.len(), 1);
     assert!(!read.lost);
     for taken in &read.entries {
-        assert_eq!(world.settle("g", &a, taken, Action::Ack).await, Verdict::Done);
+        assert_eq!(
+            world.settle("g", &a, taken, Action::Ack).await,
+            Verdict::Done
+        );
     }
     assert!(world.take("g", &a, 9).await.is_empty());
 }

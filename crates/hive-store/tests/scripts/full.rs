@@ -23,8 +23,17 @@ async fn full() -> World {
     world.create("h", Start::Earliest).await;
     world.add("g/p4", &["a", "b", "c", "d", "e"]).await;
     world.add("/p4@c", &["held"]).await;
-    let later = Item { not_before_ms: 1_000, ..item("g/p4", "later") };
-    world.publish(vec![ordered("g/p4m", "o1", "k"), ordered("g/p4m", "o2", "k"), later]).await;
+    let later = Item {
+        not_before_ms: 1_000,
+        ..item("g/p4", "later")
+    };
+    world
+        .publish(vec![
+            ordered("g/p4m", "o1", "k"),
+            ordered("g/p4m", "o2", "k"),
+            later,
+        ])
+        .await;
     world.join("g", "a", &[]).await;
     let _: String = world.redis(&["CONFIG", "SET", "maxmemory", "1"]).await;
     world
@@ -55,7 +64,10 @@ async fn everything_that_drains_it_goes_on() {
     assert_eq!(taken.len(), 7, "o2 is parked");
     let lanes = world.lanes("g").await;
     let lease = (world.lease("g", &a, &taken[0]).await, a.attach);
-    let extended = world.store.extend(&world.shard, "g", &lanes, &[lease]).await;
+    let extended = world
+        .store
+        .extend(&world.shard, "g", &lanes, &[lease])
+        .await;
     assert_eq!(extended.expect("extend"), [Verdict::Done]);
     let actions = [
         Action::Ack,
@@ -69,15 +81,32 @@ async fn everything_that_drains_it_goes_on() {
     for (taken, action) in taken.iter().zip(actions) {
         let what = format!("{action:?}");
         let verdict = world.settle("g", &a, taken, action).await;
-        assert!(matches!(verdict, Verdict::Done | Verdict::Dead), "{what}: {verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Done | Verdict::Dead),
+            "{what}: {verdict:?}"
+        );
     }
-    let due = world.store.due_delayed(&world.shard, "g", &lanes, AGEING_MS).await;
+    let due = world
+        .store
+        .due_delayed(&world.shard, "g", &lanes, AGEING_MS)
+        .await;
     due.expect("due_delayed");
-    let held = world.store.held_by("g", &lanes, "~ready").await.expect("held");
+    let held = world
+        .store
+        .held_by("g", &lanes, "~ready")
+        .await
+        .expect("held");
     let lane = &lanes[held[0].lane];
-    let sound = world.store.reindex(&world.shard, "g", lane, &held[0].id, AGEING_MS).await;
+    let sound = world
+        .store
+        .reindex(&world.shard, "g", lane, &held[0].id, AGEING_MS)
+        .await;
     assert!(!sound.expect("reindex"));
-    world.store.tick(&world.shard, 30_000, Some("gw")).await.expect("clock_tick");
+    world
+        .store
+        .tick(&world.shard, 30_000, Some("gw"))
+        .await
+        .expect("clock_tick");
     let me = Registration {
         daemon: "gateway",
         instance: "a".into(),
@@ -86,18 +115,36 @@ async fn everything_that_drains_it_goes_on() {
         epoch: 1,
     };
     world.store.beat(&me).await.expect("daemon_beat");
-    let groups = world.store.groups_on_shard(&world.shard).await.expect("groups");
+    let groups = world
+        .store
+        .groups_on_shard(&world.shard)
+        .await
+        .expect("groups");
     let known = world.store.lanes(&world.shard).await.expect("lanes");
-    world.store.due_scheduled(&world.shard, &known, &groups).await.expect("due_scheduled");
+    world
+        .store
+        .due_scheduled(&world.shard, &known, &groups)
+        .await
+        .expect("due_scheduled");
     for lane in &all {
-        world.store.trim(&world.shard, lane, 0, 0).await.expect("trim");
+        world
+            .store
+            .trim(&world.shard, lane, 0, 0)
+            .await
+            .expect("trim");
     }
     assert!(world.set_state("h", GroupState::Deleting, 2).await);
     let removed = world.store.delete_on_shard(&world.shard, "h").await;
     assert_eq!(removed.expect("group_delete"), Removal::Done);
-    let left = world.store.leave(&world.shard, "g", &lanes, ("a", "*", 0)).await;
+    let left = world
+        .store
+        .leave(&world.shard, "g", &lanes, ("a", "*", 0))
+        .await;
     left.expect("leave");
-    let forgotten = world.store.forget_consumer(&world.shard, "g", &lanes[0], "a").await;
+    let forgotten = world
+        .store
+        .forget_consumer(&world.shard, "g", &lanes[0], "a")
+        .await;
     forgotten.expect("consumer_forget");
     while !world.take("g", &c, 9).await.is_empty() {}
     drain(&world, &lanes).await;
@@ -107,16 +154,26 @@ async fn everything_that_drains_it_goes_on() {
 /// Cancels whatever is left, as a purge does.
 async fn drain(world: &World, lanes: &[hive_store::fetch::ReadLane]) {
     for lane in lanes {
-        let taken = world.store.take_waiting(&world.shard, "g", lane, Take::All, 100).await;
+        let taken = world
+            .store
+            .take_waiting(&world.shard, "g", lane, Take::All, 100)
+            .await;
         taken.expect("group_take");
     }
     let lanes = world.lanes("g").await;
     for number in 0..lanes.len() {
-        let page = world.store.pending("g", &lanes, number, ("-", 100), None).await;
+        let page = world
+            .store
+            .pending("g", &lanes, number, ("-", 100), None)
+            .await;
         for held in page.expect("pending") {
             let lease: Lease = held.lease(&lanes, "*", 0);
-            let cancel =
-                Settle { lease, attach: 0, check_session: false, action: Action::Cancel };
+            let cancel = Settle {
+                lease,
+                attach: 0,
+                check_session: false,
+                action: Action::Cancel,
+            };
             world.settle_all("g", &[cancel]).await;
         }
     }

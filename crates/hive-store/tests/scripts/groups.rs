@@ -24,7 +24,11 @@ async fn a_group_starts_at_the_oldest_retained_message_or_at_the_next() {
     assert!(!world.create("late", Start::Latest).await, "it is there");
     world.add("/p4", &["c"]).await;
     for (group, expected) in [("early", vec!["a", "b", "c"]), ("late", vec!["c"])] {
-        assert_eq!(world.places(group).await.0, expected.len() as u64, "{group}");
+        assert_eq!(
+            world.places(group).await.0,
+            expected.len() as u64,
+            "{group}"
+        );
         let a = world.join(group, "a", &[]).await;
         assert_eq!(ids(&world.take(group, &a, 9).await), expected);
     }
@@ -44,12 +48,19 @@ async fn an_older_definition_does_not_undo_a_newer_state() {
     assert!(world.set_state("g", GroupState::Paused, 3).await);
     assert!(!world.set_state("g", GroupState::Active, 2).await);
     assert!(world.set_state("g", GroupState::Deleting, 4).await);
-    assert!(!world.set_state("g", GroupState::Active, 5).await, "deletion is for good");
+    assert!(
+        !world.set_state("g", GroupState::Active, 5).await,
+        "deletion is for good"
+    );
     assert!(!world.set_state("absent", GroupState::Active, 5).await);
 }
 
 async fn delete(world: &World, group: &str) -> Removal {
-    world.store.delete_on_shard(&world.shard, group).await.expect("delete")
+    world
+        .store
+        .delete_on_shard(&world.shard, group)
+        .await
+        .expect("delete")
 }
 
 #[tokio::test]
@@ -71,7 +82,9 @@ async fn a_group_with_unsettled_messages_stays() {
     assert_eq!(delete(&world, "g").await, Removal::Done);
     assert_eq!(delete(&world, "g").await, Removal::Absent);
     assert_eq!(world.places("h").await.0, 1, "the other group still has it");
-    let left: Vec<String> = world.redis(&["KEYS", &format!("{}g:g:*", world.shard.tag())]).await;
+    let left: Vec<String> = world
+        .redis(&["KEYS", &format!("{}g:g:*", world.shard.tag())])
+        .await;
     assert!(left.is_empty(), "{left:?}");
     let lanes = world.store.lanes(&world.shard).await.expect("lanes").all;
     assert_eq!(lanes, [crate::world::lane_ref("/p4")]);
@@ -86,7 +99,11 @@ async fn a_purge_takes_and_cancels_what_waits() {
     world.add("g/p4", &["a", "b", "c"]).await;
     let lane = world.lanes("g").await[0].clone();
     let take = async |limit| {
-        world.store.take_waiting(&world.shard, "g", &lane, Take::All, limit).await.expect("take")
+        world
+            .store
+            .take_waiting(&world.shard, "g", &lane, Take::All, limit)
+            .await
+            .expect("take")
     };
     let mut taken = take(2).await;
     assert_eq!(taken.len(), 2);
@@ -110,10 +127,29 @@ async fn a_purge_takes_and_cancels_what_waits() {
         .collect();
     world.settle_all("g", &cancels).await;
     assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 3));
-    assert_eq!(world.store.dead_count(&world.shard).await.expect("count"), 3);
+    assert_eq!(
+        world.store.dead_count(&world.shard).await.expect("count"),
+        3
+    );
     assert_eq!(delete(&world, "g").await, Removal::Done);
-    let none = world.store.take_waiting(&world.shard, "g", &lane, Take::All, 2).await;
+    let none = world
+        .store
+        .take_waiting(&world.shard, "g", &lane, Take::All, 2)
+        .await;
     assert!(none.expect("take").is_empty(), "no group, nothing to take");
+}
+
+#[tokio::test]
+async fn messages_that_reach_a_group_behind_its_purge_do_not_keep_it() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    assert!(world.set_state("g", GroupState::Deleting, 2).await);
+    world.add("/p4", &["a", "b"]).await;
+    assert_eq!(delete(&world, "g").await, Removal::Done);
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await.expect("dead");
+    let seen: Vec<_> = dead.iter().map(|d| (d.group.as_str(), d.category.as_str())).collect();
+    assert_eq!(seen, [("g", "cancelled"), ("g", "cancelled")]);
+    assert_eq!(world.places("h").await.0, 2);
 }
 
 #[tokio::test]
@@ -126,19 +162,40 @@ async fn a_delayed_message_of_a_deleted_group_dies_and_holds_up_nobody() {
         assert_eq!(world.publish(vec![delayed]).await, [Outcome::Added]);
     }
     assert_eq!(delete(&world, "g").await, Removal::Done);
-    let members: Vec<String> = world.redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"]).await;
+    let members: Vec<String> = world
+        .redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"])
+        .await;
     for (due, member) in members.iter().enumerate() {
         let due = (due + 1).to_string();
-        let _: i64 = world.redis(&["ZADD", &world.shard.scheduled(), &due, member]).await;
+        let _: i64 = world
+            .redis(&["ZADD", &world.shard.scheduled(), &due, member])
+            .await;
     }
     let lanes = world.store.lanes(&world.shard).await.expect("lanes");
-    let groups = world.store.groups_on_shard(&world.shard).await.expect("groups");
-    let due = world.store.due_scheduled(&world.shard, &lanes, &groups).await.expect("due");
+    let groups = world
+        .store
+        .groups_on_shard(&world.shard)
+        .await
+        .expect("groups");
+    let due = world
+        .store
+        .due_scheduled(&world.shard, &lanes, &groups)
+        .await
+        .expect("due");
     assert_eq!((due.moved, due.next_ms, due.lanes_changed), (2, 0, false));
     assert_eq!(world.places("h").await.0, 1);
-    let dead = world.store.dead_letters(&world.shard, "-", 9).await.expect("dead");
-    assert_eq!((dead[0].group.as_str(), dead[0].category.as_str()), ("g", "cancelled"));
-    let left: Vec<String> = world.redis(&["KEYS", &world.key("g", GroupKey::Counters)]).await;
+    let dead = world
+        .store
+        .dead_letters(&world.shard, "-", 9)
+        .await
+        .expect("dead");
+    assert_eq!(
+        (dead[0].group.as_str(), dead[0].category.as_str()),
+        ("g", "cancelled")
+    );
+    let left: Vec<String> = world
+        .redis(&["KEYS", &world.key("g", GroupKey::Counters)])
+        .await;
     assert!(left.is_empty(), "nothing of the deleted group comes back");
 }
 
@@ -149,24 +206,48 @@ async fn a_definition_changes_only_from_the_version_that_was_read() {
     let mut definition = World::definition("g", Start::Earliest);
     definition.version = 0;
     let put = async |definition: &hive_domain::group::GroupDefinition| {
-        world.store.put_group(&namespace, definition).await.expect("put")
+        world
+            .store
+            .put_group(&namespace, definition)
+            .await
+            .expect("put")
     };
     assert_eq!(put(&definition).await, Put::Stored(1));
-    assert_eq!(put(&definition).await, Put::Stored(1), "the same write, its answer was lost");
+    assert_eq!(
+        put(&definition).await,
+        Put::Stored(1),
+        "the same write, its answer was lost"
+    );
     definition.agent_type = "other".into();
     assert_eq!(put(&definition).await, Put::Conflict);
     definition.version = 1;
     assert_eq!(put(&definition).await, Put::Stored(2));
-    let read = world.store.group(&namespace, "g").await.expect("read").expect("a group");
+    let read = world
+        .store
+        .group(&namespace, "g")
+        .await
+        .expect("read")
+        .expect("a group");
     assert_eq!((read.version, read.agent_type.as_str()), (2, "other"));
     assert_eq!(world.store.groups(&namespace).await.expect("read"), [read]);
     let remove = async |version| {
-        world.store.remove_group(&namespace, "g", version).await.expect("remove")
+        world
+            .store
+            .remove_group(&namespace, "g", version)
+            .await
+            .expect("remove")
     };
     assert_eq!(remove(1).await, Put::Conflict);
     assert_eq!(remove(2).await, Put::Stored(0));
     assert_eq!(remove(2).await, Put::Stored(0), "gone is gone");
-    assert!(world.store.namespaces().await.expect("read").contains(&namespace));
+    assert!(
+        world
+            .store
+            .namespaces()
+            .await
+            .expect("read")
+            .contains(&namespace)
+    );
     let none: Option<StreamDefinition> = world.store.stream(&namespace, "s").await.expect("read");
     assert_eq!(none, None);
 }

@@ -12,7 +12,11 @@ use crate::world::{World, ids, nack, with_group, world};
 
 fn member(joined: Joined) -> (String, u64, bool) {
     match joined {
-        Joined::Member { session, attach, resumed } => (session, attach, resumed),
+        Joined::Member {
+            session,
+            attach,
+            resumed,
+        } => (session, attach, resumed),
         other => panic!("{other:?}"),
     }
 }
@@ -28,10 +32,17 @@ async fn a_new_session_fences_the_old_one_and_a_resumed_one_counts_its_connectio
     let second = World::joining("g", "a", "s2");
     assert_eq!(member(world.joined(&second).await), ("s2".into(), 1, false));
     assert_eq!(world.joined(&resumed).await, Joined::SessionLost);
-    let members = world.store.members(&world.shard, "g").await.expect("members");
+    let members = world
+        .store
+        .members(&world.shard, "g")
+        .await
+        .expect("members");
     assert_eq!(members.len(), 1);
     assert_eq!((members[0].session.as_str(), members[0].attach), ("s2", 1));
-    assert_eq!((members[0].gateway.as_str(), members[0].concurrency), ("gw", 4));
+    assert_eq!(
+        (members[0].gateway.as_str(), members[0].concurrency),
+        ("gw", 4)
+    );
 }
 
 #[tokio::test]
@@ -40,7 +51,14 @@ async fn a_session_that_is_no_member_any_more_is_lost_not_begun_anew() {
     let mut resumed = World::joining("g", "a", "s1");
     resumed.resume = true;
     assert_eq!(world.joined(&resumed).await, Joined::SessionLost);
-    assert_eq!(world.store.member(&world.shard, "g", "a").await.expect("member"), None);
+    assert_eq!(
+        world
+            .store
+            .member(&world.shard, "g", "a")
+            .await
+            .expect("member"),
+        None
+    );
 }
 
 #[tokio::test]
@@ -81,21 +99,37 @@ async fn a_full_group_takes_no_new_member_but_the_old_ones_again() {
 #[tokio::test]
 async fn nobody_joins_a_group_that_is_absent_or_being_deleted() {
     let world = with_group().await;
-    assert_eq!(world.joined(&World::joining("h", "a", "s")).await, Joined::Gone);
+    assert_eq!(
+        world.joined(&World::joining("h", "a", "s")).await,
+        Joined::Gone
+    );
     world.set_state("g", GroupState::Paused, 2).await;
-    assert_eq!(member(world.joined(&World::joining("g", "a", "s")).await).1, 1);
+    assert_eq!(
+        member(world.joined(&World::joining("g", "a", "s")).await).1,
+        1
+    );
     world.set_state("g", GroupState::Deleting, 3).await;
-    assert_eq!(world.joined(&World::joining("g", "a", "s")).await, Joined::Gone);
+    assert_eq!(
+        world.joined(&World::joining("g", "a", "s")).await,
+        Joined::Gone
+    );
 }
 
 #[tokio::test]
 async fn capabilities_are_read_back() {
     let world = with_group().await;
     world.join("g", "a", &["cuda", "gpu"]).await;
-    let member = world.store.member(&world.shard, "g", "a").await.expect("member");
+    let member = world
+        .store
+        .member(&world.shard, "g", "a")
+        .await
+        .expect("member");
     assert_eq!(member.expect("a member").capabilities, ["cuda", "gpu"]);
     let groups = ["g".to_owned(), "h".to_owned()];
-    let of = world.store.groups_of_consumer(&world.shard, &groups, "a").await;
+    let of = world
+        .store
+        .groups_of_consumer(&world.shard, &groups, "a")
+        .await;
     assert_eq!(of.expect("groups"), ["g"]);
 }
 
@@ -106,7 +140,11 @@ async fn only_the_connection_that_is_attached_may_leave() {
     let new = world.join("g", "a", &[]).await;
     let lanes = world.lanes("g").await;
     let leave = async |session: &str, attach| {
-        world.store.leave(&world.shard, "g", &lanes, ("a", session, attach)).await.expect("leave")
+        world
+            .store
+            .leave(&world.shard, "g", &lanes, ("a", session, attach))
+            .await
+            .expect("leave")
     };
     assert_eq!(leave(&old.session, old.attach).await, Leaving::Fenced);
     assert_eq!(leave("other", 0).await, Leaving::Fenced);
@@ -125,19 +163,32 @@ async fn a_redis_consumer_goes_only_when_it_holds_nothing() {
     let taken = world.take("g", &a, 9).await;
     world.settle("g", &a, &taken[0], Action::Ack).await;
     let lanes = world.lanes("g").await;
-    let left = world.store.leave(&world.shard, "g", &lanes, ("a", "*", 0)).await;
+    let left = world
+        .store
+        .leave(&world.shard, "g", &lanes, ("a", "*", 0))
+        .await;
     assert_eq!(left.expect("leave"), Leaving::Done);
-    assert_eq!(world.places("g").await, (0, 1, 0, 0, 0, 1), "what it holds stays pending");
+    assert_eq!(
+        world.places("g").await,
+        (0, 1, 0, 0, 0, 1),
+        "what it holds stays pending"
+    );
     for lane in &lanes {
         let names = world.store.lane_consumers("g", lane).await.expect("names");
         let holds = lane.reference == "g/p4";
         assert_eq!(names.contains(&"a".to_owned()), holds, "{}", lane.reference);
-        let forgotten = world.store.forget_consumer(&world.shard, "g", lane, "a").await;
+        let forgotten = world
+            .store
+            .forget_consumer(&world.shard, "g", lane, "a")
+            .await;
         assert_eq!(forgotten.expect("forget"), !holds);
     }
     assert_eq!(world.places("g").await.1, 1);
     world.join("g", "b", &[]).await;
-    let forgotten = world.store.forget_consumer(&world.shard, "g", &lanes[0], "b").await;
+    let forgotten = world
+        .store
+        .forget_consumer(&world.shard, "g", &lanes[0], "b")
+        .await;
     assert!(!forgotten.expect("forget"), "a member");
 }
 
@@ -149,10 +200,34 @@ async fn everything_that_a_consumer_holds_is_listed_by_lane() {
     let a = world.join("g", "a", &[]).await;
     let taken = world.take("g", &a, 9).await;
     let lanes = world.lanes("g").await;
-    assert_eq!(world.store.held_by("g", &lanes, "a").await.expect("held").len(), 3);
+    assert_eq!(
+        world
+            .store
+            .held_by("g", &lanes, "a")
+            .await
+            .expect("held")
+            .len(),
+        3
+    );
     world.settle("g", &a, &taken[0], nack(None)).await;
-    assert_eq!(world.store.held_by("g", &lanes, "a").await.expect("held").len(), 2);
-    assert_eq!(world.store.held_by("g", &lanes, "~delayed").await.expect("held").len(), 1);
+    assert_eq!(
+        world
+            .store
+            .held_by("g", &lanes, "a")
+            .await
+            .expect("held")
+            .len(),
+        2
+    );
+    assert_eq!(
+        world
+            .store
+            .held_by("g", &lanes, "~delayed")
+            .await
+            .expect("held")
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -171,9 +246,18 @@ async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
         seen.iter().any(|replica| replica.instance == name)
     };
     assert!(named(&seen, "beats-a") && named(&seen, "beats-b"));
-    world.store.sign_off(&me("beats-a")).await.expect("sign off");
+    world
+        .store
+        .sign_off(&me("beats-a"))
+        .await
+        .expect("sign off");
     let daemons = world.store.control_keys().daemons();
-    let _: i64 = world.redis(&["HSET", &daemons, "gateway/beats-b", "1 x 1 1"]).await;
+    let _: i64 = world
+        .redis(&["HSET", &daemons, "gateway/beats-b", "1 x 1 1"])
+        .await;
     let seen = world.store.replicas().await.expect("replicas");
-    assert!(!named(&seen, "beats-a") && !named(&seen, "beats-b"), "{seen:?}");
+    assert!(
+        !named(&seen, "beats-a") && !named(&seen, "beats-b"),
+        "{seen:?}"
+    );
 }

@@ -9,19 +9,30 @@ use hive_store::{
 use crate::world::{World, header, ids, item, ordered, with_group, world};
 
 fn produced(id: &str, sequence: u64) -> Item {
-    Item { producer: Some(("p".into(), sequence)), ..item("g/p4", id) }
+    Item {
+        producer: Some(("p".into(), sequence)),
+        ..item("g/p4", id)
+    }
 }
 
 fn keyed(id: &str, key: &str, print: u64) -> Item {
-    Item { idempotency: Some((key.into(), print)), ..item("g/p4", id) }
+    Item {
+        idempotency: Some((key.into(), print)),
+        ..item("g/p4", id)
+    }
 }
 
 fn later(lane: &str, id: &str) -> Item {
-    Item { not_before_ms: 4_000_000_000_000, ..item(lane, id) }
+    Item {
+        not_before_ms: 4_000_000_000_000,
+        ..item(lane, id)
+    }
 }
 
 async fn length(world: &World, lane: &str) -> u64 {
-    world.redis(&["XLEN", &world.shard.lane(&crate::world::lane_ref(lane))]).await
+    world
+        .redis(&["XLEN", &world.shard.lane(&crate::world::lane_ref(lane))])
+        .await
 }
 
 #[tokio::test]
@@ -35,7 +46,11 @@ async fn a_flush_that_is_sent_again_answers_the_same_and_adds_nothing() {
     assert_eq!(world.send(&flush).await, first);
     assert_eq!(length(&world, "g/p4").await, 1);
     assert_eq!(world.figures("g").await.published, 1);
-    assert_eq!(length(&world, "h/p4").await, 0, "no lane for a group that is not there");
+    assert_eq!(
+        length(&world, "h/p4").await,
+        0,
+        "no lane for a group that is not there"
+    );
 }
 
 #[tokio::test]
@@ -51,23 +66,41 @@ async fn only_the_last_eight_replies_are_kept() {
 #[tokio::test]
 async fn a_producers_sequence_is_stored_once() {
     let world = with_group().await;
-    assert_eq!(world.publish(vec![produced("a", 1), produced("b", 2)]).await.len(), 2);
-    let again = world.publish(vec![produced("a", 1), produced("b", 2), produced("c", 3)]).await;
-    assert_eq!(again, [Outcome::SeenSequence, Outcome::SeenSequence, Outcome::Added]);
+    assert_eq!(
+        world
+            .publish(vec![produced("a", 1), produced("b", 2)])
+            .await
+            .len(),
+        2
+    );
+    let again = world
+        .publish(vec![produced("a", 1), produced("b", 2), produced("c", 3)])
+        .await;
+    assert_eq!(
+        again,
+        [Outcome::SeenSequence, Outcome::SeenSequence, Outcome::Added]
+    );
     assert_eq!(length(&world, "g/p4").await, 3);
 }
 
 #[tokio::test]
 async fn a_refused_sequence_may_come_again_and_is_then_stored_once() {
     let world = with_group().await;
-    let mut flush = world.flush((1..=4).map(|n| produced(&format!("m{n}"), n)).collect()).await;
+    let mut flush = world
+        .flush((1..=4).map(|n| produced(&format!("m{n}"), n)).collect())
+        .await;
     flush.max_backlog = 1;
-    let Flushed::Done(outcomes) = world.send(&flush).await else { panic!("not done") };
+    let Flushed::Done(outcomes) = world.send(&flush).await else {
+        panic!("not done")
+    };
     use Outcome::{Added, BacklogFull, SeenSequence};
     assert_eq!(outcomes, [Added, BacklogFull, BacklogFull, BacklogFull]);
     assert_eq!(world.publish(vec![produced("m3", 3)]).await, [Added]);
     let all = (1..=4).map(|n| produced(&format!("m{n}"), n)).collect();
-    assert_eq!(world.publish(all).await, [SeenSequence, Added, SeenSequence, Added]);
+    assert_eq!(
+        world.publish(all).await,
+        [SeenSequence, Added, SeenSequence, Added]
+    );
     assert_eq!(length(&world, "g/p4").await, 4);
 }
 
@@ -75,13 +108,19 @@ async fn a_refused_sequence_may_come_again_and_is_then_stored_once() {
 async fn an_idempotency_key_answers_the_first_message_of_its_window() {
     let world = with_group().await;
     let outcomes = world
-        .publish(vec![keyed("a", "k", 1), keyed("b", "k", 1), keyed("c", "k", 2)])
+        .publish(vec![
+            keyed("a", "k", 1),
+            keyed("b", "k", 1),
+            keyed("c", "k", 2),
+        ])
         .await;
     let same = Outcome::Duplicate("a".into());
     let other = Outcome::KeyReused("a".into());
     assert_eq!(outcomes, [Outcome::Added, same.clone(), other.clone()]);
     assert_eq!(
-        world.publish(vec![keyed("d", "k", 1), keyed("e", "k", 2)]).await,
+        world
+            .publish(vec![keyed("d", "k", 1), keyed("e", "k", 2)])
+            .await,
         [same.clone(), other]
     );
     // The key was stored in an older bucket of the window.
@@ -102,8 +141,14 @@ async fn a_refused_message_leaves_its_idempotency_key_free() {
     let world = with_group().await;
     let mut flush = world.flush(vec![keyed("a", "k", 1)]).await;
     flush.max_backlog = 0;
-    assert_eq!(world.send(&flush).await, Flushed::Done(vec![Outcome::BacklogFull]));
-    assert_eq!(world.publish(vec![keyed("a", "k", 1)]).await, [Outcome::Added]);
+    assert_eq!(
+        world.send(&flush).await,
+        Flushed::Done(vec![Outcome::BacklogFull])
+    );
+    assert_eq!(
+        world.publish(vec![keyed("a", "k", 1)]).await,
+        [Outcome::Added]
+    );
 }
 
 #[tokio::test]
@@ -116,11 +161,21 @@ async fn a_delayed_message_waits_outside_its_lanes() {
     assert_eq!(outcomes, [Outcome::Added, Outcome::Added]);
     for group in ["g", "h"] {
         let figures = world.figures(group).await;
-        assert_eq!((figures.scheduled, figures.published, figures.waiting), (2, 0, 0), "{group}");
+        assert_eq!(
+            (figures.scheduled, figures.published, figures.waiting),
+            (2, 0, 0),
+            "{group}"
+        );
     }
     let waiting: i64 = world.redis(&["ZCARD", &world.shard.scheduled()]).await;
-    assert_eq!(waiting, 3, "one for both groups, one for each of the two direct lanes");
-    let past = Item { not_before_ms: 1, ..item("g/p4", "past") };
+    assert_eq!(
+        waiting, 3,
+        "one for both groups, one for each of the two direct lanes"
+    );
+    let past = Item {
+        not_before_ms: 1,
+        ..item("g/p4", "past")
+    };
     world.publish(vec![past]).await;
     assert_eq!(world.figures("g").await.waiting, 1);
 }
@@ -131,10 +186,17 @@ async fn a_full_group_refuses_and_scheduled_messages_fill_it_too() {
     world.create("h", Start::Earliest).await;
     world.publish(vec![later("g/p4", "a")]).await;
     let mut flush = world
-        .flush(vec![item("g/p4", "b"), item("g/p4", "c"), item("/p4", "d"), item("h/p4", "e")])
+        .flush(vec![
+            item("g/p4", "b"),
+            item("g/p4", "c"),
+            item("/p4", "d"),
+            item("h/p4", "e"),
+        ])
         .await;
     flush.max_backlog = 2;
-    let Flushed::Done(outcomes) = world.send(&flush).await else { panic!("not done") };
+    let Flushed::Done(outcomes) = world.send(&flush).await else {
+        panic!("not done")
+    };
     use Outcome::{Added, BacklogFull};
     assert_eq!(outcomes, [Added, BacklogFull, BacklogFull, Added]);
 }
@@ -142,11 +204,18 @@ async fn a_full_group_refuses_and_scheduled_messages_fill_it_too() {
 #[tokio::test]
 async fn a_stream_without_groups_refuses_unless_it_buffers_up_to_its_limit() {
     let world = world().await;
-    assert_eq!(world.publish(vec![item("/p4", "a")]).await, [Outcome::NoGroups]);
-    let mut flush = world.flush(vec![item("/p4", "a"), item("/p4", "b"), item("/p4", "c")]).await;
+    assert_eq!(
+        world.publish(vec![item("/p4", "a")]).await,
+        [Outcome::NoGroups]
+    );
+    let mut flush = world
+        .flush(vec![item("/p4", "a"), item("/p4", "b"), item("/p4", "c")])
+        .await;
     flush.buffer_without_groups = true;
     flush.max_backlog = 2;
-    let Flushed::Done(outcomes) = world.send(&flush).await else { panic!("not done") };
+    let Flushed::Done(outcomes) = world.send(&flush).await else {
+        panic!("not done")
+    };
     use Outcome::{Added, BacklogFull};
     assert_eq!(outcomes, [Added, Added, BacklogFull]);
     let mut flush = world.flush(vec![item("/p4", "d")]).await;
@@ -174,7 +243,9 @@ async fn a_message_for_all_groups_needs_them_all_named() {
 #[tokio::test]
 async fn a_group_that_is_not_there_does_not_hold_up_messages_for_all() {
     let world = with_group().await;
-    let outcomes = world.publish(vec![item("absent/p4", "a"), item("/p4", "b")]).await;
+    let outcomes = world
+        .publish(vec![item("absent/p4", "a"), item("/p4", "b")])
+        .await;
     assert_eq!(outcomes, [Outcome::NoGroup, Outcome::Added]);
 }
 
@@ -182,14 +253,24 @@ async fn a_group_that_is_not_there_does_not_hold_up_messages_for_all() {
 async fn a_group_that_is_being_deleted_takes_nothing_new() {
     let world = with_group().await;
     assert!(world.set_state("g", GroupState::Deleting, 2).await);
-    assert_eq!(world.publish(vec![item("g/p4", "a")]).await, [Outcome::NoGroup]);
+    assert_eq!(
+        world.publish(vec![item("g/p4", "a")]).await,
+        [Outcome::NoGroup]
+    );
 }
 
 #[tokio::test]
 async fn a_held_lane_is_written_only_while_no_group_has_the_consumer() {
     let world = with_group().await;
-    assert_eq!(world.publish(vec![item("/p4@c", "a")]).await, [Outcome::Added]);
-    assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 0), "no group counts it");
+    assert_eq!(
+        world.publish(vec![item("/p4@c", "a")]).await,
+        [Outcome::Added]
+    );
+    assert_eq!(
+        world.places("g").await,
+        (0, 0, 0, 0, 0, 0),
+        "no group counts it"
+    );
     let flush = world.flush(vec![item("/p4@c", "b")]).await;
     let c = world.join("g", "c", &[]).await;
     assert_eq!(world.send(&flush).await, Flushed::MemberByNow("c".into()));
@@ -199,7 +280,10 @@ async fn a_held_lane_is_written_only_while_no_group_has_the_consumer() {
     let moved = world.store.move_held(&world.shard, "g", "c", &all).await;
     assert_eq!(moved.expect("moved"), 0, "a repeat moves nothing");
     let other = world.join("g", "d", &[]).await;
-    assert!(world.take("g", &other, 9).await.is_empty(), "another consumer's");
+    assert!(
+        world.take("g", &other, 9).await.is_empty(),
+        "another consumer's"
+    );
     assert_eq!(ids(&world.take("g", &c, 9).await), ["a"]);
     assert_eq!(world.places("g").await, (0, 1, 0, 0, 0, 0));
 }
@@ -210,7 +294,11 @@ async fn a_refused_message_refuses_the_later_ones_of_its_ordering_key() {
     let mut first = ordered("absent/p4m", "a", "k");
     first.producer = Some(("p".into(), 1));
     let outcomes = world
-        .publish(vec![first, ordered("g/p4m", "b", "k"), ordered("g/p4m", "c", "l")])
+        .publish(vec![
+            first,
+            ordered("g/p4m", "b", "k"),
+            ordered("g/p4m", "c", "l"),
+        ])
         .await;
     use Outcome::{Added, EarlierRefused, NoGroup};
     assert_eq!(outcomes, [NoGroup, EarlierRefused, Added]);
@@ -237,7 +325,10 @@ async fn a_lane_whose_stream_is_gone_is_an_alarm_not_a_new_lane() {
     let _: i64 = world.redis(&["DEL", &key]).await;
     let flush = world.flush(vec![item("g/p4", "b")]).await;
     let lost = world.store.publish(&world.shard, &flush).await;
-    assert!(matches!(lost, Err(hive_store::StoreError::Lost { .. })), "{lost:?}");
+    assert!(
+        matches!(lost, Err(hive_store::StoreError::Lost { .. })),
+        "{lost:?}"
+    );
     let counters = world.key("g", GroupKey::Counters);
     let published: u64 = world.redis(&["HGET", &counters, "published"]).await;
     assert_eq!(published, 1);

@@ -1,8 +1,7 @@
 //! `ack`, `settle` and `extend`: only the holder of the latest lease, once, with the right count.
 
 use hive_store::{
-    Lease,
-    attempt,
+    Lease, attempt,
     fetch::{Taken, Taker},
     header::Header,
     keys::GroupKey,
@@ -22,7 +21,10 @@ async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
 fn with_policy(id: &str, change: impl FnOnce(&mut Header)) -> Item {
     let mut header = header(id);
     change(&mut header);
-    Item { body: header.join(id.as_bytes()), ..item("g/p4", id) }
+    Item {
+        body: header.join(id.as_bytes()),
+        ..item("g/p4", id)
+    }
 }
 
 #[tokio::test]
@@ -59,20 +61,33 @@ async fn a_stale_lease_changes_nothing_whatever_the_action() {
             assert_eq!(verdict, [expected], "{action:?}");
             assert_eq!(world.places("g").await, (0, 1, 0, 0, 0, 0), "{action:?}");
         }
-        assert!(matches!(world.settle_all("g", &[good]).await[0], Verdict::Done | Verdict::Dead));
+        assert!(matches!(
+            world.settle_all("g", &[good]).await[0],
+            Verdict::Done | Verdict::Dead
+        ));
     }
 }
 
 #[tokio::test]
 async fn a_lease_that_was_given_to_another_is_stale_for_its_old_holder() {
-    for action in [Action::Ack, nack(None), Action::Release { retry_after_ms: 0 }] {
+    for action in [
+        Action::Ack,
+        nack(None),
+        Action::Release { retry_after_ms: 0 },
+    ] {
         let world = with_group().await;
         let (a, taken) = one(&world, vec![item("g/p4", "m")]).await;
         world.settle("g", &a, &taken[0], lose(0)).await;
         let b = world.join("g", "b", &[]).await;
         let again = world.take("g", &b, 1).await;
-        assert_eq!(world.settle("g", &a, &taken[0], action).await, Verdict::Stale);
-        assert_eq!(world.settle("g", &b, &again[0], Action::Ack).await, Verdict::Done);
+        assert_eq!(
+            world.settle("g", &a, &taken[0], action).await,
+            Verdict::Stale
+        );
+        assert_eq!(
+            world.settle("g", &b, &again[0], Action::Ack).await,
+            Verdict::Done
+        );
     }
 }
 
@@ -94,10 +109,20 @@ async fn a_batch_of_acks_counts_each_entry_once() {
     let verdicts = world.settle_with("g", &lanes, &settles, |_| {}).await;
     assert_eq!(verdicts[..10], [Verdict::Done; 10]);
     assert_eq!(verdicts[10], Verdict::Gone, "a retry beside its original");
-    assert_eq!(verdicts[11], Verdict::Gone, "settled by the batch before it");
+    assert_eq!(
+        verdicts[11],
+        Verdict::Gone,
+        "settled by the batch before it"
+    );
     let figures = world.figures("g").await;
-    assert_eq!((figures.settled, figures.acked, figures.recent_acked), (10, 10, 10));
-    assert_eq!(world.settle_all("g", &settles[..10]).await, [Verdict::Gone; 10]);
+    assert_eq!(
+        (figures.settled, figures.acked, figures.recent_acked),
+        (10, 10, 10)
+    );
+    assert_eq!(
+        world.settle_all("g", &settles[..10]).await,
+        [Verdict::Gone; 10]
+    );
     assert_eq!(world.figures("g").await.settled, 10);
 }
 
@@ -122,7 +147,11 @@ async fn work_time_is_summed_over_the_acked() {
         max_backoff_ms: 0,
         durable: false,
     };
-    world.store.settle(&world.shard, group, &settles, 1_250).await.expect("settle");
+    world
+        .store
+        .settle(&world.shard, group, &settles, 1_250)
+        .await
+        .expect("settle");
     assert_eq!(world.figures("g").await.recent_work_ms, 500);
 }
 
@@ -145,20 +174,50 @@ async fn attempts_used_up_end_in_the_dead_letters_with_their_history() {
             record,
         };
         let verdict = world.settle("g", &a, &taken[0], action).await;
-        assert_eq!(verdict, if attempt < 3 { Verdict::Done } else { Verdict::Dead });
+        assert_eq!(
+            verdict,
+            if attempt < 3 {
+                Verdict::Done
+            } else {
+                Verdict::Dead
+            }
+        );
         taken = world.take("g", &a, 9).await;
         assert_eq!(taken.len(), usize::from(attempt < 3));
     }
-    let dead = world.store.dead_letters(&world.shard, "-", 9).await.expect("dead");
-    assert_eq!((dead.len(), dead[0].failures, dead[0].deliveries), (1, 3, 3));
-    assert_eq!((dead[0].lane.as_str(), id_of(&dead[0].body).as_str()), ("g/p4", "m"));
-    let rows: Vec<(String, Vec<Vec<u8>>)> =
-        world.redis(&["XRANGE", &world.shard.dead(), "-", "+"]).await;
-    let at = rows[0].1.iter().position(|field| field == b"failures").expect("a history");
+    let dead = world
+        .store
+        .dead_letters(&world.shard, "-", 9)
+        .await
+        .expect("dead");
+    assert_eq!(
+        (dead.len(), dead[0].failures, dead[0].deliveries),
+        (1, 3, 3)
+    );
+    assert_eq!(
+        (dead[0].lane.as_str(), id_of(&dead[0].body).as_str()),
+        ("g/p4", "m")
+    );
+    let rows: Vec<(String, Vec<Vec<u8>>)> = world
+        .redis(&["XRANGE", &world.shard.dead(), "-", "+"])
+        .await;
+    let at = rows[0]
+        .1
+        .iter()
+        .position(|field| field == b"failures")
+        .expect("a history");
     let (count, attempts) = attempt::history(&rows[0].1[at + 1]).expect("a history");
-    let reasons: Vec<&str> = attempts.iter().map(|attempt| attempt.reason.as_str()).collect();
-    assert_eq!((count, reasons), (3, vec!["reason 1", "reason 2", "reason 3"]));
-    let left: i64 = world.redis(&["EXISTS", &world.key("g", GroupKey::Failures)]).await;
+    let reasons: Vec<&str> = attempts
+        .iter()
+        .map(|attempt| attempt.reason.as_str())
+        .collect();
+    assert_eq!(
+        (count, reasons),
+        (3, vec!["reason 1", "reason 2", "reason 3"])
+    );
+    let left: i64 = world
+        .redis(&["EXISTS", &world.key("g", GroupKey::Failures)])
+        .await;
     assert_eq!(left, 0);
     let figures = world.figures("g").await;
     assert_eq!((figures.failed, figures.dead, figures.settled), (3, 1, 1));
@@ -213,7 +272,9 @@ async fn a_messages_own_policy_wins() {
     assert_eq!(world.places("g").await, (0, 0, 1, 2, 0, 1));
     let now: (f64, f64) = world.redis(&["TIME"]).await;
     let key = world.key("g", GroupKey::Delayed);
-    let due: Vec<(String, f64)> = world.redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await;
+    let due: Vec<(String, f64)> = world
+        .redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"])
+        .await;
     let waits: Vec<f64> = due.iter().map(|(_, due)| due - now.0 * 1_000.0).collect();
     assert!((0.0..=2_000.0).contains(&waits[0]), "{waits:?}");
     assert!((498_000.0..=502_000.0).contains(&waits[1]), "{waits:?}");
@@ -221,9 +282,12 @@ async fn a_messages_own_policy_wins() {
 
 #[tokio::test]
 async fn a_backoff_doubles_up_to_its_limit_within_its_jitter() {
-    for (failures, jitter, expected) in
-        [(0, 1_000_000, 100_000), (1, 1_000_000, 200_000), (5, 1_000_000, 300_000), (0, 0, 0)]
-    {
+    for (failures, jitter, expected) in [
+        (0, 1_000_000, 100_000),
+        (1, 1_000_000, 200_000),
+        (5, 1_000_000, 300_000),
+        (0, 0, 0),
+    ] {
         let world = with_group().await;
         let policy = |h: &mut Header| {
             h.initial_backoff_ms = 100_000;
@@ -244,8 +308,9 @@ async fn a_backoff_doubles_up_to_its_limit_within_its_jitter() {
         world.settle("g", &a, &taken[0], action).await;
         let now: (i64, i64) = world.redis(&["TIME"]).await;
         let key = world.key("g", GroupKey::Delayed);
-        let due: Vec<(String, i64)> =
-            world.redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await;
+        let due: Vec<(String, i64)> = world
+            .redis(&["ZRANGE", &key, "0", "-1", "WITHSCORES"])
+            .await;
         if expected == 0 {
             assert!(due.is_empty(), "no backoff is no index");
             continue;
@@ -257,20 +322,41 @@ async fn a_backoff_doubles_up_to_its_limit_within_its_jitter() {
 
 #[tokio::test]
 async fn an_entry_that_is_given_back_without_end_dies() {
-    for action in [Action::GiveBack { idle_ms: 0 }, Action::Release { retry_after_ms: 0 }] {
+    for action in [
+        Action::GiveBack { idle_ms: 0 },
+        Action::Release { retry_after_ms: 0 },
+    ] {
         let world = with_group().await;
         let (a, taken) = one(&world, vec![item("g/p4", "m")]).await;
         let lane = &world.lanes("g").await[0];
         let set = async |count: &str| {
-            let words = ["XCLAIM", &lane.stream, "g", "a", "0", &taken[0].id, "RETRYCOUNT", count];
+            let words = [
+                "XCLAIM",
+                &lane.stream,
+                "g",
+                "a",
+                "0",
+                &taken[0].id,
+                "RETRYCOUNT",
+                count,
+            ];
             let _: redis::Value = world.redis(&words).await;
         };
         set("1002").await;
-        let nearly = Taken { count: 1_002, ..taken[0].clone() };
-        assert_eq!(world.settle("g", &a, &nearly, action.clone()).await, Verdict::Done);
+        let nearly = Taken {
+            count: 1_002,
+            ..taken[0].clone()
+        };
+        assert_eq!(
+            world.settle("g", &a, &nearly, action.clone()).await,
+            Verdict::Done
+        );
         world.take("g", &a, 1).await;
         set("1003").await;
-        let last = Taken { count: 1_003, ..taken[0].clone() };
+        let last = Taken {
+            count: 1_003,
+            ..taken[0].clone()
+        };
         assert_eq!(world.settle("g", &a, &last, action).await, Verdict::Dead);
         assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 1));
     }
@@ -291,21 +377,45 @@ async fn recovery_spares_what_is_not_idle_and_everything_within_a_grace() {
     };
     let recover = async |action: Action| {
         let lease = lease.clone();
-        let item = Settle { lease, attach: 0, check_session: false, action };
+        let item = Settle {
+            lease,
+            attach: 0,
+            check_session: false,
+            action,
+        };
         world.settle_all("g", &[item]).await[0]
     };
     assert_eq!(recover(lose(30_000)).await, Verdict::Spared);
-    assert_eq!(recover(Action::GiveBack { idle_ms: 30_000 }).await, Verdict::Spared);
-    let idle = ["XCLAIM", &lanes[0].stream, "g", "a", "0", &taken[0].id, "IDLE", "31000", "JUSTID"];
+    assert_eq!(
+        recover(Action::GiveBack { idle_ms: 30_000 }).await,
+        Verdict::Spared
+    );
+    let idle = [
+        "XCLAIM",
+        &lanes[0].stream,
+        "g",
+        "a",
+        "0",
+        &taken[0].id,
+        "IDLE",
+        "31000",
+        "JUSTID",
+    ];
     let _: redis::Value = world.redis(&idle).await;
     let clock = world.shard.clock();
-    let _: i64 = world.redis(&["HSET", &clock, "grace_until", "4000000000000"]).await;
+    let _: i64 = world
+        .redis(&["HSET", &clock, "grace_until", "4000000000000"])
+        .await;
     assert_eq!(recover(lose(30_000)).await, Verdict::Spared);
     let _: i64 = world.redis(&["HSET", &clock, "grace_until", "1"]).await;
     assert_eq!(recover(lose(30_000)).await, Verdict::Done);
     let figures = world.figures("g").await;
     assert_eq!((figures.expired, figures.failed, figures.ready), (1, 1, 1));
-    assert_eq!(recover(lose(30_000)).await, Verdict::Stale, "it is no consumer's now");
+    assert_eq!(
+        recover(lose(30_000)).await,
+        Verdict::Stale,
+        "it is no consumer's now"
+    );
 }
 
 #[tokio::test]
@@ -319,8 +429,13 @@ async fn the_next_of_a_key_is_let_go_also_in_a_lane_that_the_caller_does_not_kno
         let item = world.settle_of("g", &a, &first[0], action).await;
         world.publish(vec![ordered("g/p4m", "b", "k")]).await;
         assert!(world.take("g", &a, 9).await.is_empty(), "parked");
-        let verdicts = world.settle_with("g", &known, &[item.clone()], |_| {}).await;
-        assert!(matches!(verdicts[0], Verdict::Done | Verdict::Dead), "{verdicts:?}");
+        let verdicts = world
+            .settle_with("g", &known, &[item.clone()], |_| {})
+            .await;
+        assert!(
+            matches!(verdicts[0], Verdict::Done | Verdict::Dead),
+            "{verdicts:?}"
+        );
         assert_eq!(world.places("g").await, (0, 0, 1, 0, 0, 1));
         assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
         assert_eq!(world.settle_all("g", &[item]).await, [Verdict::Gone]);
@@ -332,11 +447,17 @@ async fn a_delivery_of_a_lane_that_the_caller_does_not_know_is_settled_and_exten
     let world = with_group().await;
     let (a, taken) = one(&world, vec![item("g/p4", "m"), item("g/p4", "n")]).await;
     let lease = world.lease("g", &a, &taken[0]).await;
-    let extended = world.store.extend(&world.shard, "g", &[], &[(lease, a.attach)]).await;
+    let extended = world
+        .store
+        .extend(&world.shard, "g", &[], &[(lease, a.attach)])
+        .await;
     assert_eq!(extended.expect("extend"), [Verdict::Done]);
     for taken in &taken {
         let item = world.settle_of("g", &a, taken, Action::Ack).await;
-        assert_eq!(world.settle_with("g", &[], &[item], |_| {}).await, [Verdict::Done]);
+        assert_eq!(
+            world.settle_with("g", &[], &[item], |_| {}).await,
+            [Verdict::Done]
+        );
     }
 }
 
@@ -346,7 +467,11 @@ async fn a_parked_entry_that_is_cancelled_is_not_let_go_later() {
     let items = ["a", "b", "c"].map(|id| ordered("g/p4m", id, "k")).to_vec();
     let (a, taken) = one(&world, items).await;
     let lanes = world.lanes("g").await;
-    let parked = world.store.held_by("g", &lanes, "~ordered").await.expect("parked");
+    let parked = world
+        .store
+        .held_by("g", &lanes, "~ordered")
+        .await
+        .expect("parked");
     assert_eq!(parked.len(), 2);
     let cancel = Settle {
         lease: parked[0].lease(&lanes, "*", 0),
@@ -356,7 +481,10 @@ async fn a_parked_entry_that_is_cancelled_is_not_let_go_later() {
     };
     assert_eq!(world.settle_all("g", &[cancel]).await, [Verdict::Dead]);
     assert_eq!(world.places("g").await, (0, 1, 0, 0, 1, 1));
-    assert_eq!(world.settle("g", &a, &taken[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &taken[0], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["c"]);
 }
 
@@ -375,7 +503,11 @@ async fn what_is_cancelled_in_an_index_leaves_it() {
             check_session: false,
             action: Action::Cancel,
         };
-        assert_eq!(world.settle_all("g", &[cancel]).await, [Verdict::Dead], "{place}");
+        assert_eq!(
+            world.settle_all("g", &[cancel]).await,
+            [Verdict::Dead],
+            "{place}"
+        );
     }
     assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 2));
 }
@@ -390,7 +522,17 @@ async fn only_the_holder_extends_and_the_count_stays() {
     for taken in &taken {
         leases.push((world.lease("g", &a, taken).await, a.attach));
     }
-    let idle = ["XCLAIM", &lanes[0].stream, "g", "a", "0", &taken[0].id, "IDLE", "60000", "JUSTID"];
+    let idle = [
+        "XCLAIM",
+        &lanes[0].stream,
+        "g",
+        "a",
+        "0",
+        &taken[0].id,
+        "IDLE",
+        "60000",
+        "JUSTID",
+    ];
     let _: redis::Value = world.redis(&idle).await;
     leases[1].0.count = 5;
     leases[2].0.session = "old".into();
@@ -401,7 +543,11 @@ async fn only_the_holder_extends_and_the_count_stays() {
     let mut other = leases[0].clone();
     other.0.lane = "h/p4".into();
     leases.push(other);
-    let verdicts = world.store.extend(&world.shard, "g", &lanes, &leases).await.expect("extend");
+    let verdicts = world
+        .store
+        .extend(&world.shard, "g", &lanes, &leases)
+        .await
+        .expect("extend");
     use Verdict::{Done, Fenced, Gone, Stale, Unknown};
     assert_eq!(verdicts, [Done, Stale, Fenced, Fenced, Gone, Unknown]);
     let held = world.store.held_by("g", &lanes, "a").await.expect("held");
@@ -410,6 +556,33 @@ async fn only_the_holder_extends_and_the_count_stays() {
     for taken in &taken {
         many.push((world.lease("g", &a, taken).await, 0));
     }
-    let verdicts = world.store.extend(&world.shard, "g", &lanes, &many).await.expect("extend");
+    let verdicts = world
+        .store
+        .extend(&world.shard, "g", &lanes, &many)
+        .await
+        .expect("extend");
     assert_eq!(verdicts, [Done; 4]);
+}
+
+#[tokio::test]
+async fn what_a_purge_gives_back_still_waits_for_its_key() {
+    let world = with_group().await;
+    let (a, first) = one(&world, vec![ordered("g/p4m", "a", "k")]).await;
+    world.publish(vec![ordered("g/p4m", "b", "k"), ordered("g/p4m", "c", "l")]).await;
+    let lanes = world.lanes("g").await;
+    let taken = world
+        .store
+        .take_waiting(&world.shard, "g", &lanes[0], hive_store::sweep::Take::All, 9)
+        .await;
+    assert_eq!(taken.expect("take").len(), 2);
+    for held in world.store.held_by("g", &lanes, "~taken").await.expect("held") {
+        let lease = held.lease(&lanes, "*", 0);
+        let action = Action::GiveBack { idle_ms: 0 };
+        let item = Settle { lease, attach: 0, check_session: false, action };
+        assert_eq!(world.settle_all("g", &[item]).await, [Verdict::Done]);
+    }
+    let free = world.take("g", &a, 9).await;
+    assert_eq!(ids(&free), ["c"]);
+    assert_eq!(world.settle("g", &a, &first[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
 }

@@ -13,24 +13,43 @@ use crate::world::{AGEING_MS, World, header, ids, item, lane_ref, nack, ordered,
 
 async fn due_delayed(world: &World) -> hive_store::sweep::Due {
     let lanes = world.lanes("g").await;
-    world.store.due_delayed(&world.shard, "g", &lanes, AGEING_MS).await.expect("due")
+    world
+        .store
+        .due_delayed(&world.shard, "g", &lanes, AGEING_MS)
+        .await
+        .expect("due")
 }
 
 async fn due_scheduled(world: &World) -> hive_store::sweep::Due {
     let lanes = world.store.lanes(&world.shard).await.expect("lanes");
-    let groups = world.store.groups_on_shard(&world.shard).await.expect("groups");
-    world.store.due_scheduled(&world.shard, &lanes, &groups).await.expect("due")
+    let groups = world
+        .store
+        .groups_on_shard(&world.shard)
+        .await
+        .expect("groups");
+    world
+        .store
+        .due_scheduled(&world.shard, &lanes, &groups)
+        .await
+        .expect("due")
 }
 
 fn later(lane: &str, id: &str) -> Item {
-    Item { not_before_ms: 4_000_000_000_000, ..item(lane, id) }
+    Item {
+        not_before_ms: 4_000_000_000_000,
+        ..item(lane, id)
+    }
 }
 
 /// Makes every scheduled message due.
 async fn end_delays(world: &World) {
-    let members: Vec<String> = world.redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"]).await;
+    let members: Vec<String> = world
+        .redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"])
+        .await;
     for member in members {
-        let _: i64 = world.redis(&["ZADD", &world.shard.scheduled(), "1", &member]).await;
+        let _: i64 = world
+            .redis(&["ZADD", &world.shard.scheduled(), "1", &member])
+            .await;
     }
 }
 
@@ -52,7 +71,11 @@ async fn a_backoff_that_is_over_makes_an_entry_ready_and_another_one_does_not() 
     assert_eq!(due_delayed(&world).await.moved, 0);
     assert_eq!(world.places("g").await, (0, 0, 1, 1, 0, 0));
     let _: i64 = world.redis(&["ZADD", &key, "1", &members[1]]).await;
-    let changed = world.store.due_delayed(&world.shard, "g", &[], AGEING_MS).await.expect("due");
+    let changed = world
+        .store
+        .due_delayed(&world.shard, "g", &[], AGEING_MS)
+        .await
+        .expect("due");
     assert!(changed.lanes_changed, "its lane is not named");
     assert_eq!(world.places("g").await, (0, 0, 1, 1, 0, 0));
 }
@@ -61,7 +84,9 @@ async fn a_backoff_that_is_over_makes_an_entry_ready_and_another_one_does_not() 
 async fn a_delay_that_is_over_puts_a_message_into_its_lanes_once() {
     let world = with_group().await;
     world.create("h", Start::Earliest).await;
-    world.publish(vec![later("/p4", "all"), later("g/p4", "one")]).await;
+    world
+        .publish(vec![later("/p4", "all"), later("g/p4", "one")])
+        .await;
     assert_eq!(due_scheduled(&world).await.moved, 0);
     end_delays(&world).await;
     assert_eq!(due_scheduled(&world).await.moved, 2);
@@ -85,11 +110,19 @@ async fn a_due_message_waits_until_the_caller_knows_every_lane_and_group() {
     let lanes = world.store.lanes(&world.shard).await.expect("lanes");
     let groups = ["g".to_owned()];
     world.create("h", Start::Earliest).await;
-    let due = world.store.due_scheduled(&world.shard, &lanes, &groups).await.expect("due");
+    let due = world
+        .store
+        .due_scheduled(&world.shard, &lanes, &groups)
+        .await
+        .expect("due");
     assert!(due.lanes_changed, "nobody would count it for `h`");
     let none = hive_store::fetch::Lanes::default();
     let groups = ["g".to_owned(), "h".to_owned()];
-    let due = world.store.due_scheduled(&world.shard, &none, &groups).await.expect("due");
+    let due = world
+        .store
+        .due_scheduled(&world.shard, &none, &groups)
+        .await
+        .expect("due");
     assert!(due.lanes_changed);
     assert_eq!(due_scheduled(&world).await.moved, 1);
     for group in ["g", "h"] {
@@ -99,7 +132,11 @@ async fn a_due_message_waits_until_the_caller_knows_every_lane_and_group() {
 }
 
 async fn tick(world: &World) -> Tick {
-    world.store.tick(&world.shard, 30_000, Some("gw")).await.expect("tick")
+    world
+        .store
+        .tick(&world.shard, 30_000, Some("gw"))
+        .await
+        .expect("tick")
 }
 
 #[tokio::test]
@@ -122,11 +159,30 @@ async fn a_jump_of_the_clock_or_another_server_starts_a_grace() {
     let far = (first.now_ms + 90_000_000).to_string();
     let _: i64 = world.redis(&["HSET", &clock, "grace_until", &far]).await;
     let clamped = tick(&world).await;
-    assert_eq!(clamped.grace_until_ms, clamped.now_ms + 30_000, "of a clock that went back");
-    let beats = world.store.gateway_beats(&world.shard).await.expect("beats");
+    assert_eq!(
+        clamped.grace_until_ms,
+        clamped.now_ms + 30_000,
+        "of a clock that went back"
+    );
+    let beats = world
+        .store
+        .gateway_beats(&world.shard)
+        .await
+        .expect("beats");
     assert_eq!(beats, [("gw".to_owned(), clamped.now_ms)]);
-    world.store.forget_gateway(&world.shard, "gw").await.expect("forget");
-    assert!(world.store.gateway_beats(&world.shard).await.expect("beats").is_empty());
+    world
+        .store
+        .forget_gateway(&world.shard, "gw")
+        .await
+        .expect("forget");
+    assert!(
+        world
+            .store
+            .gateway_beats(&world.shard)
+            .await
+            .expect("beats")
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -138,15 +194,28 @@ async fn a_restart_of_redis_starts_a_grace_with_the_first_tick_after_it() {
         .expect("a server");
     let store = crate::world::open(&server);
     let shard = store.shard("n", "s", 0);
-    assert_eq!(store.tick(&shard, 30_000, None).await.expect("tick").grace_until_ms, 0);
+    assert_eq!(
+        store
+            .tick(&shard, 30_000, None)
+            .await
+            .expect("tick")
+            .grace_until_ms,
+        0
+    );
     server.restart().await.expect("restart");
     let tick = store.tick(&shard, 30_000, None).await.expect("tick");
     assert!(tick.grace_until_ms > tick.now_ms, "{tick:?}");
 }
 
 fn expiring(id: &str, expires_at_ms: u64) -> Item {
-    let header = Header { expires_at_ms, ..header(id) };
-    Item { body: header.join(id.as_bytes()), ..item("g/p4", id) }
+    let header = Header {
+        expires_at_ms,
+        ..header(id)
+    };
+    Item {
+        body: header.join(id.as_bytes()),
+        ..item("g/p4", id)
+    }
 }
 
 #[tokio::test]
@@ -161,16 +230,32 @@ async fn a_take_stops_at_what_must_stay() {
     world.publish(items).await;
     let lane = world.lanes("g").await[0].clone();
     let take = async |which, limit| {
-        world.store.take_waiting(&world.shard, "g", &lane, which, limit).await.expect("take")
+        world
+            .store
+            .take_waiting(&world.shard, "g", &lane, which, limit)
+            .await
+            .expect("take")
     };
     assert!(take(Take::OlderThan(1), 9).await.is_empty());
     assert_eq!(take(Take::Expired, 1).await.len(), 1);
-    assert_eq!(take(Take::Expired, 9).await.len(), 1, "up to the one that never expires");
+    assert_eq!(
+        take(Take::Expired, 9).await.len(),
+        1,
+        "up to the one that never expires"
+    );
     assert!(take(Take::Expired, 9).await.is_empty());
     assert_eq!(take(Take::OlderThan(4_000_000_000_000), 1).await.len(), 1);
     assert_eq!(take(Take::All, 9).await.len(), 1);
     let lanes = [lane.clone()];
-    assert_eq!(world.store.held_by("g", &lanes, "~taken").await.expect("held").len(), 4);
+    assert_eq!(
+        world
+            .store
+            .held_by("g", &lanes, "~taken")
+            .await
+            .expect("held")
+            .len(),
+        4
+    );
 }
 
 async fn repair(world: &World, owner: &str) -> Vec<bool> {
@@ -178,7 +263,10 @@ async fn repair(world: &World, owner: &str) -> Vec<bool> {
     let mut repaired = Vec::new();
     for held in world.store.held_by("g", &lanes, owner).await.expect("held") {
         let lane = &lanes[held.lane];
-        let done = world.store.reindex(&world.shard, "g", lane, &held.id, AGEING_MS).await;
+        let done = world
+            .store
+            .reindex(&world.shard, "g", lane, &held.id, AGEING_MS)
+            .await;
         repaired.push(done.expect("reindex"));
     }
     repaired
@@ -197,7 +285,9 @@ async fn an_entry_that_its_index_lost_is_put_back_and_a_sound_one_stays() {
     }
     assert_eq!(world.places("g").await, (0, 1, 1, 1, 0, 0));
     let _: i64 = world.redis(&["DEL", &world.shard.ready("g", "")]).await;
-    let _: i64 = world.redis(&["DEL", &world.key("g", GroupKey::Delayed)]).await;
+    let _: i64 = world
+        .redis(&["DEL", &world.key("g", GroupKey::Delayed)])
+        .await;
     assert_eq!(repair(&world, "~ready").await, [true]);
     assert_eq!(repair(&world, "~delayed").await, [true]);
     assert_eq!(world.places("g").await, (0, 1, 2, 0, 0, 0));
@@ -212,10 +302,15 @@ async fn a_parked_entry_that_its_index_lost_still_waits_for_its_key() {
     let a = world.join("g", "a", &[]).await;
     let taken = world.take("g", &a, 9).await;
     assert_eq!(repair(&world, "~ordered").await, [false]);
-    let _: i64 = world.redis(&["DEL", &world.key("g", GroupKey::Parked)]).await;
+    let _: i64 = world
+        .redis(&["DEL", &world.key("g", GroupKey::Parked)])
+        .await;
     assert_eq!(repair(&world, "~ordered").await, [true]);
     assert!(world.take("g", &a, 9).await.is_empty(), "its key is busy");
-    assert_eq!(world.settle("g", &a, &taken[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &taken[0], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
 }
 
@@ -232,17 +327,26 @@ async fn a_parked_entry_whose_key_is_free_is_let_go_once() {
     let second = world.take("g", &a, 9).await;
     assert_eq!(ids(&second), ["b"]);
     world.settle("g", &a, &first[0], Action::Ack).await;
-    assert_eq!(world.settle("g", &a, &second[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &second[0], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 2));
 }
 
 async fn trim(world: &World, max_age_ms: u64, max_len: u64) -> u64 {
     let lane = lane_ref("/p4");
-    world.store.trim(&world.shard, &lane, max_age_ms, max_len).await.expect("trim")
+    world
+        .store
+        .trim(&world.shard, &lane, max_age_ms, max_len)
+        .await
+        .expect("trim")
 }
 
 async fn length(world: &World) -> u64 {
-    world.redis(&["XLEN", &world.shard.lane(&lane_ref("/p4"))]).await
+    world
+        .redis(&["XLEN", &world.shard.lane(&lane_ref("/p4"))])
+        .await
 }
 
 #[tokio::test]
@@ -261,7 +365,11 @@ async fn nothing_unsettled_of_any_group_is_trimmed() {
     let of_h = world.take("h", &b, 3).await;
     world.settle("h", &b, &of_h[0], Action::Ack).await;
     world.settle("h", &b, &of_h[1], nack(Some(60_000))).await;
-    assert_eq!(trim(&world, 0, 0).await, 1, "up to what waits out a backoff");
+    assert_eq!(
+        trim(&world, 0, 0).await,
+        1,
+        "up to what waits out a backoff"
+    );
     assert_eq!(length(&world).await, 3);
     world.end_backoffs("h").await;
     for taken in world.take("h", &b, 9).await {
@@ -271,7 +379,11 @@ async fn nothing_unsettled_of_any_group_is_trimmed() {
     assert_eq!(trim(&world, 0, 0).await, 3);
     assert_eq!(length(&world).await, 0);
     world.add("/p4", &["e"]).await;
-    assert_eq!(ids(&world.take("g", &a, 9).await), ["e"], "an empty lane goes on");
+    assert_eq!(
+        ids(&world.take("g", &a, 9).await),
+        ["e"],
+        "an empty lane goes on"
+    );
 }
 
 #[tokio::test]
@@ -293,7 +405,9 @@ async fn settled_messages_are_kept_by_age_and_by_number() {
 async fn a_trim_goes_by_slices() {
     let world = with_group().await;
     for round in 0..3 {
-        let items = (0..400).map(|n| item("/p4", &format!("{round}.{n}"))).collect();
+        let items = (0..400)
+            .map(|n| item("/p4", &format!("{round}.{n}")))
+            .collect();
         world.publish(items).await;
     }
     let a = world.join("g", "a", &[]).await;
@@ -316,5 +430,12 @@ async fn a_lane_without_groups_is_not_trimmed() {
     let world = with_group().await;
     world.add("/p4@c", &["held"]).await;
     let lane = lane_ref("/p4@c");
-    assert_eq!(world.store.trim(&world.shard, &lane, 0, 0).await.expect("trim"), 0);
+    assert_eq!(
+        world
+            .store
+            .trim(&world.shard, &lane, 0, 0)
+            .await
+            .expect("trim"),
+        0
+    );
 }

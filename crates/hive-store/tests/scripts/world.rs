@@ -43,7 +43,7 @@ pub(crate) struct World {
     pub(crate) raw: MultiplexedConnection,
     flushes: AtomicU64,
     // Killed with the last world that uses it.
-    _server: Arc<RedisServer>,
+    pub(crate) server: Arc<RedisServer>,
 }
 
 /// A header that leaves everything to the group.
@@ -154,7 +154,13 @@ pub(crate) async fn on(server: Arc<RedisServer>) -> World {
     let number = NAMESPACE.fetch_add(1, Ordering::Relaxed);
     let shard = store.shard(&format!("n{number}"), "s", 0);
     let raw = server.connect().await.expect("a connection");
-    World { store, shard, raw, flushes: AtomicU64::new(0), _server: server }
+    World {
+        store,
+        shard,
+        raw,
+        flushes: AtomicU64::new(0),
+        server,
+    }
 }
 
 /// A world with group `g`.
@@ -181,14 +187,20 @@ impl World {
 
     pub(crate) async fn create(&self, name: &str, start: Start) -> bool {
         let definition = Self::definition(name, start);
-        self.store.create_on_shard(&self.shard, &definition).await.expect("create")
+        self.store
+            .create_on_shard(&self.shard, &definition)
+            .await
+            .expect("create")
     }
 
     pub(crate) async fn set_state(&self, name: &str, state: GroupState, version: u64) -> bool {
         let mut definition = Self::definition(name, Start::Earliest);
         definition.state = state;
         definition.version = version;
-        self.store.set_state_on_shard(&self.shard, &definition).await.expect("state")
+        self.store
+            .set_state_on_shard(&self.shard, &definition)
+            .await
+            .expect("state")
     }
 
     pub(crate) async fn flush(&self, items: Vec<Item>) -> Flush {
@@ -197,14 +209,21 @@ impl World {
             incarnation: "gw".into(),
             max_backlog: 1_000_000,
             buffer_without_groups: false,
-            groups: self.store.groups_on_shard(&self.shard).await.expect("groups"),
+            groups: self
+                .store
+                .groups_on_shard(&self.shard)
+                .await
+                .expect("groups"),
             items,
             durable: false,
         }
     }
 
     pub(crate) async fn send(&self, flush: &Flush) -> Flushed {
-        self.store.publish(&self.shard, flush).await.expect("publish")
+        self.store
+            .publish(&self.shard, flush)
+            .await
+            .expect("publish")
     }
 
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Outcome> {
@@ -245,14 +264,26 @@ impl World {
         let session = format!("session-{consumer}");
         let mut joining = Self::joining(group, consumer, &session);
         joining.capabilities = &capabilities;
-        let Joined::Member { session, attach, .. } = self.joined(&joining).await else {
+        let Joined::Member {
+            session, attach, ..
+        } = self.joined(&joining).await
+        else {
             panic!("`{consumer}` did not join");
         };
-        Taker { consumer: consumer.into(), session, attach, capabilities }
+        Taker {
+            consumer: consumer.into(),
+            session,
+            attach,
+            capabilities,
+        }
     }
 
     pub(crate) async fn lanes(&self, group: &str) -> Vec<ReadLane> {
-        self.store.read_lanes(&self.shard, group).await.expect("lanes").0
+        self.store
+            .read_lanes(&self.shard, group)
+            .await
+            .expect("lanes")
+            .0
     }
 
     /// A fetch with the lanes as they are now, changed by `change` before it is sent.
@@ -263,7 +294,11 @@ impl World {
         slots: &[(usize, u32)],
         change: impl FnOnce(&mut Fetch<'_>),
     ) -> Fetched {
-        let (lanes, all) = self.store.read_lanes(&self.shard, group).await.expect("lanes");
+        let (lanes, all) = self
+            .store
+            .read_lanes(&self.shard, group)
+            .await
+            .expect("lanes");
         let mut fetch = Fetch {
             group,
             gateway: "gw",
@@ -282,7 +317,9 @@ impl World {
     pub(crate) async fn take(&self, group: &str, taker: &Taker, count: u32) -> Vec<Taken> {
         let takers = [taker.clone()];
         match self.fetch_with(group, &takers, &[(0, count)], |_| {}).await {
-            Fetched::Taken { entries, fenced, .. } => {
+            Fetched::Taken {
+                entries, fenced, ..
+            } => {
                 assert!(fenced.is_empty(), "fenced");
                 entries
             },
@@ -339,7 +376,10 @@ impl World {
             durable: false,
         };
         change(&mut settings);
-        self.store.settle(&self.shard, settings, items, 0).await.expect("settle")
+        self.store
+            .settle(&self.shard, settings, items, 0)
+            .await
+            .expect("settle")
     }
 
     /// Settles one delivery.
@@ -356,7 +396,10 @@ impl World {
 
     pub(crate) async fn figures(&self, group: &str) -> Figures {
         let lanes = self.lanes(group).await;
-        self.store.figures(&self.shard, group, &lanes).await.expect("figures")
+        self.store
+            .figures(&self.shard, group, &lanes)
+            .await
+            .expect("figures")
     }
 
     /// (waiting, leased, ready, delayed, parked, settled).
@@ -375,18 +418,29 @@ impl World {
         for word in &words[1..] {
             command.arg(*word);
         }
-        command.query_async(&mut self.raw.clone()).await.expect("a raw command")
+        command
+            .query_async(&mut self.raw.clone())
+            .await
+            .expect("a raw command")
     }
 
     /// Makes every backoff of a group be over.
     pub(crate) async fn end_backoffs(&self, group: &str) {
+        self.end_backoffs_as(group, AGEING_MS).await;
+    }
+
+    /// The same where priorities age otherwise.
+    pub(crate) async fn end_backoffs_as(&self, group: &str, ageing_ms: u64) {
         let key = self.key(group, GroupKey::Delayed);
         let members: Vec<String> = self.redis(&["ZRANGE", &key, "0", "-1"]).await;
         for member in members {
             let _: i64 = self.redis(&["ZADD", &key, "XX", "1", &member]).await;
         }
         let lanes = self.lanes(group).await;
-        let due = self.store.due_delayed(&self.shard, group, &lanes, AGEING_MS).await;
+        let due = self
+            .store
+            .due_delayed(&self.shard, group, &lanes, ageing_ms)
+            .await;
         assert!(!due.expect("due").lanes_changed);
     }
 }

@@ -2,7 +2,7 @@ use hive_domain::violation::Violations;
 use hive_protocol::wire;
 use serde_json::{Value, json};
 
-use super::{MESSAGE, MessageOut, STATES, STORED_MESSAGE, read};
+use super::{MESSAGE, MessageOut, STORED_MESSAGE, read, shapes::STATES};
 use crate::rest::{
     asked::Trace,
     fields::Fields,
@@ -34,7 +34,6 @@ fn everything() -> Value {
         "task_id": "ta", "required_capabilities": ["gpu"], "idempotency_key": "i",
         "ordering_key": "o", "not_before": "2026-01-31T12:00:00Z",
         "retry": {"max_attempts": 2, "initial_backoff_seconds": 0.5, "max_backoff_seconds": 9},
-        "track": true,
     })
 }
 
@@ -42,6 +41,7 @@ fn everything() -> Value {
 fn what_is_sent_is_shown_as_it_was() {
     let sent = everything();
     let mut message = message(&sent).unwrap();
+    message.track = true;
     message.published_at = message.not_before;
     message.expires_at = message.not_before;
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
@@ -49,6 +49,15 @@ fn what_is_sent_is_shown_as_it_was() {
     for (field, value) in sent.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
+}
+
+#[test]
+fn a_tracked_message_is_refused_and_not_silently_untracked() {
+    let faults = message(&json!({ "payload": 1, "track": true })).unwrap_err();
+    assert!(
+        faults.to_string().starts_with("track: is not built yet"),
+        "{faults}"
+    );
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Messages as JSON.
+
+use std::collections::BTreeMap;
+
+use hive_protocol::{message, wire, words::message_state};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::rest::render::{Bytes, Seconds, time};
+
+/// A page of messages as this door shows it.
+#[derive(Serialize)]
+pub(super) struct PeekedOut {
+    messages: Vec<PeekedMessageOut>,
+    next_cursor: Option<String>,
+}
+
+impl From<wire::PeekMessagesResponse> for PeekedOut {
+    fn from(page: wire::PeekMessagesResponse) -> Self {
+        Self {
+            messages: page
+                .messages
+                .into_iter()
+                .map(PeekedMessageOut::from)
+                .collect(),
+            next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PeekedMessageOut {
+    state: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    consumer_id: String,
+    deliveries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_seconds: Option<Seconds>,
+    message: MessageOut,
+}
+
+impl From<wire::PeekedMessage> for PeekedMessageOut {
+    fn from(peeked: wire::PeekedMessage) -> Self {
+        Self {
+            state: message_state(peeked.state()),
+            idle_seconds: Seconds::of(peeked.idle.as_ref()),
+            consumer_id: peeked.consumer_id,
+            deliveries: peeked.deliveries,
+            message: MessageOut::from(peeked.message.unwrap_or_default()),
+        }
+    }
+}
+
+/// A message as this door shows it: everything that is set.
+#[derive(Serialize)]
+pub(in crate::rest) struct MessageOut {
+    message_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    from_agent: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    to_agent: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    content_type: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    priority: u8,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    correlation_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    workflow_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    task_id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    required_capabilities: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    idempotency_key: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ordering_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryOut>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    track: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_at: Option<String>,
+}
+
+impl From<wire::Message> for MessageOut {
+    fn from(message: wire::Message) -> Self {
+        let payload = Bytes::of(&message.payload, &message.content_type);
+        Self {
+            priority: message::priority(&message),
+            payload: payload.json,
+            payload_base64: payload.base64,
+            not_before: time(message.not_before.as_ref()),
+            expires_at: time(message.expires_at.as_ref()),
+            published_at: time(message.published_at.as_ref()),
+            retry: message.retry.as_ref().map(RetryOut::from),
+            message_id: message.message_id,
+            from_agent: message.from_agent,
+            to_agent: message.to_agent,
+            message_type: message.message_type,
+            content_type: message.content_type,
+            headers: message.headers,
+            correlation_id: message.correlation_id,
+            workflow_id: message.workflow_id,
+            task_id: message.task_id,
+            required_capabilities: message.required_capabilities,
+            idempotency_key: message.idempotency_key,
+            ordering_key: message.ordering_key,
+            track: message.track,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RetryOut {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initial_backoff_seconds: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_backoff_seconds: Option<Seconds>,
+}
+
+impl From<&wire::RetryPolicy> for RetryOut {
+    fn from(retry: &wire::RetryPolicy) -> Self {
+        Self {
+            max_attempts: retry.max_attempts,
+            initial_backoff_seconds: Seconds::of(retry.initial_backoff.as_ref()),
+            max_backoff_seconds: Seconds::of(retry.max_backoff.as_ref()),
+        }
+    }
+}
