@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use hive_client::Target;
 use hive_testkit::{
     checker::{Report, Terms},
@@ -70,11 +70,9 @@ impl Run {
     async fn progress(&self, messages: u64) -> Result<()> {
         let before = self.world.figures(GROUP).await?.acked_total;
         wait::try_until(PATIENCE, "messages to be acked", || async {
-            let acked = self.world.figures(GROUP).await.map_err(|error| error.to_string())?;
-            if acked.acked_total >= before + messages {
-                return Ok(());
-            }
-            Err(format!("{} of {}", acked.acked_total - before, messages))
+            let acked = self.world.figures(GROUP).await?.acked_total;
+            ensure!(acked >= before + messages, "{} of {messages}", acked - before);
+            Ok(())
         })
         .await?;
         Ok(())
@@ -189,12 +187,13 @@ async fn messages_for_all_groups_survive_the_kill_of_a_gateway_in_each_group() -
         let world = &world;
         async move {
             wait::try_until(PATIENCE, what, || async {
-                Ok::<_, anyhow::Error>(world.figures("b").await?.acked_total >= count)
+                ensure!(world.figures("b").await?.acked_total >= count);
+                Ok(())
             })
             .await
         }
     };
-    drop(acked(200, "the first messages").await?);
+    acked(200, "the first messages").await?;
     world.kill(Victim::Gateway(0))?;
     world.revive(Victim::Gateway(0)).await?;
     load.stop().await?;

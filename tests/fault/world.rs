@@ -181,11 +181,12 @@ impl World {
     pub(crate) async fn verdict(&self, groups: &[&str], terms: &Terms) -> Result<Report> {
         for group in groups {
             let unsettled = self.unsettled(group).await?;
-            let figures = self.figures(group).await?;
+            let figures = self.figures(group).await;
             self.log.record(Event::AtRest(Box::new(AtRest {
                 group: (*group).into(),
                 unsettled: unsettled.into_iter().map(Into::into).collect(),
-                figures: Some(Figures {
+                // There are none only where data is gone: then the lost messages say so.
+                figures: figures.ok().map(|figures| Figures {
                     lag: figures.lag,
                     pending: figures.pending_count,
                     scheduled: figures.scheduled_count,

@@ -1,8 +1,8 @@
 //! `hive-coordinator`: gives the work of the lost to the living.
 //!
 //! Replicas share the shards of all streams by rendezvous hashing over the registry. The owner of a
-//! shard sweeps its deliveries, gives up members that are gone, moves what is due, expires and trims
-//! by retention, finishes half-made groups and audits. It serves no call of its own.
+//! shard sweeps its deliveries, gives up members that are gone, moves what is due, expires and
+//! trims by retention, finishes half-made groups and audits. It serves no call of its own.
 //!
 //! # Invariants
 //! - Every step is one script that checks again what was seen: two owners of a shard at one time do

@@ -118,8 +118,9 @@ impl Scope {
         Ok(verdicts)
     }
 
-    /// What a step for one group ends with, so that its trouble does not keep the other groups of the
-    /// shard from their turn: a group that was deleted meanwhile has no trouble, and a loss is told.
+    /// What a step for one group ends with, so that its trouble does not keep the other groups of
+    /// the shard from their turn: a group that was deleted meanwhile has no trouble, and a loss is
+    /// told.
     pub(crate) async fn settle_trouble<T: Default>(
         &self,
         group: &str,

@@ -14,37 +14,14 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Where the state is, as the store takes it.
 pub(crate) fn store_config(redis: &Redis) -> StoreConfig {
-    let url = match &redis.password {
-        Some(password) => with_password(&redis.url, password.expose()),
-        None => redis.url.clone(),
-    };
     StoreConfig {
-        url,
+        url: redis.url.clone(),
+        password: redis
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
         prefix: redis.prefix.clone(),
         ..StoreConfig::default()
-    }
-}
-
-/// Puts the password where the URL's scheme has it.
-fn with_password(url: &str, password: &str) -> String {
-    let mut encoded = String::new();
-    for byte in password.bytes() {
-        if byte.is_ascii_alphanumeric() {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    if scheme == "redis+unix" {
-        let joint = if rest.contains('?') { '&' } else { '?' };
-        return format!("{url}{joint}pass={encoded}");
-    }
-    match rest.split_once('@') {
-        Some((user, address)) => format!("{scheme}://{user}:{encoded}@{address}"),
-        None => format!("{scheme}://:{encoded}@{rest}"),
     }
 }
 
@@ -82,22 +59,4 @@ pub(crate) async fn wait_until_fit(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::with_password;
-
-    #[test]
-    fn a_password_stands_where_the_scheme_has_it() {
-        let rows = [
-            ("redis://h:1", "redis://:a%40b@h:1"),
-            ("rediss://u@h:1/0", "rediss://u:a%40b@h:1/0"),
-            ("redis+unix:///s", "redis+unix:///s?pass=a%40b"),
-            ("redis+unix:///s?db=1", "redis+unix:///s?db=1&pass=a%40b"),
-        ];
-        for (url, expected) in rows {
-            assert_eq!(with_password(url, "a@b"), expected);
-        }
-    }
 }

@@ -16,7 +16,8 @@ use std::{
 
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Cmd, IntoConnectionInfo as _, Pipeline, Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, IntoConnectionInfo as _, Pipeline, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -200,26 +201,42 @@ impl Store {
         }
     }
 
-    /// Runs one command.
+    /// Runs one idempotent command, again where the answer is lost, until `wait` is over.
     ///
     /// # Errors
-    /// As in `StoreError`.
+    /// As in `StoreError`, after the last attempt.
     pub async fn command(&self, purpose: Purpose, command: Cmd) -> Result<Reply, StoreError> {
-        let store = self.clone();
-        let value = detached(async move { store.send(purpose, &command).await }).await?;
-        Ok(Reply::new("a command", value))
+        let end = Instant::now() + self.inner.config.wait;
+        loop {
+            let (store, command) = (self.clone(), command.clone());
+            match detached(async move { store.send(purpose, &command).await }).await {
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                },
+                other => return other.map(|value| Reply::new("a command", value)),
+            }
+        }
     }
 
-    /// Runs commands in one round trip; the first error answer is the error.
+    /// Runs idempotent commands in one round trip, again where the answer is lost, until `wait` is
+    /// over; the first error answer is the error.
     ///
     /// # Errors
-    /// As in `StoreError`.
+    /// As in `StoreError`, after the last attempt.
     pub async fn pipeline(
         &self,
         purpose: Purpose,
         pipeline: Pipeline,
     ) -> Result<Vec<Reply>, StoreError> {
-        let values = self.pipeline_raw(purpose, pipeline).await?;
+        let end = Instant::now() + self.inner.config.wait;
+        let values = loop {
+            match self.pipeline_raw(purpose, pipeline.clone()).await {
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                },
+                other => break other?,
+            }
+        };
         values
             .into_iter()
             .map(|value| {

@@ -429,9 +429,7 @@ impl Store {
                 call.key(shard.groups()).key(shard.lanes());
                 call.key(shard.group(group, GroupKey::Counters));
                 call.key(shard.lane(held)).key(shard.lane(&target));
-                call.text(group)
-                    .text(target.to_string())
-                    .number(LIMIT);
+                call.text(group).text(target.to_string()).number(LIMIT);
                 let value = self.run_safely(Purpose::Control, call).await?;
                 let (word, parts) = reply::status("held_move", value)?;
                 if word != "OK" {

@@ -1,3 +1,5 @@
+//! The tables of calls fit together, and the documentation fits them.
+
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderMap, HeaderValue, Uri};

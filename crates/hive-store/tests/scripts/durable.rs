@@ -15,13 +15,19 @@ use crate::world::{World, item, on, open};
 /// Writes since the last snapshot: each is appended to the log, so WAITAOF waits for it.
 async fn writes(world: &World) -> u64 {
     let info = world.store.info("persistence").await.expect("info");
-    let found = info.iter().find(|(name, _)| name == "rdb_changes_since_last_save");
+    let found = info
+        .iter()
+        .find(|(name, _)| name == "rdb_changes_since_last_save");
     found.expect("a field").1.parse().expect("a number")
 }
 
 #[tokio::test]
 async fn a_repeat_writes_something_so_that_the_disk_is_waited_for() {
-    let server = RedisServer::builder().aof(Aof::Always).start().await.expect("a server");
+    let server = RedisServer::builder()
+        .aof(Aof::Always)
+        .start()
+        .await
+        .expect("a server");
     let world = on(Arc::new(server)).await;
     world.create("g", Start::Earliest).await;
     let mut flush = world.flush(vec![item("g/p4", "a")]).await;
@@ -33,17 +39,27 @@ async fn a_repeat_writes_something_so_that_the_disk_is_waited_for() {
     assert!(writes(&world).await > before, "a flush sent again");
     let a = world.join("g", "a", &[]).await;
     let taken = world.take("g", &a, 1).await;
-    assert_eq!(world.settle("g", &a, &taken[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &taken[0], Action::Ack).await,
+        Verdict::Done
+    );
     for action in [Action::Ack, Action::Release { retry_after_ms: 0 }] {
         let before = writes(&world).await;
-        assert_eq!(world.settle("g", &a, &taken[0], action.clone()).await, Verdict::Gone);
+        assert_eq!(
+            world.settle("g", &a, &taken[0], action.clone()).await,
+            Verdict::Gone
+        );
         assert!(writes(&world).await > before, "{action:?} sent again");
     }
 }
 
 #[tokio::test]
 async fn a_durable_flush_survives_kill_9_and_goes_on_after_it() {
-    let mut server = RedisServer::builder().aof(Aof::Always).start().await.expect("a server");
+    let mut server = RedisServer::builder()
+        .aof(Aof::Always)
+        .start()
+        .await
+        .expect("a server");
     let store = open(&server);
     let shard = store.shard("n", "s", 0);
     let group = World::definition("g", Start::Earliest);
@@ -60,16 +76,33 @@ async fn a_durable_flush_survives_kill_9_and_goes_on_after_it() {
     let added = Flushed::Done(vec![Outcome::Added]);
     assert_eq!(store.publish(&shard, &flush).await.expect("publish"), added);
     server.restart().await.expect("restart");
-    assert_eq!(store.publish(&shard, &flush).await.expect("a repeat"), added);
+    assert_eq!(
+        store.publish(&shard, &flush).await.expect("a repeat"),
+        added
+    );
     flush.number = 2;
-    assert_eq!(store.publish(&shard, &flush).await.expect("the next"), added);
+    assert_eq!(
+        store.publish(&shard, &flush).await.expect("the next"),
+        added
+    );
     let (lanes, _) = store.read_lanes(&shard, "g").await.expect("lanes");
-    assert_eq!(store.figures(&shard, "g", &lanes).await.expect("figures").published, 2);
+    assert_eq!(
+        store
+            .figures(&shard, "g", &lanes)
+            .await
+            .expect("figures")
+            .published,
+        2
+    );
 }
 
 #[tokio::test]
 async fn the_first_call_of_a_store_knows_what_its_server_can_do() {
-    let server = RedisServer::builder().aof(Aof::Everysec).start().await.expect("a server");
+    let server = RedisServer::builder()
+        .aof(Aof::Everysec)
+        .start()
+        .await
+        .expect("a server");
     let world = on(Arc::new(server)).await;
     world.create("g", Start::Earliest).await;
     let fresh = open(&world.server);
@@ -77,9 +110,19 @@ async fn the_first_call_of_a_store_knows_what_its_server_can_do() {
     flush.durable = true;
     let answer = fresh.publish(&world.shard, &flush).await;
     if fresh.can_be_durable() {
-        assert_eq!(answer.expect("publish"), Flushed::Done(vec![Outcome::Added]));
+        assert_eq!(
+            answer.expect("publish"),
+            Flushed::Done(vec![Outcome::Added])
+        );
     } else {
-        assert!(matches!(answer, Err(StoreError::Durability { .. })), "{answer:?}");
-        assert_eq!(world.places("g").await.0, 0, "a level out of reach writes nothing");
+        assert!(
+            matches!(answer, Err(StoreError::Durability { .. })),
+            "{answer:?}"
+        );
+        assert_eq!(
+            world.places("g").await.0,
+            0,
+            "a level out of reach writes nothing"
+        );
     }
 }

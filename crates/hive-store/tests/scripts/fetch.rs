@@ -18,7 +18,7 @@ async fn taken(
 ) -> Vec<Taken> {
     match world.fetch_with("g", takers, slots, change).await {
         Fetched::Taken { entries, .. } => entries,
-        other => panic!("{other:?}"),
+        other @ (Fetched::Paused | Fetched::Gone | Fetched::LanesChanged) => panic!("{other:?}"),
     }
 }
 
@@ -334,7 +334,7 @@ async fn a_plain_read_leases_and_tells_of_other_work() {
             &world.shard,
             "g",
             (0, &lanes[0]),
-            &[a.clone()],
+            std::slice::from_ref(&a),
             &[(0, 1), (0, 5)],
         )
         .await

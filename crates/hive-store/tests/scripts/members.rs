@@ -17,7 +17,10 @@ fn member(joined: Joined) -> (String, u64, bool) {
             attach,
             resumed,
         } => (session, attach, resumed),
-        other => panic!("{other:?}"),
+        other @ (Joined::Full(_)
+        | Joined::AttachedByStream
+        | Joined::SessionLost
+        | Joined::Gone) => panic!("{other:?}"),
     }
 }
 

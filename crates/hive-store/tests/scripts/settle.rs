@@ -430,7 +430,7 @@ async fn the_next_of_a_key_is_let_go_also_in_a_lane_that_the_caller_does_not_kno
         world.publish(vec![ordered("g/p4m", "b", "k")]).await;
         assert!(world.take("g", &a, 9).await.is_empty(), "parked");
         let verdicts = world
-            .settle_with("g", &known, &[item.clone()], |_| {})
+            .settle_with("g", &known, std::slice::from_ref(&item), |_| {})
             .await;
         assert!(
             matches!(verdicts[0], Verdict::Done | Verdict::Dead),
@@ -568,21 +568,42 @@ async fn only_the_holder_extends_and_the_count_stays() {
 async fn what_a_purge_gives_back_still_waits_for_its_key() {
     let world = with_group().await;
     let (a, first) = one(&world, vec![ordered("g/p4m", "a", "k")]).await;
-    world.publish(vec![ordered("g/p4m", "b", "k"), ordered("g/p4m", "c", "l")]).await;
+    world
+        .publish(vec![ordered("g/p4m", "b", "k"), ordered("g/p4m", "c", "l")])
+        .await;
     let lanes = world.lanes("g").await;
     let taken = world
         .store
-        .take_waiting(&world.shard, "g", &lanes[0], hive_store::sweep::Take::All, 9)
+        .take_waiting(
+            &world.shard,
+            "g",
+            &lanes[0],
+            hive_store::sweep::Take::All,
+            9,
+        )
         .await;
     assert_eq!(taken.expect("take").len(), 2);
-    for held in world.store.held_by("g", &lanes, "~taken").await.expect("held") {
+    for held in world
+        .store
+        .held_by("g", &lanes, "~taken")
+        .await
+        .expect("held")
+    {
         let lease = held.lease(&lanes, "*", 0);
         let action = Action::GiveBack { idle_ms: 0 };
-        let item = Settle { lease, attach: 0, check_session: false, action };
+        let item = Settle {
+            lease,
+            attach: 0,
+            check_session: false,
+            action,
+        };
         assert_eq!(world.settle_all("g", &[item]).await, [Verdict::Done]);
     }
     let free = world.take("g", &a, 9).await;
     assert_eq!(ids(&free), ["c"]);
-    assert_eq!(world.settle("g", &a, &first[0], Action::Ack).await, Verdict::Done);
+    assert_eq!(
+        world.settle("g", &a, &first[0], Action::Ack).await,
+        Verdict::Done
+    );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
 }

@@ -229,7 +229,7 @@ impl World {
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Outcome> {
         match self.send(&self.flush(items).await).await {
             Flushed::Done(outcomes) => outcomes,
-            other => panic!("{other:?}"),
+            other @ (Flushed::GroupsChanged | Flushed::MemberByNow(_)) => panic!("{other:?}"),
         }
     }
 
@@ -323,7 +323,9 @@ impl World {
                 assert!(fenced.is_empty(), "fenced");
                 entries
             },
-            other => panic!("{other:?}"),
+            other @ (Fetched::Paused | Fetched::Gone | Fetched::LanesChanged) => {
+                panic!("{other:?}")
+            },
         }
     }
 

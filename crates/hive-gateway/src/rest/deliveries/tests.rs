@@ -1,3 +1,5 @@
+//! Outcomes in JSON: every action, and each one judged alone.
+
 use hive_protocol::wire::outcome::Action;
 use serde_json::{Value, json};
 

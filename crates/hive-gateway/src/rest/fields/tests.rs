@@ -1,3 +1,5 @@
+//! The reader of requests: every kind of field, and every fault at once.
+
 use hive_domain::{time::Timestamp, violation::Violations};
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -1,3 +1,5 @@
+//! Groups in JSON: what is sent is shown, and every fault is named.
+
 use hive_protocol::{convert, wire};
 use serde_json::{Value, json};
 

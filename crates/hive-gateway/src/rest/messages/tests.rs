@@ -1,3 +1,5 @@
+//! Messages in JSON: what is sent is shown, and every fault is named.
+
 use hive_domain::violation::Violations;
 use hive_protocol::wire;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! The document holds every call and every schema, and no other.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

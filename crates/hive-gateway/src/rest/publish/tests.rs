@@ -1,3 +1,5 @@
+//! Batches: what is refused here, and what goes on.
+
 use serde_json::{Value, json};
 
 use super::Batch;

@@ -1,3 +1,5 @@
+//! Streams in JSON: what is sent is shown, and every fault is named.
+
 use hive_domain::{
     stream::{Durability, StreamDefinition, StreamSettings},
     time::Timestamp,
