@@ -161,6 +161,23 @@ impl Fleet {
         Ok(self.client(0)?.fetch(request).await?.deliveries)
     }
 
+    /// Takes so many messages of a group as a pull consumer, over several calls if need be.
+    pub(crate) async fn fetch_all(
+        &self,
+        group: &str,
+        consumer: &str,
+        count: usize,
+    ) -> Result<Vec<wire::Delivery>> {
+        let mut taken = Vec::new();
+        let end = Instant::now() + PATIENCE;
+        while taken.len() < count {
+            anyhow::ensure!(Instant::now() < end, "{} of {count} came", taken.len());
+            let wanted = u32::try_from(count - taken.len())?;
+            taken.extend(self.fetch(group, consumer, wanted).await?);
+        }
+        Ok(taken)
+    }
+
     /// Settles as a pull consumer.
     pub(crate) async fn settle(
         &self,

@@ -103,38 +103,50 @@ impl Member {
         outcomes: Vec<wire::Outcome>,
     ) -> Result<Vec<wire::SettleResult>> {
         self.ask(Ask::Settle(wire::SettleBatch { outcomes })).await?;
-        loop {
-            if let Answer::Settled(settled) = self.frame().await?.context("the stream ended")? {
-                return Ok(settled.results);
+        let judged = async {
+            loop {
+                if let Answer::Settled(settled) = self.frame().await?.context("the stream ended")? {
+                    return Ok(settled.results);
+                }
             }
-        }
+        };
+        timeout(PATIENCE, judged).await.context("no verdicts came")?
     }
 
     /// Waits for the gateway to cancel deliveries.
     pub(crate) async fn cancelled(&mut self) -> Result<wire::Cancel> {
-        loop {
-            if let Answer::Cancel(cancel) = self.frame().await?.context("the stream ended")? {
-                return Ok(cancel);
+        let cancelled = async {
+            loop {
+                if let Answer::Cancel(cancel) = self.frame().await?.context("the stream ended")? {
+                    return Ok(cancel);
+                }
             }
-        }
+        };
+        timeout(PATIENCE, cancelled).await.context("nothing was cancelled")?
     }
 
     /// Leaves, and waits until the gateway closes the stream.
     pub(crate) async fn leave(mut self) -> Result<()> {
         self.ask(Ask::Leave(wire::Leave {})).await?;
-        while self.frame().await?.is_some() {}
-        Ok(())
+        let ended = async {
+            while self.frame().await?.is_some() {}
+            Ok(())
+        };
+        timeout(PATIENCE, ended).await.context("the stream does not end")?
     }
 
     /// Waits for the fault that ends the stream.
     pub(crate) async fn fault(mut self) -> Result<Fault> {
-        loop {
-            match self.frame().await {
-                Ok(Some(_)) => {},
-                Ok(None) => anyhow::bail!("the stream ended without a fault"),
-                Err(fault) => return Ok(fault),
+        let ended = async {
+            loop {
+                match self.frame().await {
+                    Ok(Some(_)) => {},
+                    Ok(None) => anyhow::bail!("the stream ended without a fault"),
+                    Err(fault) => return Ok(fault),
+                }
             }
-        }
+        };
+        timeout(PATIENCE, ended).await.context("the stream does not end")?
     }
 }
 

@@ -42,8 +42,8 @@ async fn a_message_is_dead_after_exactly_its_attempts_with_their_history() -> Re
     fleet.publish("work", message("group", "")).await?;
     fleet.publish("work", own).await?;
     let mut attempts = Vec::new();
-    while attempts.len() < 6 {
-        for delivery in fleet.fetch("work", "puller", 10).await? {
+    for _ in 0..6 {
+        for delivery in fleet.fetch_all("work", "puller", 1).await? {
             attempts.push((message_of(&delivery)?.message_type, delivery.attempt));
             let reason = format!("attempt {} failed", delivery.attempt);
             let verdict = fleet.settle("work", vec![nack(&delivery, &reason)]).await?;
@@ -74,14 +74,14 @@ async fn a_message_is_dead_after_exactly_its_attempts_with_their_history() -> Re
 async fn a_nack_waits_out_the_delay_that_it_asks_for() -> Result<()> {
     let fleet = quick(wire::GroupSettings::default()).await?;
     fleet.publish("work", message("t", "")).await?;
-    let got = fleet.fetch("work", "puller", 1).await?;
+    let got = fleet.fetch_all("work", "puller", 1).await?;
     let later = wire::Nack {
         delay: Some(to_duration(1_200)),
         ..wire::Nack::default()
     };
     let asked = Instant::now();
     fleet.settle("work", vec![outcome(&got[0].lease, Action::Nack(later))]).await?;
-    let again = fleet.fetch("work", "puller", 1).await?;
+    let again = fleet.fetch_all("work", "puller", 1).await?;
     let waited = asked.elapsed();
     assert_eq!(again.len(), 1);
     assert!(waited >= Duration::from_millis(1_200), "{waited:?}");
@@ -93,7 +93,7 @@ async fn a_nack_waits_out_the_delay_that_it_asks_for() -> Result<()> {
 async fn a_rejected_message_is_dead_at_once() -> Result<()> {
     let fleet = quick(wire::GroupSettings::default()).await?;
     fleet.publish("work", message("t", "")).await?;
-    let got = fleet.fetch("work", "puller", 1).await?;
+    let got = fleet.fetch_all("work", "puller", 1).await?;
     let reject = wire::Reject {
         reason: "it makes no sense".into(),
         category: "nonsense".into(),
@@ -116,18 +116,18 @@ async fn a_released_message_comes_again_uncounted_and_not_before_it_may() -> Res
     .await?;
     fleet.publish("work", message("t", "")).await?;
     for _ in 0..3 {
-        let got = fleet.fetch("work", "puller", 1).await?;
+        let got = fleet.fetch_all("work", "puller", 1).await?;
         assert_eq!((got.len(), got[0].attempt), (1, 1));
         let release = outcome(&got[0].lease, Action::Release(wire::Release::default()));
         assert_eq!(fleet.settle("work", vec![release]).await?, [SettleStatus::Ok]);
     }
-    let got = fleet.fetch("work", "puller", 1).await?;
+    let got = fleet.fetch_all("work", "puller", 1).await?;
     let later = wire::Release {
         retry_after: Some(to_duration(1_200)),
     };
     let asked = Instant::now();
     fleet.settle("work", vec![outcome(&got[0].lease, Action::Release(later))]).await?;
-    let again = fleet.fetch("work", "puller", 1).await?;
+    let again = fleet.fetch_all("work", "puller", 1).await?;
     assert!(asked.elapsed() >= Duration::from_millis(1_200), "{:?}", asked.elapsed());
     assert_eq!(again[0].attempt, 1);
     fleet.settle("work", vec![ack(&again[0])]).await?;
@@ -168,7 +168,7 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
     for _ in 0..2 {
         fleet.publish("work", message("t", "")).await?;
     }
-    let got = fleet.fetch("work", "puller", 2).await?;
+    let got = fleet.fetch_all("work", "puller", 2).await?;
     let stale = nack(&got[0], "late");
     let long = wire::Nack {
         delay: Some(to_duration(90_000_000)),

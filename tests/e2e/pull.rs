@@ -100,17 +100,14 @@ async fn a_hundred_thousand_forged_or_late_tokens_are_all_refused() -> Result<()
     for receipt in publisher.publish_all((0..100).map(|n| message("t", n.to_string()))).await {
         receipt?;
     }
-    let held = fleet.fetch("pulled", "puller", 100).await?;
+    let held = fleet.fetch_all("pulled", "puller", 100).await?;
     assert_eq!(held.len(), 100);
     // The first half is given back and taken again: their first tokens are late ones.
     let release = |one: &wire::Delivery| {
         outcome(&one.lease, wire::outcome::Action::Release(wire::Release::default()))
     };
     fleet.settle("pulled", held[..50].iter().map(release).collect()).await?;
-    let mut again = Vec::new();
-    while again.len() < 50 {
-        again.extend(fleet.fetch("pulled", "puller", 50).await?);
-    }
+    let again = fleet.fetch_all("pulled", "puller", 50).await?;
     let leases = held.iter().map(|one| one.lease.parse::<Lease>());
     let leases = leases.collect::<Result<Vec<_>, _>>()?;
     let forge = |number: usize| {

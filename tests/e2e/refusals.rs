@@ -36,7 +36,7 @@ async fn every_call_names_all_its_faults_at_once() -> Result<()> {
         agent_type: "{".into(),
         shards: Some(2),
         settings: Some(wire::GroupSettings {
-            max_consumers: Some(0),
+            max_consumers: Some(10_001),
             max_attempts: Some(1_001),
             lease: Some(to_duration(1)),
             ..wire::GroupSettings::default()

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use hive_client::{Client, wire};
+use hive_client::{CallError, Client, Reason, wire};
 use hive_protocol::time::to_duration;
 use hive_store::{Store, StoreConfig, header::Header};
 use hive_testkit::{
@@ -180,13 +180,12 @@ impl World {
     /// Writes down how the groups are now that nothing moves, and judges the run.
     pub(crate) async fn verdict(&self, groups: &[&str], terms: &Terms) -> Result<Report> {
         for group in groups {
-            let unsettled = self.unsettled(group).await?;
-            let figures = self.figures(group).await;
+            let unsettled = unless_gone(self.unsettled(group).await)?.unwrap_or_default();
+            let figures = unless_gone(self.figures(group).await)?;
             self.log.record(Event::AtRest(Box::new(AtRest {
                 group: (*group).into(),
                 unsettled: unsettled.into_iter().map(Into::into).collect(),
-                // There are none only where data is gone: then the lost messages say so.
-                figures: figures.ok().map(|figures| Figures {
+                figures: figures.map(|figures| Figures {
                     lag: figures.lag,
                     pending: figures.pending_count,
                     scheduled: figures.scheduled_count,
@@ -200,7 +199,7 @@ impl World {
         Ok(checker::check(&self.log.snapshot(), terms))
     }
 
-    /// Ids of all unsettled messages of a group. What the gateway cannot show any more is not there.
+    /// Ids of all unsettled messages of a group.
     async fn unsettled(&self, group: &str) -> Result<Vec<String>> {
         let client = self.client(0)?;
         let mut ids = Vec::new();
@@ -212,18 +211,13 @@ impl World {
                 cursor,
                 ..wire::PeekMessagesRequest::default()
             };
-            let page = match client.peek_messages(request).await {
-                Ok(page) => page,
-                Err(error) if error.fault().reason == hive_client::Reason::DataLoss => break,
-                Err(error) => return Err(error.into()),
-            };
+            let page = client.peek_messages(request).await?;
             ids.extend(page.messages.into_iter().filter_map(|one| Some(one.message?.message_id)));
             if page.next_cursor.is_empty() {
-                break;
+                return Ok(ids);
             }
             cursor = page.next_cursor;
         }
-        Ok(ids)
     }
 
     /// All dead letters of the stream, as the store has them.
@@ -277,6 +271,19 @@ impl World {
             bail!("`{line}` was answered `{}`", answer.trim_end());
         }
         Ok(answer)
+    }
+}
+
+/// What the gateway cannot show any more because it is gone is none, and the checker says so.
+fn unless_gone<T>(answer: Result<T>) -> Result<Option<T>> {
+    let is_gone = |error: &anyhow::Error| {
+        let call = error.downcast_ref::<CallError>();
+        call.is_some_and(|call| call.fault().reason == Reason::DataLoss)
+    };
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

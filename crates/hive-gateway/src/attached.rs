@@ -38,10 +38,21 @@ pub struct Held {
     pub lease: Lease,
     /// When the lease ends unless extended.
     pub deadline: Instant,
-    /// Whether a heartbeat named it as begun.
-    pub begun: bool,
-    /// Whether a heartbeat named it at all.
-    pub named: bool,
+    /// What heartbeats said of it.
+    pub told: Told,
+    /// Whether the client has sent its outcome, which is not judged yet.
+    pub settling: bool,
+}
+
+/// What heartbeats said of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    /// None covered it yet.
+    Nothing,
+    /// It is held, and no handler has begun it.
+    Held,
+    /// A handler has begun it.
+    Begun,
 }
 
 /// One attached connection.
@@ -174,8 +185,8 @@ impl Attached {
             Held {
                 lease,
                 deadline,
-                begun: false,
-                named: false,
+                told: Told::Nothing,
+                settling: false,
             },
         );
         drop(held);
@@ -193,8 +204,8 @@ impl Attached {
             Held {
                 lease,
                 deadline,
-                begun: false,
-                named: false,
+                told: Told::Nothing,
+                settling: false,
             },
         );
     }
@@ -207,6 +218,21 @@ impl Attached {
             .lock()
             .get(&key)
             .is_some_and(|held| held.lease.count == lease.count)
+    }
+
+    /// Notes that the client has sent an outcome: from here on its heartbeats are late.
+    pub fn settling(&self, lease: &Lease) {
+        let key = (lease.lane.clone(), lease.id.clone());
+        if let Some(held) = self.held.lock().get_mut(&key) {
+            held.settling = true;
+        }
+    }
+
+    /// Whether the client has sent an outcome that is not judged yet.
+    #[must_use]
+    pub fn is_settling(&self, lease: &Lease) -> bool {
+        let key = (lease.lane.clone(), lease.id.clone());
+        self.held.lock().get(&key).is_some_and(|held| held.settling)
     }
 
     /// Forgets a delivery that is settled or lost.
@@ -222,12 +248,11 @@ impl Attached {
     }
 
     /// Notes a heartbeat: leases start anew, and who was begun.
-    pub fn beat(&self, lease: &Lease, begun: Option<bool>, lease_ms: u64) {
+    pub fn beat(&self, lease: &Lease, told: Told, lease_ms: u64) {
         let key = (lease.lane.clone(), lease.id.clone());
         if let Some(held) = self.held.lock().get_mut(&key) {
             held.deadline = Instant::now() + Duration::from_millis(lease_ms);
-            held.named |= begun.is_some();
-            held.begun |= begun == Some(true);
+            held.told = held.told.max(told);
         }
     }
 

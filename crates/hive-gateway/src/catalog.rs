@@ -234,8 +234,11 @@ impl Catalog {
         self.forget_stream(namespace, stream);
     }
 
-    /// Forgets a stream: something showed that it changed.
+    /// Forgets a stream and what its groups say of it: something showed that it changed.
     pub fn forget_stream(&self, namespace: &str, stream: &str) {
+        self.groups.lock().retain(|(held_namespace, _), (_, view)| {
+            held_namespace != namespace || view.definition.stream != stream
+        });
         self.streams
             .lock()
             .remove(&(namespace.to_owned(), stream.to_owned()));

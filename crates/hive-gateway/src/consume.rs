@@ -27,7 +27,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::{
-    attached::{Attached, Frames, Held},
+    attached::{Attached, Frames, Held, Told},
     catalog::GroupView,
     core::Gateway,
     dispatcher::Dispatcher,
@@ -164,8 +164,20 @@ impl Session {
                 frame = frames.next(), if settling.len() < SETTLES_MAX
                     && self.attached.queued() < QUEUE_MAX =>
                 {
-                    let Some(Ok(wire::ConsumeRequest { frame: Some(frame) })) = frame else {
-                        return End::Lost;
+                    let frame = match frame {
+                        Some(Ok(wire::ConsumeRequest { frame: Some(frame) })) => frame,
+                        Some(Ok(wire::ConsumeRequest { frame: None })) => {
+                            self.attached.end_with(Fault::new(
+                                Reason::Unsupported,
+                                "this gateway does not know the frame",
+                            ));
+                            return End::Lost;
+                        },
+                        Some(Err(status)) => {
+                            self.attached.end_with(status.into());
+                            return End::Lost;
+                        },
+                        None => return End::Lost,
                     };
                     match self.take(frame, &mut settling).await {
                         Ok(false) => {},
@@ -236,11 +248,13 @@ impl Session {
             },
             consume_request::Frame::Settle(batch) => {
                 request::items("outcomes", batch.outcomes.len())?;
+                let batch = check(&self.view, &self.attached, batch.outcomes);
+                let (gateway, view) = (self.gateway.clone(), self.view.clone());
                 settling.push(Box::pin(settle(
-                    self.gateway.clone(),
-                    self.view.clone(),
+                    gateway,
+                    view,
                     self.attached.clone(),
-                    batch.outcomes,
+                    batch,
                 )));
             },
             consume_request::Frame::Heartbeat(beat) => self.heartbeat(beat).await?,
@@ -277,7 +291,10 @@ impl Session {
         let lease_ms = self.view.definition.settings.lease_ms;
         let mut items = Vec::with_capacity(beat.leases.len());
         for token in &beat.leases {
-            if let Ok(lease) = token.parse::<Lease>() {
+            // A heartbeat behind a settle that is under way would find the entry gone.
+            if let Ok(lease) = token.parse::<Lease>()
+                && !self.attached.is_settling(&lease)
+            {
                 items.push((lease, self.attached.attach));
             }
         }
@@ -298,8 +315,9 @@ impl Session {
             let token = lease.to_string();
             match verdict {
                 Verdict::Done => {
-                    self.attached
-                        .beat(&lease, Some(begun.contains(&token)), lease_ms);
+                    let has_begun = begun.contains(&token);
+                    let told = if has_begun { Told::Begun } else { Told::Held };
+                    self.attached.beat(&lease, told, lease_ms);
                 },
                 Verdict::Fenced => {
                     return Err(Fault::new(
@@ -453,7 +471,11 @@ fn counted(held: &[Held], concurrency: u32) -> Vec<bool> {
     let oldest = usize::try_from(concurrency.max(1)).unwrap_or(usize::MAX);
     held.iter()
         .enumerate()
-        .map(|(position, held)| held.begun || (!held.named && position < oldest))
+        .map(|(position, held)| match held.told {
+            Told::Begun => true,
+            Told::Held => false,
+            Told::Nothing => position < oldest,
+        })
         .collect()
 }
 
@@ -470,7 +492,7 @@ fn recovery(
                 .iter()
                 .position(|other| other.lease == one.lease)
                 .and_then(|position| counted.get(position).copied())
-                .unwrap_or(one.begun);
+                .unwrap_or(one.told == Told::Begun);
             let action = if is_counted {
                 Action::Lose {
                     idle_ms,
@@ -490,52 +512,72 @@ fn recovery(
         .collect()
 }
 
+/// Outcomes of one frame, checked and ready for the store.
+#[derive(Default)]
+struct Batch {
+    results: Vec<wire::SettleResult>,
+    items: Vec<Settle>,
+    /// Position of each item's result.
+    places: Vec<usize>,
+    extends: Vec<(usize, Lease)>,
+}
+
+/// Checks the outcomes of a frame. What is to be settled is marked at once, so that a heartbeat
+/// behind it does not call it lost.
+fn check(view: &GroupView, attached: &Attached, wire_outcomes: Vec<wire::Outcome>) -> Batch {
+    let mut batch = Batch::default();
+    for wire_outcome in wire_outcomes {
+        let place = batch.results.len();
+        let mut result = wire::SettleResult {
+            lease: wire_outcome.lease.clone(),
+            status: SettleStatus::Ok.into(),
+            error: String::new(),
+        };
+        let lease = result.lease.parse::<Lease>();
+        match (outcome::parse(wire_outcome), lease) {
+            (Err(violations), _) => {
+                result.status = SettleStatus::Invalid.into();
+                result.error = violations.to_string();
+            },
+            (Ok(parsed), Ok(lease)) if lease.consumer == attached.consumer => {
+                if parsed.action == outcome::Action::Extend {
+                    batch.extends.push((place, lease));
+                } else {
+                    attached.settling(&lease);
+                    batch.places.push(place);
+                    let item = outcomes::settle(view, lease, attached.attach, parsed.action);
+                    batch.items.push(item);
+                }
+            },
+            (Ok(_), Ok(_) | Err(_)) => {
+                result.status = SettleStatus::UnknownLease.into();
+                "the token is none of this consumer's leases".clone_into(&mut result.error);
+            },
+        }
+        batch.results.push(result);
+    }
+    batch
+}
+
 async fn settle(
     gateway: Arc<Gateway>,
     view: Arc<GroupView>,
     attached: Arc<Attached>,
-    wire_outcomes: Vec<wire::Outcome>,
+    batch: Batch,
 ) -> Result<wire::Settled, Fault> {
-    let mut results = Vec::with_capacity(wire_outcomes.len());
-    let mut items = Vec::new();
-    let mut places = Vec::new();
-    let mut extends = Vec::new();
-    for wire_outcome in wire_outcomes {
-        let token = wire_outcome.lease.clone();
-        let place = results.len();
-        results.push(wire::SettleResult {
-            lease: token.clone(),
-            status: SettleStatus::Ok.into(),
-            error: String::new(),
-        });
-        let result = match outcome::parse(wire_outcome) {
-            Err(violations) => Err((SettleStatus::Invalid, violations.to_string())),
-            Ok(parsed) => match token.parse::<Lease>() {
-                Ok(lease) if lease.consumer == attached.consumer => Ok((lease, parsed.action)),
-                Ok(_) | Err(_) => Err((
-                    SettleStatus::UnknownLease,
-                    "the token is none of this consumer's leases".to_owned(),
-                )),
-            },
-        };
-        match result {
-            Ok((lease, outcome::Action::Extend)) => extends.push((place, lease)),
-            Ok((lease, action)) => {
-                places.push(place);
-                items.push(outcomes::settle(&view, lease, attached.attach, action));
-            },
-            Err((status, error)) => {
-                if let Some(result) = results.get_mut(place) {
-                    result.status = status.into();
-                    result.error = error;
-                }
-            },
-        }
-    }
-    let leases: Vec<Lease> = items.iter().map(|item| item.lease.clone()).collect();
+    let Batch {
+        mut results,
+        items,
+        places,
+        extends,
+    } = batch;
+    let group = &view.definition.name;
     if !items.is_empty() {
-        let settler = gateway.settler(&view.namespace, &view.definition.name);
-        let verdicts = settler.settle(items).await?;
+        let leases: Vec<Lease> = items.iter().map(|item| item.lease.clone()).collect();
+        let verdicts = gateway
+            .settler(&view.namespace, group)
+            .settle(items)
+            .await?;
         for ((place, lease), verdict) in places.into_iter().zip(&leases).zip(verdicts) {
             attached.forget(lease);
             outcomes::note(&gateway.metrics, verdict);
@@ -546,19 +588,18 @@ async fn settle(
     }
     if !extends.is_empty() {
         let lanes = gateway.catalog.lanes(&view.shard).await?;
-        let lanes = lanes.of_group(&view.shard, &view.definition.name);
+        let lanes = lanes.of_group(&view.shard, group);
         let asked: Vec<(Lease, u64)> = extends
             .iter()
             .map(|(_, lease)| (lease.clone(), attached.attach))
             .collect();
-        let group = &view.definition.name;
         let verdicts = gateway
             .store
             .extend(&view.shard, group, &lanes, &asked)
             .await?;
         for ((place, lease), verdict) in extends.into_iter().zip(verdicts) {
             if verdict == Verdict::Done {
-                attached.beat(&lease, None, view.definition.settings.lease_ms);
+                attached.beat(&lease, Told::Nothing, view.definition.settings.lease_ms);
             }
             if let Some(result) = results.get_mut(place) {
                 outcomes::judge(result, verdict);
@@ -583,7 +624,7 @@ fn far() -> tokio::time::Instant {
 mod tests {
     use super::*;
 
-    fn held(id: u64, begun: bool, named: bool) -> Held {
+    fn held(id: u64, told: Told) -> Held {
         Held {
             lease: Lease {
                 lane: "g/p4".into(),
@@ -594,17 +635,17 @@ mod tests {
                 delivered_ms: id,
             },
             deadline: Instant::now(),
-            begun,
-            named,
+            told,
+            settling: false,
         }
     }
 
     #[test]
     fn a_lost_consumer_fails_what_it_began_and_nothing_else() {
         let all = [
-            held(1, true, true),
-            held(2, false, true),
-            held(3, false, false),
+            held(1, Told::Begun),
+            held(2, Told::Held),
+            held(3, Told::Nothing),
         ];
         assert_eq!(counted(&all, 1), [true, false, false]);
     }
@@ -612,9 +653,9 @@ mod tests {
     #[test]
     fn without_any_heartbeat_the_oldest_deliveries_count() {
         let all = [
-            held(1, false, false),
-            held(2, false, false),
-            held(3, false, false),
+            held(1, Told::Nothing),
+            held(2, Told::Nothing),
+            held(3, Told::Nothing),
         ];
         assert_eq!(counted(&all, 2), [true, true, false]);
     }

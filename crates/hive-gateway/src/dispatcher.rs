@@ -19,7 +19,7 @@ use std::{
 };
 
 use hive_domain::routing::{self, Free};
-use hive_protocol::{time, wire};
+use hive_protocol::{fault::Reason, time, wire};
 use hive_store::{
     Lane, Lease, Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
@@ -169,7 +169,9 @@ impl Dispatcher {
             idle_since = Instant::now();
             self.may_have_work.store(true, Ordering::Release);
             if !woken && !self.hungry().is_empty() {
-                self.wake_due(&gateway).await;
+                if let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await {
+                    gateway.wake_due(&view).await;
+                }
             }
             while !gateway.shutdown.is_draining() {
                 match self.step(&gateway, &mut memory).await {
@@ -184,22 +186,10 @@ impl Dispatcher {
         }
     }
 
-    /// Moves entries whose backoff is over, so that retries go on without a coordinator.
-    async fn wake_due(&self, gateway: &Gateway) {
-        let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await else {
-            return;
-        };
-        let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
-            return;
-        };
-        let lanes = lanes.of_group(&self.shard, &self.group);
-        let due = gateway
-            .store
-            .due_delayed(&self.shard, &self.group, &lanes, view.ageing_ms())
-            .await;
-        if due.is_ok_and(|due| due.lanes_changed) {
-            // The next poll has the lanes.
-            drop(gateway.catalog.read_lanes(&self.shard).await);
+    /// Ends all connections: their group was deleted.
+    fn end_group_gone(&self) {
+        for consumer in std::mem::take(&mut *self.consumers.lock()).values() {
+            consumer.end_group_gone();
         }
     }
 
@@ -213,13 +203,19 @@ impl Dispatcher {
     }
 
     async fn step(&self, gateway: &Arc<Gateway>, memory: &mut Memory) -> Step {
+        // Asked first: consumers without credit learn too that their group is gone.
+        let view = match gateway.catalog.group(&self.namespace, &self.group).await {
+            Ok(view) => view,
+            Err(fault) if matches!(fault.reason, Reason::GroupNotFound | Reason::GroupGone) => {
+                self.end_group_gone();
+                return Step::Rest;
+            },
+            Err(_fault) => return Step::Failed,
+        };
         let hungry = self.hungry();
         if hungry.is_empty() {
             return Step::Rest;
         }
-        let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await else {
-            return Step::Failed;
-        };
         let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
             return Step::Failed;
         };
@@ -327,10 +323,7 @@ impl Dispatcher {
                 gateway
                     .catalog
                     .forget(&self.namespace, &self.group, &view.definition.stream);
-                for consumer in hungry {
-                    consumer.end_group_gone();
-                    self.detach(consumer);
-                }
+                self.end_group_gone();
                 Ok(Step::Rest)
             },
         }
@@ -527,6 +520,25 @@ fn only_lane<'a>(
         ..
     } = &lane.lane.lane;
     (!marked && capabilities.is_empty() && consumer.is_empty()).then_some(lane)
+}
+
+impl Gateway {
+    /// Moves entries whose backoff is over, so that retries go on without a coordinator.
+    pub(crate) async fn wake_due(&self, view: &GroupView) {
+        let (shard, group) = (&view.shard, &view.definition.name);
+        let Ok(lanes) = self.catalog.lanes(shard).await else {
+            return;
+        };
+        let lanes = lanes.of_group(shard, group);
+        let due = self
+            .store
+            .due_delayed(shard, group, &lanes, view.ageing_ms())
+            .await;
+        if due.is_ok_and(|due| due.lanes_changed) {
+            // The next poll has the lanes.
+            drop(self.catalog.read_lanes(shard).await);
+        }
+    }
 }
 
 fn settle(consumer: &Attached, lease: Lease, action: Action) -> Settle {

@@ -203,6 +203,7 @@ async fn publish_frames(
     let chain = Chain::default();
     let mut under_way = FuturesOrdered::new();
     let mut open = true;
+    let mut broken = None;
     while open || !under_way.is_empty() {
         tokio::select! {
             frame = frames.next(), if open && under_way.len() < BATCHES_MAX => match frame {
@@ -218,7 +219,11 @@ async fn publish_frames(
                         (batch, done)
                     });
                 },
-                Some(Err(_)) | None => open = false,
+                Some(Err(status)) => {
+                    broken = Some(status);
+                    open = false;
+                },
+                None => open = false,
             },
             Some((batch, done)) = under_way.next(), if !under_way.is_empty() => {
                 let (answer, failed) = match done {
@@ -234,6 +239,10 @@ async fn publish_frames(
                 }
             },
         }
+    }
+    if let Some(status) = broken {
+        // Nobody listens when it is the connection that broke.
+        drop(answers.send(Err(status)).await);
     }
 }
 

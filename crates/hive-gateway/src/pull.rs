@@ -100,7 +100,7 @@ impl Gateway {
             let pause = POLL.min(end.saturating_duration_since(now));
             tokio::select! {
                 () = bell.notified() => {},
-                () = tokio::time::sleep(pause) => {},
+                () = tokio::time::sleep(pause) => self.wake_due(&view).await,
                 () = self.shutdown.draining() => {},
             }
         }

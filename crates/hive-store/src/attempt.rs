@@ -1,7 +1,8 @@
 //! What is kept of a failed attempt: a short record, stored with the entry until it ends.
 //!
-//! Fields are separated by the unit separator, so that a record needs no decoder to be read in Redis:
-//! consumer, started and ended in ms since 1970, category, reason. Scripts carry it as opaque bytes.
+//! Fields are separated by the unit separator, so that a record needs no decoder to be read in
+//! Redis: consumer, started and ended in ms since 1970, category, reason. Scripts carry it as
+//! opaque bytes.
 
 use bytes::Bytes;
 

@@ -394,8 +394,8 @@ impl Store {
     /// Runs a script and makes its effect durable on the disk of the primary before it answers.
     ///
     /// # Errors
-    /// As `run_safely`; `Durability` when the server can do neither WAITAOF nor `appendfsync always`, or the disk
-    /// does not answer in time; the effect may stay.
+    /// As `run_safely`; `Durability` when the server can do neither WAITAOF nor `appendfsync
+    /// always`, or the disk does not answer in time; the effect may stay.
     pub async fn run_durably(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
         let end = Instant::now() + self.inner.config.wait;
         loop {

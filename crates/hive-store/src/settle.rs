@@ -311,7 +311,8 @@ impl Store {
             .collect())
     }
 
-    /// Runs a call whose reply has a letter per item; answers the places that need lanes read again.
+    /// Runs a call whose reply has a letter per item; answers the places that need lanes read
+    /// again.
     async fn run_judged(
         &self,
         call: Call,

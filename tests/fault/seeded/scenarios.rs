@@ -77,9 +77,10 @@ pub(super) async fn reject_in_a_crash(mut stage: Stage) -> Result<Report> {
     stage.gateway_by(&proxy.redis_url()).await?;
     stage.gateway().await?;
     stage.group("g").await?;
-    publish(&stage, &["m"]).await?;
+    publish(&stage, &["warm", "m"]).await?;
     let mut first = agent(&stage, "a", 0).await?;
-    first.credit(1).await?;
+    // Its gateway has the connection for settles from then on.
+    first.ack_all(1, PATIENCE).await?;
     let taken = first.take_one().await?;
     proxy.set(Mode::CutBeforeReply);
     let settled = first.settle_within(&taken, Action::Reject, Duration::from_millis(500)).await;
@@ -163,13 +164,16 @@ pub(super) async fn late_group(mut stage: Stage) -> Result<Report> {
     stage.verdict(&["g", "late"]).await
 }
 
-/// The first message of a priority makes a lane.
+/// The first message of a priority makes a lane, under an agent that waits for it.
 pub(super) async fn new_lane(mut stage: Stage) -> Result<Report> {
     stage.gateway().await?;
     stage.group("g").await?;
-    publish(&stage, &["m"]).await?;
     let mut agent = agent(&stage, "a", 0).await?;
-    agent.ack_all(1, QUIET).await?;
+    agent.credit(1).await?;
+    publish(&stage, &["m"]).await?;
+    for taken in agent.take(1, QUIET).await? {
+        agent.settle(&taken, Action::Ack).await;
+    }
     stage.verdict(&["g"]).await
 }
 

@@ -158,7 +158,8 @@ local function admit(lane, id, body)
   return false
 end
 
-local chunks, redelivered, reads = {}, 0, 0
+-- One answer holds 4 MiB, give or take what is read at once before its size is known.
+local chunks, redelivered, reads, room = {}, 0, 0, 4194304
 local function take_ready(source, consumer_no, consumer)
   local ref, id = string.match(source.member, '^(.*)|(.-)$')
   local lane = lane_of[ref]
@@ -177,17 +178,22 @@ local function take_ready(source, consumer_no, consumer)
       local failures = record and struct.unpack('>I4', record) or 0
       chunks[#chunks + 1] = { consumer_no, lane.no, entry, row[4] + 1, failures }
       redelivered = redelivered + 1
+      room = room - #entry[1][2][2]
       return 1
     end
   end
   return 0
 end
 local function take_lane(lane, consumer_no, consumer, want)
+  want = math.min(want, 64, math.max(1, math.floor(room / (lane.largest or 1048576))))
   if lane.rank > lane.base then want = 1 end
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer.id, 'COUNT', want,
     'STREAMS', lane.key, '>')
   local entries = reply and reply[1][2] or {}
-  reads = reads + #entries
+  reads, lane.largest = reads + #entries, 1
+  for _, entry in ipairs(entries) do
+    room, lane.largest = room - #entry[2][2], math.max(lane.largest, #entry[2][2])
+  end
   if #entries < want then
     redis.call('HSET', KEYS[3], lane.ref, lane.newest .. ' ' .. now)
     lane.spent = true
@@ -212,7 +218,8 @@ for s = 1, slots do
   local at = consumer_at + consumer_count * 4 + (s - 1) * 2
   local consumer_no, left = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local consumer = consumers[consumer_no]
-  while consumer and left > 0 and taken < limit and reads < 1000 and steps < 2000 do
+  while consumer and left > 0 and taken < limit and room > 0 and reads < 1000
+    and steps < 2000 do
     steps = steps + 1
     local best
     for _, source in ipairs(sources) do

@@ -14,7 +14,8 @@ ARGV
   4 expired  0|1     1: only entries whose time to live has passed, from the head on
   5 now_ms   u53     0, or the time instead of Redis' own (tests)
 RETURNS  { status, ids }
-  OK  ids taken, none where the group is absent; they are `~taken`'s with delivery count 1, to be settled by the caller
+  OK  ids taken, none where the group is absent; they are `~taken`'s with delivery count 1, to be
+      settled by the caller
 IDEMPOTENT  no: what a lost reply took is found by the sweep, and given back
 COST        O(limit)
 INVARIANTS  M1 (nothing is dropped), M4

@@ -50,6 +50,8 @@ struct Run {
     /// Every lease that was ever given out, stale ones too.
     leases: Vec<(&'static str, usize, Lease, u64)>,
     sessions: u64,
+    /// (group, consumer, session, attach) that once were a member's.
+    former: Vec<(&'static str, String, String, u64)>,
     log: Vec<String>,
 }
 
@@ -77,6 +79,7 @@ impl Run {
             groups: GROUPS.map(|group| (group, Group::default())).into(),
             leases: Vec::new(),
             sessions: 0,
+            former: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -175,6 +178,9 @@ impl Run {
         let mut joining = World::joining(group, consumer, &session);
         joining.resume = resume;
         let attach = held.filter(|_| resume).map_or(1, |(_, attach)| attach + 1);
+        if let Some((session, attach)) = self.model(group).members.get(consumer).cloned() {
+            self.former.push((group, consumer.into(), session, attach));
+        }
         let expected = Joined::Member {
             session: session.clone(),
             attach,
@@ -186,29 +192,60 @@ impl Run {
             .insert(consumer.into(), (session, attach));
     }
 
+    /// Leaves, or is asked to by a connection that may be an old one.
     async fn leave(&mut self) {
         let group = self.group();
         let consumer = *CONSUMERS.choose(&mut self.rng).expect("a consumer");
-        let held = self.model(group).members.remove(consumer);
-        self.log.push(format!("{consumer} leaves {group}"));
+        let held = self.model(group).members.get(consumer).cloned();
+        let mut who = held.clone().unwrap_or_else(|| ("*".into(), 0));
+        let former: Vec<_> = self
+            .former
+            .iter()
+            .filter(|f| f.0 == group && f.1 == consumer)
+            .collect();
+        if let Some(former) = former.choose(&mut self.rng).filter(|_| who.1 % 2 == 1) {
+            who = (former.2.clone(), former.3);
+        }
+        self.log
+            .push(format!("{consumer} leaves {group} as {who:?}"));
+        let expected = match &held {
+            None => Leaving::Absent,
+            Some(_) if self.model(group).is_fresh(consumer, &who.0, who.1) => Leaving::Done,
+            Some(_) => Leaving::Fenced,
+        };
         let lanes = self.world.lanes(group).await;
-        let who = held
-            .as_ref()
-            .map_or(("*", 0), |(session, attach)| (session.as_str(), *attach));
+        let who = (consumer, who.0.as_str(), who.1);
         let left = self
             .world
             .store
-            .leave(&self.world.shard, group, &lanes, (consumer, who.0, who.1))
-            .await
-            .expect("leave");
-        assert_eq!(
-            left,
-            if held.is_some() {
-                Leaving::Done
-            } else {
-                Leaving::Absent
-            }
-        );
+            .leave(&self.world.shard, group, &lanes, who)
+            .await;
+        assert_eq!(left.expect("leave"), expected);
+        if expected == Leaving::Done {
+            self.model(group).members.remove(consumer);
+        }
+    }
+
+    /// All members of a group, and up to two connections that are not any more.
+    fn takers(&self, group: &str) -> Vec<Taker> {
+        let members = self.groups[group].members.iter();
+        let members = members.map(|(consumer, (session, attach))| (consumer, session, attach));
+        let former = self
+            .former
+            .iter()
+            .rev()
+            .filter(|former| former.0 == group)
+            .take(2);
+        let former = former.map(|(_, consumer, session, attach)| (consumer, session, attach));
+        members
+            .chain(former)
+            .map(|(consumer, session, attach)| Taker {
+                consumer: consumer.clone(),
+                session: session.clone(),
+                attach: *attach,
+                capabilities: Vec::new(),
+            })
+            .collect()
     }
 
     async fn fetch(&mut self) {
@@ -218,21 +255,26 @@ impl Run {
         } else {
             "gw1"
         };
-        let mut takers: Vec<Taker> = Vec::new();
-        for (consumer, (session, attach)) in &self.groups[group].members {
-            takers.push(Taker {
-                consumer: consumer.clone(),
-                session: session.clone(),
-                attach: *attach,
-                capabilities: Vec::new(),
-            });
-        }
+        let takers = self.takers(group);
+        let model = &self.groups[group];
+        let is_fresh =
+            |taker: &Taker| model.is_fresh(&taker.consumer, &taker.session, taker.attach);
+        let fenced_takers: Vec<usize> = (0..takers.len())
+            .filter(|taker| !is_fresh(&takers[*taker]))
+            .collect();
         let slots: Vec<(usize, u32)> = (0..takers.len())
             .map(|taker| (taker, self.rng.random_range(1..4)))
             .collect();
         let named: Vec<(String, u64)> = slots
             .iter()
-            .map(|(taker, count)| (takers[*taker].consumer.clone(), u64::from(*count)))
+            .map(|(taker, count)| {
+                let count = if fenced_takers.contains(taker) {
+                    0
+                } else {
+                    u64::from(*count)
+                };
+                (takers[*taker].consumer.clone(), count)
+            })
             .collect();
         self.log
             .push(format!("{gateway} fetches {group}: {named:?}"));
@@ -265,7 +307,7 @@ impl Run {
         else {
             panic!("{fetched:?}");
         };
-        assert!(fenced.is_empty());
+        assert_eq!(fenced, fenced_takers);
         let messages = std::mem::take(&mut self.messages);
         let expected = self.model(group).fetch(&messages, gateway, &named);
         self.messages = messages;

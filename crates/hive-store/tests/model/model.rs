@@ -1,6 +1,7 @@
 //! What the scripts must do, in plain Rust: one list of messages and, per group, where each is.
 //!
-//! Priorities are strict and no two lanes of a group share one, so that a fetch has one right answer.
+//! Priorities are strict and no two lanes of a group share one, so that a fetch has one right
+//! answer.
 
 use std::collections::BTreeMap;
 

@@ -350,3 +350,40 @@ async fn a_plain_read_leases_and_tells_of_other_work() {
     }
     assert!(world.take("g", &a, 9).await.is_empty());
 }
+
+#[tokio::test]
+async fn one_answer_holds_about_4_mib() {
+    let world = with_group().await;
+    let large = vec![7_u8; 1 << 20];
+    for number in 0..6 {
+        let name = format!("m{number}");
+        let body = crate::world::header(&name).join(&large);
+        world
+            .publish(vec![Item {
+                body,
+                ..item("g/p4", &name)
+            }])
+            .await;
+    }
+    let a = world.join("g", "a", &[]).await;
+    let first = world.take("g", &a, 100).await;
+    assert_eq!(first.len(), 4);
+    for taken in &first {
+        world
+            .settle("g", &a, taken, Action::Release { retry_after_ms: 0 })
+            .await;
+    }
+    assert_eq!(
+        world.take("g", &a, 100).await.len(),
+        4,
+        "what comes again as well"
+    );
+    assert_eq!(world.take("g", &a, 100).await.len(), 2);
+    let small = (0..300).map(|n| item("g/p4", &format!("s{n}"))).collect();
+    world.publish(small).await;
+    assert_eq!(
+        world.take("g", &a, 1_000).await.len(),
+        300,
+        "small ones ride together"
+    );
+}
