@@ -35,14 +35,19 @@ async fn a_message_to_one_agent_of_a_group_reaches_no_other() -> Result<()> {
     let mut agents = Vec::new();
     for (gateway, id) in [(0, "ann"), (1, "bob"), (1, "cy")] {
         let client = fleet.client(gateway)?;
-        agents.push(Agent::acking(client, "team", id, &seen, |builder| builder.concurrency(4)));
+        agents.push(Agent::acking(client, "team", id, &seen, |builder| {
+            builder.concurrency(4)
+        }));
     }
     fleet.members("team", 3).await?;
     for n in 0..100 {
         fleet.publish("team", to("bob", &n.to_string())).await?;
     }
     fleet.drained("team").await?;
-    assert_eq!(seen.by_consumer().into_iter().collect::<Vec<_>>(), [("bob".to_owned(), 100)]);
+    assert_eq!(
+        seen.by_consumer().into_iter().collect::<Vec<_>>(),
+        [("bob".to_owned(), 100)]
+    );
     for agent in agents {
         agent.stop().await?;
     }

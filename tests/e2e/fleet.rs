@@ -41,12 +41,20 @@ impl Fleet {
         gateways: usize,
         coordinators: usize,
     ) -> Result<Self> {
-        let mut fleet = Self { redis, gateways: Vec::new(), coordinators: Vec::new() };
+        let mut fleet = Self {
+            redis,
+            gateways: Vec::new(),
+            coordinators: Vec::new(),
+        };
         for _ in 0..gateways {
-            fleet.gateways.push(Daemon::gateway(&fleet.redis.url()).await?);
+            fleet
+                .gateways
+                .push(Daemon::gateway(&fleet.redis.url()).await?);
         }
         for _ in 0..coordinators {
-            fleet.coordinators.push(Daemon::coordinator(&fleet.redis.url()).await?);
+            fleet
+                .coordinators
+                .push(Daemon::coordinator(&fleet.redis.url()).await?);
         }
         Ok(fleet)
     }
@@ -75,7 +83,10 @@ impl Fleet {
             settings: Some(settings),
             ..wire::CreateGroupRequest::default()
         };
-        self.client(0)?.create_group(request).await.context("creating the group")?;
+        self.client(0)?
+            .create_group(request)
+            .await
+            .context("creating the group")?;
         Ok(())
     }
 
@@ -107,9 +118,16 @@ impl Fleet {
     /// Whether this Redis can be asked to wait for its disk (WAITAOF: from 7.2 on).
     pub(crate) async fn can_wait_for_sync(&self) -> Result<bool> {
         let info = self.store()?.info("server").await?;
-        let of = |name: &str| info.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let of = |name: &str| {
+            info.iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value)
+        };
         let version = of("valkey_version").or_else(|| of("redis_version"));
-        let mut parts = version.context("a version")?.split('.').map(str::parse::<u32>);
+        let mut parts = version
+            .context("a version")?
+            .split('.')
+            .map(str::parse::<u32>);
         let mut part = || parts.next().context("a number")?.context("a number");
         Ok((part()?, part()?) >= (7, 2))
     }
@@ -202,7 +220,10 @@ impl Fleet {
             {
                 return Ok(figures.clone());
             }
-            anyhow::ensure!(Instant::now() < end, "group `{group}` is not drained: {figures:?}");
+            anyhow::ensure!(
+                Instant::now() < end,
+                "group `{group}` is not drained: {figures:?}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -214,7 +235,11 @@ pub(crate) struct Seen(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
 
 impl Seen {
     pub(crate) fn note(&self, message: &str, consumer: &str) {
-        self.0.lock().entry(message.to_owned()).or_default().push(consumer.to_owned());
+        self.0
+            .lock()
+            .entry(message.to_owned())
+            .or_default()
+            .push(consumer.to_owned());
     }
 
     pub(crate) fn messages(&self) -> usize {
@@ -223,12 +248,19 @@ impl Seen {
 
     /// How many messages whose id starts so.
     pub(crate) fn matching(&self, start: &str) -> usize {
-        self.0.lock().keys().filter(|id| id.starts_with(start)).count()
+        self.0
+            .lock()
+            .keys()
+            .filter(|id| id.starts_with(start))
+            .count()
     }
 
     pub(crate) fn twice(&self) -> Vec<String> {
         let seen = self.0.lock();
-        seen.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id.clone()).collect()
+        seen.iter()
+            .filter(|(_, by)| by.len() > 1)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     pub(crate) fn by_consumer(&self) -> BTreeMap<String, usize> {
@@ -285,7 +317,9 @@ impl Agent {
     /// Stops the agent in good order.
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.task).await.context("the agent stops")???;
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .context("the agent stops")???;
         Ok(())
     }
 }

@@ -21,8 +21,14 @@ async fn two_hundred_agents_join_in_less_than_fifty_milliseconds_each() -> Resul
     fleet.group("crowd", settings).await?;
     let client = fleet.client(0)?;
     // The connections stand when agents come and go.
-    Member::join(&client, 0, join("crowd", "first")).await?.leave().await?;
-    Member::join(&client, 1, join("crowd", "first")).await?.leave().await?;
+    Member::join(&client, 0, join("crowd", "first"))
+        .await?
+        .leave()
+        .await?;
+    Member::join(&client, 1, join("crowd", "first"))
+        .await?
+        .leave()
+        .await?;
     let mut waits = Vec::new();
     let mut members = Vec::new();
     for number in 0..200 {
@@ -32,6 +38,10 @@ async fn two_hundred_agents_join_in_less_than_fifty_milliseconds_each() -> Resul
         waits.push(asked.elapsed());
     }
     waits.sort();
-    assert!(waits[197] < Duration::from_millis(50), "{:?}", &waits[190..]);
+    assert!(
+        waits[197] < Duration::from_millis(50),
+        "{:?}",
+        &waits[190..]
+    );
     fleet.members("crowd", 200).await
 }

@@ -5,9 +5,7 @@ use std::collections::VecDeque;
 use anyhow::{Context as _, Result};
 use hive_client::{Client, Fault, wire};
 use tokio::{sync::mpsc, time::timeout};
-use wire::{
-    consume_request::Frame as Ask, consume_response::Frame as Answer, outcome::Action,
-};
+use wire::{consume_request::Frame as Ask, consume_response::Frame as Answer, outcome::Action};
 
 use crate::fleet::PATIENCE;
 
@@ -102,7 +100,8 @@ impl Member {
         &mut self,
         outcomes: Vec<wire::Outcome>,
     ) -> Result<Vec<wire::SettleResult>> {
-        self.ask(Ask::Settle(wire::SettleBatch { outcomes })).await?;
+        self.ask(Ask::Settle(wire::SettleBatch { outcomes }))
+            .await?;
         let judged = async {
             loop {
                 if let Answer::Settled(settled) = self.frame().await?.context("the stream ended")? {
@@ -110,7 +109,9 @@ impl Member {
                 }
             }
         };
-        timeout(PATIENCE, judged).await.context("no verdicts came")?
+        timeout(PATIENCE, judged)
+            .await
+            .context("no verdicts came")?
     }
 
     /// Waits for the gateway to cancel deliveries.
@@ -122,7 +123,9 @@ impl Member {
                 }
             }
         };
-        timeout(PATIENCE, cancelled).await.context("nothing was cancelled")?
+        timeout(PATIENCE, cancelled)
+            .await
+            .context("nothing was cancelled")?
     }
 
     /// Leaves, and waits until the gateway closes the stream.
@@ -132,7 +135,9 @@ impl Member {
             while self.frame().await?.is_some() {}
             Ok(())
         };
-        timeout(PATIENCE, ended).await.context("the stream does not end")?
+        timeout(PATIENCE, ended)
+            .await
+            .context("the stream does not end")?
     }
 
     /// Waits for the fault that ends the stream.
@@ -146,7 +151,9 @@ impl Member {
                 }
             }
         };
-        timeout(PATIENCE, ended).await.context("the stream does not end")?
+        timeout(PATIENCE, ended)
+            .await
+            .context("the stream does not end")?
     }
 }
 

@@ -51,12 +51,25 @@ async fn a_message_is_dead_after_exactly_its_attempts_with_their_history() -> Re
         }
     }
     attempts.sort();
-    let expected = [("group", 1), ("group", 2), ("group", 3), ("group", 4), ("own", 1), ("own", 2)];
-    assert_eq!(attempts, expected.map(|(name, attempt)| (name.to_owned(), attempt)));
+    let expected = [
+        ("group", 1),
+        ("group", 2),
+        ("group", 3),
+        ("group", 4),
+        ("own", 1),
+        ("own", 2),
+    ];
+    assert_eq!(
+        attempts,
+        expected.map(|(name, attempt)| (name.to_owned(), attempt))
+    );
     let dead = fleet.dead_letters_come(2).await?;
     assert_eq!(dead.len(), 2);
     for letter in dead {
-        assert_eq!((letter.group.as_str(), letter.category.as_str()), ("work", "handler_exception"));
+        assert_eq!(
+            (letter.group.as_str(), letter.category.as_str()),
+            ("work", "handler_exception")
+        );
         assert!(matches!(letter.failures, 2 | 4), "{letter:?}");
         assert_eq!(u32::try_from(letter.attempts.len())?, letter.failures);
         for (number, attempt) in letter.attempts.iter().enumerate() {
@@ -80,7 +93,9 @@ async fn a_nack_waits_out_the_delay_that_it_asks_for() -> Result<()> {
         ..wire::Nack::default()
     };
     let asked = Instant::now();
-    fleet.settle("work", vec![outcome(&got[0].lease, Action::Nack(later))]).await?;
+    fleet
+        .settle("work", vec![outcome(&got[0].lease, Action::Nack(later))])
+        .await?;
     let again = fleet.fetch_all("work", "puller", 1).await?;
     let waited = asked.elapsed();
     assert_eq!(again.len(), 1);
@@ -98,11 +113,16 @@ async fn a_rejected_message_is_dead_at_once() -> Result<()> {
         reason: "it makes no sense".into(),
         category: "nonsense".into(),
     };
-    let verdict = fleet.settle("work", vec![outcome(&got[0].lease, Action::Reject(reject))]).await?;
+    let verdict = fleet
+        .settle("work", vec![outcome(&got[0].lease, Action::Reject(reject))])
+        .await?;
     assert_eq!(verdict, [SettleStatus::Ok]);
     let dead = fleet.dead_letters_come(1).await?;
     assert_eq!(dead[0].category, "nonsense");
-    assert_eq!(dead[0].attempts.last().map(|one| one.reason.as_str()), Some("it makes no sense"));
+    assert_eq!(
+        dead[0].attempts.last().map(|one| one.reason.as_str()),
+        Some("it makes no sense")
+    );
     fleet.drained("work").await?;
     Ok(())
 }
@@ -119,20 +139,36 @@ async fn a_released_message_comes_again_uncounted_and_not_before_it_may() -> Res
         let got = fleet.fetch_all("work", "puller", 1).await?;
         assert_eq!((got.len(), got[0].attempt), (1, 1));
         let release = outcome(&got[0].lease, Action::Release(wire::Release::default()));
-        assert_eq!(fleet.settle("work", vec![release]).await?, [SettleStatus::Ok]);
+        assert_eq!(
+            fleet.settle("work", vec![release]).await?,
+            [SettleStatus::Ok]
+        );
     }
     let got = fleet.fetch_all("work", "puller", 1).await?;
     let later = wire::Release {
         retry_after: Some(to_duration(1_200)),
     };
     let asked = Instant::now();
-    fleet.settle("work", vec![outcome(&got[0].lease, Action::Release(later))]).await?;
+    fleet
+        .settle("work", vec![outcome(&got[0].lease, Action::Release(later))])
+        .await?;
     let again = fleet.fetch_all("work", "puller", 1).await?;
-    assert!(asked.elapsed() >= Duration::from_millis(1_200), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() >= Duration::from_millis(1_200),
+        "{:?}",
+        asked.elapsed()
+    );
     assert_eq!(again[0].attempt, 1);
     fleet.settle("work", vec![ack(&again[0])]).await?;
     let figures = fleet.drained("work").await?;
-    assert_eq!((figures.failed_total, figures.released_total, figures.dead_total), (0, 4, 0));
+    assert_eq!(
+        (
+            figures.failed_total,
+            figures.released_total,
+            figures.dead_total
+        ),
+        (0, 4, 0)
+    );
     Ok(())
 }
 
@@ -155,8 +191,14 @@ async fn an_extended_lease_outlives_its_first_deadline() -> Result<()> {
         assert_eq!(verdicts(&results), [SettleStatus::Ok]);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert_eq!(verdicts(&member.settle(vec![ack(&got[0])]).await?), [SettleStatus::Ok]);
-    assert_eq!(verdicts(&member.settle(vec![ack(&got[0])]).await?), [SettleStatus::Gone]);
+    assert_eq!(
+        verdicts(&member.settle(vec![ack(&got[0])]).await?),
+        [SettleStatus::Ok]
+    );
+    assert_eq!(
+        verdicts(&member.settle(vec![ack(&got[0])]).await?),
+        [SettleStatus::Gone]
+    );
     let figures = fleet.drained("work").await?;
     assert_eq!((figures.acked_total, figures.redelivered_total), (1, 0));
     Ok(())
@@ -177,7 +219,10 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
     let outcomes = vec![
         ack(&got[0]),
         outcome("nonsense", Action::Ack(wire::Ack::default())),
-        wire::Outcome { lease: got[1].lease.clone(), action: None },
+        wire::Outcome {
+            lease: got[1].lease.clone(),
+            action: None,
+        },
         outcome(&got[1].lease, Action::Nack(long)),
         ack(&got[1]),
     ];
@@ -190,6 +235,9 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
         SettleStatus::Ok,
     ];
     assert_eq!(judged, expected);
-    assert_eq!(fleet.settle("work", vec![stale]).await?, [SettleStatus::Gone]);
+    assert_eq!(
+        fleet.settle("work", vec![stale]).await?,
+        [SettleStatus::Gone]
+    );
     Ok(())
 }

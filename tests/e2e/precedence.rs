@@ -40,17 +40,37 @@ async fn a_message_that_needs_a_gpu_reaches_only_agents_that_have_one() -> Resul
     let (plain, gifted) = (Seen::default(), Seen::default());
     let mut agents = Vec::new();
     for (number, seen) in [&plain, &plain, &gifted, &plain].into_iter().enumerate() {
-        let capabilities = if number == 2 { &["big", "gpu"][..] } else { &["big"] };
+        let capabilities = if number == 2 {
+            &["big", "gpu"][..]
+        } else {
+            &["big"]
+        };
         let client = fleet.client(number % 2)?;
-        agents.push(Agent::acking(client, "mixed", &format!("a{number}"), seen, |builder| {
-            builder.capabilities(capabilities.iter().copied()).concurrency(4)
-        }));
+        agents.push(Agent::acking(
+            client,
+            "mixed",
+            &format!("a{number}"),
+            seen,
+            |builder| {
+                builder
+                    .capabilities(capabilities.iter().copied())
+                    .concurrency(4)
+            },
+        ));
     }
     fleet.members("mixed", 4).await?;
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("mixed"));
     let messages = (0..600).map(|n| {
-        let mut one = if n % 3 == 0 { requiring("gpu", "") } else { message("t", "") };
-        one.message_id = if n % 3 == 0 { format!("gpu-{n}") } else { format!("any-{n}") };
+        let mut one = if n % 3 == 0 {
+            requiring("gpu", "")
+        } else {
+            message("t", "")
+        };
+        one.message_id = if n % 3 == 0 {
+            format!("gpu-{n}")
+        } else {
+            format!("any-{n}")
+        };
         one
     });
     for receipt in publisher.publish_all(messages).await {
@@ -74,20 +94,31 @@ async fn work_that_nobody_can_do_waits_in_sight_and_blocks_nobody() -> Result<()
     let agent = Agent::acking(fleet.client(0)?, "mixed", "plain", &seen, |builder| builder);
     fleet.members("mixed", 1).await?;
     for n in 0..5 {
-        fleet.publish("mixed", requiring("gpu", n.to_string())).await?;
+        fleet
+            .publish("mixed", requiring("gpu", n.to_string()))
+            .await?;
     }
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("mixed"));
-    for receipt in publisher.publish_all((0..100).map(|n| message("t", n.to_string()))).await {
+    for receipt in publisher
+        .publish_all((0..100).map(|n| message("t", n.to_string())))
+        .await
+    {
         receipt?;
     }
-    wait::until(PATIENCE, "plain work to be done", || async { seen.messages() == 100 }).await;
+    wait::until(PATIENCE, "plain work to be done", || async {
+        seen.messages() == 100
+    })
+    .await;
     let figures = wait::until(PATIENCE, "the acks to be counted", || async {
         let figures = fleet.figures("mixed").await?;
         anyhow::ensure!(figures.pending_count == 0, "{figures:?}");
         anyhow::Ok(figures)
     })
     .await;
-    assert_eq!((figures.lag, figures.health.as_str()), (5, "no_capable_consumer"));
+    assert_eq!(
+        (figures.lag, figures.health.as_str()),
+        (5, "no_capable_consumer")
+    );
     let request = wire::PeekMessagesRequest {
         group: "mixed".into(),
         ..wire::PeekMessagesRequest::default()
@@ -112,7 +143,10 @@ async fn urgent_work_overtakes_a_backlog_of_a_hundred_thousand() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     fleet.group("busy", wire::GroupSettings::default()).await?;
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("busy"));
-    for receipt in publisher.publish_all((0..100_000).map(|_| urgent(0, "later"))).await {
+    for receipt in publisher
+        .publish_all((0..100_000).map(|_| urgent(0, "later")))
+        .await
+    {
         receipt?;
     }
     let handled: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
@@ -231,7 +265,7 @@ impl Drop for Taken {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ordering_key_keeps_its_order_over_failures_and_lost_agents() -> Result<()> {
-    let fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    let fleet = Fleet::start(Aof::Off, 2, 1).await?;
     let settings = wire::GroupSettings {
         reconnect_grace: Some(hive_protocol::time::to_duration(200)),
         initial_backoff: Some(hive_protocol::time::to_duration(20)),
@@ -261,7 +295,9 @@ async fn an_ordering_key_keeps_its_order_over_failures_and_lost_agents() -> Resu
                 Outcome::done()
             }
         };
-        let client = fleet.client(number % 2).expect("the gateways have addresses");
+        let client = fleet
+            .client(number % 2)
+            .expect("the gateways have addresses");
         Agent::working(client, "ordered", &format!("a{number}"), work, |builder| {
             builder.concurrency(4).max_in_flight(8)
         })
@@ -318,7 +354,9 @@ async fn capability_matched_gives_work_to_the_least_capable_agent_that_is_free()
         member.settle(vec![wire::Outcome::default()]).await?;
     }
     for (position, member) in members.iter_mut().enumerate() {
-        fleet.publish("matched", message("t", position.to_string())).await?;
+        fleet
+            .publish("matched", message("t", position.to_string()))
+            .await?;
         let got = member.deliveries(1).await?;
         assert_eq!(text_of(&got[0])?, position.to_string());
         member.settle(vec![ack(&got[0])]).await?;
@@ -327,7 +365,9 @@ async fn capability_matched_gives_work_to_the_least_capable_agent_that_is_free()
         member.credit(1).await?;
         member.settle(vec![wire::Outcome::default()]).await?;
     }
-    fleet.publish("matched", requiring("gpu", "special")).await?;
+    fleet
+        .publish("matched", requiring("gpu", "special"))
+        .await?;
     assert_eq!(text_of(&members[1].deliveries(1).await?[0])?, "special");
     Ok(())
 }
@@ -343,14 +383,18 @@ async fn priority_based_hands_out_strictly_by_priority_then_age() -> Result<()> 
     let mut random = SmallRng::seed_from_u64(7);
     let mut sent: Vec<(u32, usize)> = (0..300).map(|n| (random.random_range(0..10), n)).collect();
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("strict"));
-    let messages = sent.iter().map(|(priority, n)| urgent(*priority, n.to_string()));
+    let messages = sent
+        .iter()
+        .map(|(priority, n)| urgent(*priority, n.to_string()));
     for receipt in publisher.publish_all(messages.collect::<Vec<_>>()).await {
         receipt?;
     }
     let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
     let noted = seen.clone();
     let work = move |job: Job| {
-        let number = std::str::from_utf8(&job.message.payload).ok().and_then(|n| n.parse().ok());
+        let number = std::str::from_utf8(&job.message.payload)
+            .ok()
+            .and_then(|n| n.parse().ok());
         noted.lock().push(number.expect("payloads are numbers"));
         async { Outcome::done() }
     };

@@ -26,7 +26,9 @@ fn fetch(max_messages: u32, wait_ms: u64) -> wire::FetchRequest {
 
 async fn fleet(gateways: usize) -> Result<Fleet> {
     let fleet = Fleet::start(Aof::Off, gateways, 0).await?;
-    fleet.group("pulled", wire::GroupSettings::default()).await?;
+    fleet
+        .group("pulled", wire::GroupSettings::default())
+        .await?;
     Ok(fleet)
 }
 
@@ -53,9 +55,19 @@ async fn a_fetch_waits_for_the_first_message_and_no_longer_than_asked() -> Resul
     let (fetched, published) = tokio::join!(client.fetch(fetch(5, 20_000)), publish);
     published?;
     let deliveries = fetched?.deliveries;
-    assert_eq!(text_of(deliveries.first().context("one message")?)?, "hello");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(fleet.settle("pulled", vec![ack(&deliveries[0])]).await?, [SettleStatus::Ok]);
+    assert_eq!(
+        text_of(deliveries.first().context("one message")?)?,
+        "hello"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        fleet.settle("pulled", vec![ack(&deliveries[0])]).await?,
+        [SettleStatus::Ok]
+    );
     fleet.drained("pulled").await?;
     Ok(())
 }
@@ -76,7 +88,12 @@ async fn a_repeated_request_id_answers_the_same_deliveries() -> Result<()> {
     assert_eq!(client.fetch(asked("one")).await?, first);
     let second = client.fetch(asked("two")).await?;
     assert_eq!(second.deliveries.len(), 2);
-    let all = first.deliveries.iter().chain(&second.deliveries).map(ack).collect();
+    let all = first
+        .deliveries
+        .iter()
+        .chain(&second.deliveries)
+        .map(ack)
+        .collect();
     assert_eq!(fleet.settle("pulled", all).await?, [SettleStatus::Ok; 4]);
     fleet.drained("pulled").await?;
     Ok(())
@@ -87,7 +104,10 @@ async fn a_consumer_that_streams_cannot_fetch_under_the_same_name() -> Result<()
     let fleet = fleet(1).await?;
     let client = fleet.client(0)?;
     let _streaming = Member::join(&client, 0, join("pulled", "puller")).await?;
-    let refused = client.fetch(fetch(1, 0)).await.expect_err("the name is taken");
+    let refused = client
+        .fetch(fetch(1, 0))
+        .await
+        .expect_err("the name is taken");
     assert_eq!(refused.fault().reason, Reason::Fenced);
     assert_eq!(refused.fault().kind, FaultKind::Fenced);
     Ok(())
@@ -97,16 +117,24 @@ async fn a_consumer_that_streams_cannot_fetch_under_the_same_name() -> Result<()
 async fn a_hundred_thousand_forged_or_late_tokens_are_all_refused() -> Result<()> {
     let fleet = fleet(1).await?;
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("pulled"));
-    for receipt in publisher.publish_all((0..100).map(|n| message("t", n.to_string()))).await {
+    for receipt in publisher
+        .publish_all((0..100).map(|n| message("t", n.to_string())))
+        .await
+    {
         receipt?;
     }
     let held = fleet.fetch_all("pulled", "puller", 100).await?;
     assert_eq!(held.len(), 100);
     // The first half is given back and taken again: their first tokens are late ones.
     let release = |one: &wire::Delivery| {
-        outcome(&one.lease, wire::outcome::Action::Release(wire::Release::default()))
+        outcome(
+            &one.lease,
+            wire::outcome::Action::Release(wire::Release::default()),
+        )
     };
-    fleet.settle("pulled", held[..50].iter().map(release).collect()).await?;
+    fleet
+        .settle("pulled", held[..50].iter().map(release).collect())
+        .await?;
     let again = fleet.fetch_all("pulled", "puller", 50).await?;
     let leases = held.iter().map(|one| one.lease.parse::<Lease>());
     let leases = leases.collect::<Result<Vec<_>, _>>()?;
@@ -120,7 +148,10 @@ async fn a_hundred_thousand_forged_or_late_tokens_are_all_refused() -> Result<()
             3 => lease.consumer = "somebody".into(),
             _ => lease.id = format!("{}-{number}", 1_600_000_000_000_u64 + number as u64),
         }
-        outcome(&lease.to_string(), wire::outcome::Action::Ack(wire::Ack::default()))
+        outcome(
+            &lease.to_string(),
+            wire::outcome::Action::Ack(wire::Ack::default()),
+        )
     };
     let client = fleet.client(0)?;
     let mut refused = 0;

@@ -5,14 +5,15 @@ use hive_client::{CallError, Fault, FaultKind, Reason, message, wire};
 use hive_protocol::time::to_duration;
 use hive_testkit::redis::Aof;
 
-use crate::{
-    fleet::Fleet,
-    member::Member,
-};
+use crate::{fleet::Fleet, member::Member};
 
 /// The names of the fields of a refused call.
 fn fields(fault: &Fault) -> Vec<&str> {
-    let mut fields: Vec<&str> = fault.violations.iter().map(|one| one.field.as_str()).collect();
+    let mut fields: Vec<&str> = fault
+        .violations
+        .iter()
+        .map(|one| one.field.as_str())
+        .collect();
     fields.sort_unstable();
     fields.dedup();
     fields
@@ -71,11 +72,25 @@ async fn every_call_names_all_its_faults_at_once() -> Result<()> {
     };
     let fault = refused(client.publish(publish).await);
     let named = fields(&fault);
-    for field in ["content_type", "from_agent", "message_id", "message_type", "ordering_key"] {
-        assert!(named.contains(&&*format!("message.{field}")), "{field} of {named:?}");
+    for field in [
+        "content_type",
+        "from_agent",
+        "message_id",
+        "message_type",
+        "ordering_key",
+    ] {
+        assert!(
+            named.contains(&&*format!("message.{field}")),
+            "{field} of {named:?}"
+        );
     }
     assert!(named.contains(&"message.priority"), "{named:?}");
-    assert!(named.iter().any(|one| one.contains("required_capabilities")), "{named:?}");
+    assert!(
+        named
+            .iter()
+            .any(|one| one.contains("required_capabilities")),
+        "{named:?}"
+    );
 
     // In a batch each message has its own answer, and the others are taken.
     let batch = wire::PublishBatchRequest {
@@ -86,7 +101,10 @@ async fn every_call_names_all_its_faults_at_once() -> Result<()> {
     let outcomes = client.publish_batch(batch).await?.outcomes;
     assert_eq!(outcomes[0].error, None);
     let problem = outcomes[1].error.as_ref().expect("the second is wrong");
-    assert_eq!((problem.reason.as_str(), problem.code), ("INVALID_ARGUMENT", 3));
+    assert_eq!(
+        (problem.reason.as_str(), problem.code),
+        ("INVALID_ARGUMENT", 3)
+    );
     assert!(problem.field_violations.len() >= 7, "{problem:?}");
 
     let fetch = wire::FetchRequest {
@@ -132,10 +150,16 @@ async fn what_does_not_exist_is_not_found_by_name() -> Result<()> {
         message: Some(message("t", "")),
         ..wire::PublishRequest::default()
     };
-    let missing = client.publish(publish("", "ghost")).await.expect_err("no such group");
+    let missing = client
+        .publish(publish("", "ghost"))
+        .await
+        .expect_err("no such group");
     assert_eq!(missing.fault().reason, Reason::GroupNotFound);
     assert!(missing.fault().message.contains("`ghost`"), "{missing}");
-    let missing = client.publish(publish("ghost", "")).await.expect_err("no such stream");
+    let missing = client
+        .publish(publish("ghost", ""))
+        .await
+        .expect_err("no such stream");
     assert_eq!(missing.fault().reason, Reason::StreamNotFound);
     for (stream, group) in [("", ""), ("a", "b")] {
         let fault = refused(client.publish(publish(stream, group)).await);

@@ -20,7 +20,11 @@ async fn publish(
     message: wire::Message,
 ) -> Result<wire::PublishResponse, CallError> {
     let request = wire::PublishRequest {
-        stream: if group.is_empty() { "s".into() } else { String::new() },
+        stream: if group.is_empty() {
+            "s".into()
+        } else {
+            String::new()
+        },
         group: group.into(),
         message: Some(message),
         ..wire::PublishRequest::default()
@@ -32,8 +36,12 @@ async fn publish(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_idempotency_key_answers_the_first_message() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 2, 0).await?;
-    fleet.group("orders", wire::GroupSettings::default()).await?;
-    fleet.group("others", wire::GroupSettings::default()).await?;
+    fleet
+        .group("orders", wire::GroupSettings::default())
+        .await?;
+    fleet
+        .group("others", wire::GroupSettings::default())
+        .await?;
     let first = publish(&fleet, "orders", keyed("7 apples")).await?;
     assert!(!first.duplicate);
     for gateway in 0..2 {
@@ -43,7 +51,10 @@ async fn the_same_idempotency_key_answers_the_first_message() -> Result<()> {
             ..wire::PublishRequest::default()
         };
         let again = fleet.client(gateway)?.publish(request).await?;
-        assert_eq!((again.message_id.as_str(), again.duplicate), (&*first.message_id, true));
+        assert_eq!(
+            (again.message_id.as_str(), again.duplicate),
+            (&*first.message_id, true)
+        );
     }
     let other_type = wire::Message {
         message_type: "refund".into(),
@@ -63,7 +74,11 @@ async fn the_same_idempotency_key_answers_the_first_message() -> Result<()> {
     for (group, other) in others {
         let refused = publish(&fleet, group, other.clone()).await;
         let refused = refused.expect_err("another message under a used key");
-        assert_eq!(refused.fault().reason, Reason::IdempotencyKeyReused, "{group} {other:?}");
+        assert_eq!(
+            refused.fault().reason,
+            Reason::IdempotencyKeyReused,
+            "{group} {other:?}"
+        );
     }
     assert_eq!(fleet.figures("orders").await?.published_total, 1);
     Ok(())
@@ -72,7 +87,9 @@ async fn the_same_idempotency_key_answers_the_first_message() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_that_sends_again_adds_nothing_twice() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 2, 0).await?;
-    fleet.group("orders", wire::GroupSettings::default()).await?;
+    fleet
+        .group("orders", wire::GroupSettings::default())
+        .await?;
     let batch = |first: u64, count: u64| wire::PublishBatchRequest {
         group: "orders".into(),
         messages: (first..first + count)
@@ -85,11 +102,19 @@ async fn a_producer_that_sends_again_adds_nothing_twice() -> Result<()> {
         first_sequence: first,
         ..wire::PublishBatchRequest::default()
     };
-    for (gateway, first, count, stored) in
-        [(0, 1, 10, 10), (0, 1, 10, 0), (1, 1, 10, 0), (1, 6, 10, 5), (0, 16, 1, 1)]
-    {
+    for (gateway, first, count, stored) in [
+        (0, 1, 10, 10),
+        (0, 1, 10, 0),
+        (1, 1, 10, 0),
+        (1, 6, 10, 5),
+        (0, 16, 1, 1),
+    ] {
         let request = batch(first, count);
-        let outcomes = fleet.client(gateway)?.publish_batch(request).await?.outcomes;
+        let outcomes = fleet
+            .client(gateway)?
+            .publish_batch(request)
+            .await?
+            .outcomes;
         let fresh = outcomes.iter().filter(|one| !one.duplicate).count();
         assert_eq!(fresh, stored, "{count} from {first} on: {outcomes:?}");
         for (number, outcome) in (first..).zip(&outcomes) {

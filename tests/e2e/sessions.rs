@@ -56,14 +56,20 @@ async fn a_second_process_under_the_same_id_fences_the_first_one_out() -> Result
             let late = first.member.settle(vec![ack(&first.deliveries[0])]).await?;
             assert_eq!(verdicts(&late), [SettleStatus::StaleLease]);
             let leases = vec![first.lease(0)];
-            let beat = wire::Heartbeat { leases, begun: vec![] };
+            let beat = wire::Heartbeat {
+                leases,
+                begun: vec![],
+            };
             first.member.ask(Ask::Heartbeat(beat)).await?;
         }
         assert_eq!(first.member.fault().await?.reason, Reason::Fenced);
         second.credit(1).await?;
         let again = second.deliveries(1).await?;
         assert_eq!(again[0].attempt, 1, "being fenced out is no failure");
-        assert_eq!(verdicts(&second.settle(vec![ack(&again[0])]).await?), [SettleStatus::Ok]);
+        assert_eq!(
+            verdicts(&second.settle(vec![ack(&again[0])]).await?),
+            [SettleStatus::Ok]
+        );
         let figures = fleet.drained("g").await?;
         assert_eq!((figures.acked_total, figures.failed_total), (1, 0));
     }
@@ -77,7 +83,9 @@ async fn a_worker_that_is_fenced_out_ends_and_says_so() -> Result<()> {
     let first = Agent::working(fleet.client(0)?, "g", "agent", idle, |builder| builder);
     fleet.members("g", 1).await?;
     let second = Agent::working(fleet.client(1)?, "g", "agent", idle, |builder| builder);
-    let ended = tokio::time::timeout(PATIENCE, first.task).await.context("it ends")??;
+    let ended = tokio::time::timeout(PATIENCE, first.task)
+        .await
+        .context("it ends")??;
     assert!(matches!(ended, Err(WorkError::Fenced { .. })), "{ended:?}");
     second.stop().await
 }
@@ -101,15 +109,25 @@ async fn a_lost_connection_keeps_the_leases_it_names_at_another_gateway() -> Res
         ..join("g", "agent")
     };
     let mut member = Member::join(&fleet.client(0)?, 1, again).await?;
-    assert_eq!((&member.joined.session, member.joined.attach), (&session, 2));
+    assert_eq!(
+        (&member.joined.session, member.joined.attach),
+        (&session, 2)
+    );
     assert_eq!(member.joined.lost_leases, [foreign]);
     // What it did not name was given back, uncounted, and comes again.
     member.credit(10).await?;
     let back = member.deliveries(1).await?;
-    assert_eq!((text_of(&back[0])?, back[0].attempt), (text_of(&held.deliveries[2])?, 1));
+    assert_eq!(
+        (text_of(&back[0])?, back[0].attempt),
+        (text_of(&held.deliveries[2])?, 1)
+    );
     // The old connection's timer passes, and takes nothing.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let mine = vec![ack(&held.deliveries[0]), ack(&held.deliveries[1]), ack(&back[0])];
+    let mine = vec![
+        ack(&held.deliveries[0]),
+        ack(&held.deliveries[1]),
+        ack(&back[0]),
+    ];
     assert_eq!(verdicts(&member.settle(mine).await?), [SettleStatus::Ok; 3]);
     let stale = member.settle(vec![ack(&held.deliveries[2])]).await?;
     assert_ne!(verdicts(&stale), [SettleStatus::Ok]);
@@ -133,8 +151,15 @@ async fn a_consumer_that_leaves_gives_back_at_once() -> Result<()> {
     let left = Instant::now();
     held.member.leave().await?;
     let again = other.deliveries(2).await?;
-    assert!(left.elapsed() < Duration::from_secs(3), "{:?}", left.elapsed());
-    assert!(again.iter().all(|one| one.attempt == 1), "leaving is no failure");
+    assert!(
+        left.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        left.elapsed()
+    );
+    assert!(
+        again.iter().all(|one| one.attempt == 1),
+        "leaving is no failure"
+    );
     fleet.members("g", 1).await?;
     other.settle(again.iter().map(ack).collect()).await?;
     fleet.drained("g").await?;
@@ -152,7 +177,9 @@ async fn a_lost_connection_fails_what_was_begun_and_spares_its_neighbours() -> R
     let held = holding(&fleet, 0, "agent", 3).await?;
     let leases: Vec<String> = (0..3).map(|position| held.lease(position)).collect();
     let begun = vec![leases[1].clone()];
-    held.member.ask(Ask::Heartbeat(wire::Heartbeat { leases, begun })).await?;
+    held.member
+        .ask(Ask::Heartbeat(wire::Heartbeat { leases, begun }))
+        .await?;
     let mut member = held.member;
     // Frames are taken in order: the heartbeat is before this answer.
     let nothing = member.settle(vec![wire::Outcome::default()]).await?;
@@ -168,7 +195,10 @@ async fn a_lost_connection_fails_what_was_begun_and_spares_its_neighbours() -> R
     assert_eq!(texts, spared);
     assert!(again.iter().all(|one| one.attempt == 1));
     let dead = fleet.dead_letters_come(1).await?;
-    assert_eq!((dead.len(), dead[0].category.as_str()), (1, "connection_lost"));
+    assert_eq!(
+        (dead.len(), dead[0].category.as_str()),
+        (1, "connection_lost")
+    );
     Ok(())
 }
 
@@ -187,9 +217,18 @@ async fn a_hung_agent_fails_what_it_had_room_to_begin_and_nothing_else() -> Resu
     let again = other.deliveries(3).await?;
     assert!(again.iter().all(|one| one.attempt == 1));
     let dead = fleet.dead_letters_come(1).await?;
-    assert_eq!((dead.len(), dead[0].category.as_str()), (1, "lease_expired"));
-    let late = hung.member.settle(hung.deliveries.iter().map(ack).collect()).await?;
-    assert!(verdicts(&late).iter().all(|one| *one != SettleStatus::Ok), "{late:?}");
+    assert_eq!(
+        (dead.len(), dead[0].category.as_str()),
+        (1, "lease_expired")
+    );
+    let late = hung
+        .member
+        .settle(hung.deliveries.iter().map(ack).collect())
+        .await?;
+    assert!(
+        verdicts(&late).iter().all(|one| *one != SettleStatus::Ok),
+        "{late:?}"
+    );
     other.settle(again.iter().map(ack).collect()).await?;
     let figures = fleet.drained("g").await?;
     assert_eq!((figures.acked_total, figures.dead_total), (3, 1));
@@ -209,6 +248,9 @@ async fn a_token_of_another_consumer_is_refused_on_a_stream() -> Result<()> {
     ];
     let judged = verdicts(&thief.settle(stolen).await?);
     assert_eq!(judged[0], SettleStatus::UnknownLease);
-    assert!(judged.iter().all(|one| *one != SettleStatus::Ok), "{judged:?}");
+    assert!(
+        judged.iter().all(|one| *one != SettleStatus::Ok),
+        "{judged:?}"
+    );
     Ok(())
 }

@@ -46,7 +46,10 @@ async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
         .collect();
     fleet.members("even", AGENTS).await?;
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("even"));
-    for receipt in publisher.publish_all((0..MESSAGES).map(|n| message("t", n.to_string()))).await {
+    for receipt in publisher
+        .publish_all((0..MESSAGES).map(|n| message("t", n.to_string())))
+        .await
+    {
         receipt?;
     }
     // Nobody is done with the first one before the last agent has joined and all are published.
@@ -56,7 +59,9 @@ async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
     assert_eq!((seen.messages(), shares.len()), (MESSAGES, AGENTS));
     let even = MESSAGES / AGENTS;
     assert!(
-        shares.values().all(|share| share.abs_diff(even) * 5 <= even),
+        shares
+            .values()
+            .all(|share| share.abs_diff(even) * 5 <= even),
         "every share must be within 20 % of {even}: {shares:?}"
     );
     for agent in agents {

@@ -6,10 +6,7 @@ use anyhow::{Context as _, Result};
 use hive_client::{CallError, FaultKind, Reason, message, wire};
 use hive_testkit::redis::{Aof, RedisServer};
 
-use crate::{
-    fleet::Fleet,
-    member::ack,
-};
+use crate::{fleet::Fleet, member::ack};
 
 /// Changes settings of the stream `s`.
 async fn set(fleet: &Fleet, settings: wire::StreamSettings) -> Result<wire::Stream, CallError> {
@@ -30,7 +27,13 @@ async fn a_full_stream_refuses_with_a_hint_and_takes_more_when_it_has_emptied() 
         ..wire::StreamSettings::default()
     };
     let stream = set(&fleet, small).await?;
-    assert_eq!(stream.settings.context("a stream comes with settings")?.max_backlog, Some(3));
+    assert_eq!(
+        stream
+            .settings
+            .context("a stream comes with settings")?
+            .max_backlog,
+        Some(3)
+    );
     let publish = async || {
         let request = wire::PublishRequest {
             group: "g".into(),
@@ -42,8 +45,15 @@ async fn a_full_stream_refuses_with_a_hint_and_takes_more_when_it_has_emptied() 
     for _ in 0..3 {
         publish().await?;
     }
-    let full = publish().await.expect_err("the stream is full").fault().clone();
-    assert_eq!((full.reason, full.kind), (Reason::StreamFull, FaultKind::Saturated));
+    let full = publish()
+        .await
+        .expect_err("the stream is full")
+        .fault()
+        .clone();
+    assert_eq!(
+        (full.reason, full.kind),
+        (Reason::StreamFull, FaultKind::Saturated)
+    );
     assert!(full.retry_after > Some(Duration::ZERO));
     let got = fleet.fetch("g", "puller", 1).await?;
     fleet.settle("g", got.iter().map(ack).collect()).await?;
@@ -54,7 +64,10 @@ async fn a_full_stream_refuses_with_a_hint_and_takes_more_when_it_has_emptied() 
         ..wire::PublishBatchRequest::default()
     };
     let outcomes = fleet.client(0)?.publish_batch(request).await?.outcomes;
-    let problem = outcomes[0].error.as_ref().context("the stream is full again")?;
+    let problem = outcomes[0]
+        .error
+        .as_ref()
+        .context("the stream is full again")?;
     assert_eq!(problem.reason, "STREAM_FULL");
     assert!(problem.retry_after.is_some());
     Ok(())
@@ -75,7 +88,10 @@ async fn a_stream_without_groups_refuses_unless_it_is_to_buffer() -> Result<()> 
         message: Some(message("t", "kept")),
         ..wire::PublishRequest::default()
     };
-    let refused = client.publish(request.clone()).await.expect_err("nobody would get it");
+    let refused = client
+        .publish(request.clone())
+        .await
+        .expect_err("nobody would get it");
     assert_eq!(refused.fault().reason, Reason::StreamWithoutGroups);
     let buffering = wire::StreamSettings {
         buffer_without_groups: Some(true),
@@ -131,6 +147,10 @@ async fn local_durability_is_refused_where_redis_cannot_promise_it() -> Result<(
         (Err(refused), _) | (Ok(_), Err(refused)) => refused,
         (Ok(_), Ok(answer)) => anyhow::bail!("promised what it cannot keep: {answer:?}"),
     };
-    assert_eq!(refused.fault().reason, Reason::DurabilityUnreachable, "{refused}");
+    assert_eq!(
+        refused.fault().reason,
+        Reason::DurabilityUnreachable,
+        "{refused}"
+    );
     Ok(())
 }

@@ -19,7 +19,9 @@ use crate::{
 
 /// Milliseconds since 1970.
 fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is after 1970");
     u64::try_from(now.as_millis()).expect("it is before the year 500,000,000")
 }
 
@@ -102,7 +104,9 @@ async fn what_is_taken_past_its_time_is_never_delivered() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_go_on_without_a_coordinator() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
-    fleet.group("stubborn", wire::GroupSettings::default()).await?;
+    fleet
+        .group("stubborn", wire::GroupSettings::default())
+        .await?;
     let work = move |job: Job| async move {
         if job.attempt == 1 {
             return Outcome::Nack {
@@ -137,8 +141,16 @@ async fn a_lease_without_heartbeats_ends_and_its_message_comes_again() -> Result
     let mut other = Member::join(&client, 0, join("hung", "other")).await?;
     other.credit(1).await?;
     let again = other.deliveries(1).await?;
-    assert!(taken.elapsed() >= Duration::from_millis(900), "{:?}", taken.elapsed());
-    assert!(taken.elapsed() < Duration::from_secs(5), "{:?}", taken.elapsed());
+    assert!(
+        taken.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        taken.elapsed()
+    );
+    assert!(
+        taken.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        taken.elapsed()
+    );
     assert_eq!(again[0].attempt, 2);
     assert_eq!(hung.cancelled().await?.leases, [first[0].lease.clone()]);
     Ok(())

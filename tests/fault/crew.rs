@@ -6,7 +6,7 @@
 //! works twice on what it still works on.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
@@ -90,7 +90,7 @@ impl Agent {
 /// What is to be done with a delivery.
 enum State {
     /// Not begun.
-    Queued(Taken),
+    Queued(Box<Taken>),
     /// A job is on it.
     Running,
     /// To be settled.
@@ -108,7 +108,7 @@ struct Member {
     spec: Spec,
     log: Arc<Recorder>,
     session: String,
-    entries: HashMap<String, Entry>,
+    entries: BTreeMap<String, Entry>,
     queue: VecDeque<String>,
     jobs: JoinSet<(String, Action)>,
 }
@@ -125,7 +125,7 @@ async fn run(spec: Spec, log: Arc<Recorder>, stop: CancellationToken) -> Result<
         spec,
         log,
         session: String::new(),
-        entries: HashMap::new(),
+        entries: BTreeMap::new(),
         queue: VecDeque::new(),
         jobs: JoinSet::new(),
     };
@@ -269,12 +269,12 @@ impl Member {
                     self.log.settle_answered(call, SettleAnswer::Unknown);
                     entry.state = State::Done(action);
                 },
-                State::Queued(_) => entry.state = State::Queued(taken),
+                State::Queued(_) => entry.state = State::Queued(Box::new(taken)),
                 State::Done(_) => {},
             }
             return Ok(());
         }
-        let entry = Entry { lease: Arc::clone(&taken.lease), state: State::Queued(taken) };
+        let entry = Entry { lease: Arc::clone(&taken.lease), state: State::Queued(Box::new(taken)) };
         self.entries.insert(key.clone(), entry);
         self.queue.push_back(key);
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use hive_client::Target;
 use hive_testkit::{
     checker::{Report, Terms},
-    history::{Event, Loss, Name},
+    history::{Event, Loss},
     redis::{Aof, RedisServer},
     wait,
 };
@@ -72,16 +72,14 @@ impl Scene {
         let log = Arc::clone(&self.world.log);
         wait::try_until(PATIENCE, "what the silent agent held to come again", || {
             let history = log.snapshot();
-            let others: Vec<&Name> = history
-                .entries
-                .iter()
-                .filter_map(|entry| match &entry.event {
-                    Event::Delivered(delivery) if &*delivery.consumer != "silent" => {
-                        Some(&delivery.message)
-                    },
-                    _ => None,
-                })
-                .collect();
+            let mut others = Vec::new();
+            for entry in &history.entries {
+                if let Event::Delivered(delivery) = &entry.event
+                    && &*delivery.consumer != "silent"
+                {
+                    others.push(&delivery.message);
+                }
+            }
             let came = |one: &&Taken| others.iter().any(|id| ***id == one.message.message_id);
             std::future::ready(held.iter().filter(came).count() == held.len())
         })

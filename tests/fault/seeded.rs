@@ -135,7 +135,8 @@ async fn judge((name, rules): Case, is_seeded: bool) -> Option<String> {
 async fn the_checker_finds_each_seeded_bug_and_nothing_without_one() {
     let only = std::env::var(seeded::VARIABLE).ok();
     let cases = CASES.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
-    let plays = cases.flat_map(|case| [judge(*case, true), judge(*case, false)]);
+    let judged = |case, is_seeded| Box::pin(judge(case, is_seeded));
+    let plays = cases.flat_map(|case| [judged(*case, true), judged(*case, false)]);
     let faults: Vec<Option<String>> =
         stream::iter(plays).buffer_unordered(AT_ONCE).collect().await;
     let faults: Vec<String> = faults.into_iter().flatten().collect();

@@ -78,6 +78,8 @@ struct Memory {
 struct Plain {
     reference: String,
     until: Instant,
+    /// Entries that the last read took: about so many are there again.
+    expected: u64,
     /// Newest entries of all other lanes at the first plain read.
     others: Option<Vec<(String, String)>>,
 }
@@ -88,8 +90,6 @@ struct Order<'a> {
     read: &'a [ReadLane],
     takers: &'a [Taker],
     slots: &'a [(usize, u32)],
-    /// Sum of the slots.
-    wanted: u64,
 }
 
 /// What a fetch came to.
@@ -168,10 +168,11 @@ impl Dispatcher {
             }
             idle_since = Instant::now();
             self.may_have_work.store(true, Ordering::Release);
-            if !woken && !self.hungry().is_empty() {
-                if let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await {
-                    gateway.wake_due(&view).await;
-                }
+            if !woken
+                && !self.hungry().is_empty()
+                && let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await
+            {
+                gateway.wake_due(&view).await;
             }
             while !gateway.shutdown.is_draining() {
                 match self.step(&gateway, &mut memory).await {
@@ -254,19 +255,19 @@ impl Dispatcher {
         let own_free: u64 = free.iter().map(|one| u64::from(one.free)).sum();
         let mode = view.definition.settings.routing_mode;
         let slots = bounded(&routing::rounds(mode, &free, memory.last_served));
-        let wanted: u64 = slots.iter().map(|(_, count)| u64::from(*count)).sum();
-        let order = Order {
-            read: &read,
-            takers: &takers,
-            slots: &slots,
-            wanted,
-        };
-        if let Some(lane) = plain_lane(memory.plain.as_ref(), &read) {
+        if let Some((lane, expected)) = plain_lane(memory.plain.as_ref(), &read) {
+            let slots = plain_slots(&slots, &free, expected);
+            let order = Order {
+                read: &read,
+                takers: &takers,
+                slots: &slots,
+            };
             return self
                 .fetch_plain(gateway, view, hungry, order, (lane, memory))
                 .await;
         }
         memory.plain = None;
+        let wanted = total(&slots);
         let fetch = Fetch {
             group: &self.group,
             gateway: &gateway.incarnation,
@@ -298,6 +299,7 @@ impl Dispatcher {
                     memory.plain = Some(Plain {
                         reference: lane.reference.clone(),
                         until: Instant::now() + PLAIN_FOR,
+                        expected: taken as u64,
                         others: None,
                     });
                 }
@@ -359,10 +361,12 @@ impl Dispatcher {
             .filter(|(reference, _)| *reference != read.reference)
             .collect();
         let changed = memory.plain.as_mut().is_none_or(|plain| {
+            // As many again were taken as were hoped for: the next read hopes for twice that.
+            plain.expected = taken.saturating_mul(1 + u64::from(taken >= plain.expected));
             let known = plain.others.get_or_insert_with(|| others.clone());
             *known != others
         });
-        let is_full = taken == order.wanted;
+        let is_full = taken == total(order.slots);
         if changed || found.lost || (!is_full && !gateway.is_alone()) {
             memory.plain = None;
         }
@@ -491,11 +495,46 @@ impl Dispatcher {
     }
 }
 
-/// Position of the lane that may be read plainly now.
-fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<usize> {
+/// Position of the lane that may be read plainly now, and how many entries to expect in it.
+fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<(usize, u64)> {
     let plain = plain.filter(|plain| plain.until > Instant::now())?;
-    read.iter()
-        .position(|lane| lane.reference == plain.reference)
+    let lane = read
+        .iter()
+        .position(|lane| lane.reference == plain.reference)?;
+    Some((lane, plain.expected))
+}
+
+/// One read per consumer, in the order of the plan, for a little more than is expected: each read is
+/// a command of its own, and one that finds nothing costs as much as one that does.
+fn plain_slots(plan: &[(usize, u32)], free: &[Free], expected: u64) -> Vec<(usize, u32)> {
+    let mut order: Vec<usize> = Vec::new();
+    let asked = usize::try_from(expected)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    for (index, _) in plan {
+        if order.len() < asked && !order.contains(index) {
+            order.push(*index);
+        }
+    }
+    let share = expected
+        .saturating_add(1)
+        .div_ceil(order.len().max(1) as u64);
+    let share = u32::try_from(share).unwrap_or(u32::MAX);
+    let mut left = FETCH_MAX;
+    let mut slots = Vec::with_capacity(order.len());
+    for index in order {
+        let room = free.get(index).map_or(0, |one| one.free);
+        let count = room.min(share).min(left);
+        if count > 0 {
+            left -= count;
+            slots.push((index, count));
+        }
+    }
+    slots
+}
+
+fn total(slots: &[(usize, u32)]) -> u64 {
+    slots.iter().map(|(_, count)| u64::from(*count)).sum()
 }
 
 /// The one lane that a script fetch found work in, if it is one that anybody may read plainly.

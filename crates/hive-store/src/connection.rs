@@ -85,6 +85,8 @@ struct Inner {
     links: [Link; 4],
     reconnects: AtomicU64,
     server: Mutex<Server>,
+    process: String,
+    calls: AtomicU64,
 }
 
 /// What is known of the server behind the newest connection.
@@ -127,6 +129,8 @@ impl Store {
                 links: Default::default(),
                 reconnects: AtomicU64::new(0),
                 server: Mutex::new(Server::default()),
+                process: uuid::Uuid::now_v7().simple().to_string(),
+                calls: AtomicU64::new(0),
             }),
         })
     }
@@ -153,6 +157,13 @@ impl Store {
     #[must_use]
     pub fn run_id(&self) -> String {
         self.inner.server.lock().run_id.clone()
+    }
+
+    /// A number for a call that is sent again when its answer is lost, and the word under which
+    /// this process keeps what its numbered calls were answered.
+    pub(crate) fn number_call(&self) -> (&str, u64) {
+        let number = self.inner.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        (&self.inner.process, number)
     }
 
     fn link(&self, purpose: Purpose) -> &Link {

@@ -42,6 +42,12 @@ impl Shard {
         self.key(&format!("flush:{incarnation}"))
     }
 
+    /// Stored verdicts of the last settles of one process.
+    #[must_use]
+    pub fn verdicts(&self, process: &str) -> String {
+        self.key(&format!("verdicts:{process}"))
+    }
+
     /// Last sequence of each producer.
     #[must_use]
     pub fn producers(&self) -> String {

@@ -170,46 +170,138 @@ impl<K: Ord + Clone> Numbers<K> {
     }
 }
 
+/// The runs of a flush, and what they refer to by number.
+struct Runs<'a> {
+    args: Call,
+    count: usize,
+    lanes: Numbers<&'a LaneRef>,
+    producers: Numbers<&'a str>,
+    slices: Numbers<u64>,
+}
+
+impl Item {
+    /// Whether it asks for nothing but its lane: such items ride in runs.
+    fn is_plain(&self) -> bool {
+        self.lanes.len() == 1
+            && self.idempotency.is_none()
+            && self.ordering_key.is_empty()
+            && self.not_before_ms == 0
+    }
+
+    /// Whether it goes on where another plain item ended.
+    fn follows(&self, other: &Self) -> bool {
+        let producers = match (&other.producer, &self.producer) {
+            (None, None) => true,
+            (Some((before, last)), Some((after, next))) => before == after && *next == last + 1,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        self.is_plain() && self.lanes == other.lanes && producers
+    }
+}
+
+impl<'a> Runs<'a> {
+    fn of(flush: &'a Flush) -> Self {
+        let mut runs = Self {
+            args: Call::new(&PUBLISH),
+            count: 0,
+            lanes: Numbers::new(),
+            producers: Numbers::new(),
+            slices: Numbers::new(),
+        };
+        let mut rest = flush.items.as_slice();
+        let mut number = 0;
+        while let [first, after @ ..] = rest {
+            let mut length = 1;
+            if first.is_plain() {
+                let mut last = first;
+                for item in after.iter().take_while(|item| {
+                    let goes_on = item.follows(last);
+                    last = item;
+                    goes_on
+                }) {
+                    debug_assert!(item.is_plain(), "a run holds plain items");
+                    length += 1;
+                }
+            }
+            let (run, others) = rest.split_at(length);
+            if first.is_plain() {
+                runs.add_plain(first, run);
+            } else {
+                let member = format!("{}.{}.{number}", flush.incarnation, flush.number);
+                runs.add_one(first, member);
+            }
+            number += length;
+            rest = others;
+        }
+        runs
+    }
+
+    fn head(&mut self, item: &'a Item, length: usize, extra: bool) {
+        let lane = item.lanes.first().map_or(0, |lane| self.lanes.of(&lane));
+        self.args.count(lane);
+        match &item.producer {
+            Some((producer, sequence)) => {
+                let producer = self.producers.of(&producer.as_ref());
+                self.args.count(producer).number(*sequence);
+            },
+            None => {
+                self.args.number(0).number(0);
+            },
+        }
+        self.args.count(length).flag(extra);
+        self.count += 1;
+    }
+
+    fn add_plain(&mut self, first: &'a Item, run: &'a [Item]) {
+        self.head(first, run.len(), false);
+        for item in run {
+            self.args.bytes(item.body.clone());
+        }
+    }
+
+    fn add_one(&mut self, item: &'a Item, member: String) {
+        self.head(item, 1, true);
+        self.args.bytes(item.body.clone());
+        match &item.idempotency {
+            Some((key, fingerprint)) => {
+                let slice = self.slices.of(&slice_of(key));
+                let value = format!("{fingerprint:016x} {}", item.message_id);
+                self.args.count(slice).text(key).text(value);
+            },
+            None => {
+                self.args.number(0).text("").text("");
+            },
+        }
+        self.args
+            .text(&item.ordering_key)
+            .number(item.not_before_ms)
+            .text(member);
+        for lane in item.lanes.iter().skip(1) {
+            let lane = self.lanes.of(&lane);
+            self.args
+                .text(format!("-{lane}"))
+                .number(0)
+                .number(0)
+                .number(0)
+                .number(0);
+            self.count += 1;
+        }
+    }
+}
+
 fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
-    let mut lanes = Numbers::<&LaneRef>::new();
-    let mut producers = Numbers::<&str>::new();
-    let mut slices = Numbers::<u64>::new();
+    let Runs {
+        args,
+        count,
+        lanes,
+        producers,
+        slices,
+    } = Runs::of(flush);
+    let holds = lanes.order.iter().any(|lane| lane.is_held());
     let mut groups: Vec<&str> = flush.groups.iter().map(String::as_str).collect();
-    let mut items = Call::new(&PUBLISH);
-    let mut item_count = 0_usize;
-    let mut holds = false;
-    for (number, item) in flush.items.iter().enumerate() {
-        let mut first = true;
-        for lane in &item.lanes {
-            holds |= lane.is_held();
-            if !lane.group.is_empty() && !groups.contains(&lane.group.as_str()) {
-                groups.push(&lane.group);
-            }
-            let lane_no = lanes.of(&lane);
-            item_count += 1;
-            if !first {
-                items
-                    .text(format!("-{lane_no}"))
-                    .text("")
-                    .number(0)
-                    .number(0)
-                    .number(0);
-                continue;
-            }
-            first = false;
-            items.count(lane_no).bytes(item.body.clone());
-            match &item.producer {
-                Some((producer, sequence)) => {
-                    items
-                        .count(producers.of(&producer.as_ref()))
-                        .number(*sequence);
-                },
-                None => {
-                    items.number(0).number(0);
-                },
-            }
-            let member = format!("{}.{}.{number}", flush.incarnation, flush.number);
-            add_extra(&mut items, item, member, &mut slices);
+    for lane in &lanes.order {
+        if !lane.group.is_empty() && !groups.contains(&lane.group.as_str()) {
+            groups.push(&lane.group);
         }
     }
     let mut call = Call::new(&PUBLISH);
@@ -244,7 +336,7 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
         .count(groups.len())
         .count(producers.order.len())
         .count(if holds { groups.len() } else { 0 })
-        .count(item_count);
+        .count(count);
     for lane in &lanes.order {
         call.text(lane.to_string());
     }
@@ -254,33 +346,8 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
     for producer in &producers.order {
         call.text(*producer);
     }
-    call.append_args(items);
+    call.append_args(args);
     call
-}
-
-/// What only some messages need behind the five arguments of each.
-fn add_extra(items: &mut Call, item: &Item, member: String, slices: &mut Numbers<u64>) {
-    let extra =
-        item.idempotency.is_some() || !item.ordering_key.is_empty() || item.not_before_ms > 0;
-    items.flag(extra);
-    if !extra {
-        return;
-    }
-    match &item.idempotency {
-        Some((key, fingerprint)) => {
-            items
-                .count(slices.of(&slice_of(key)))
-                .text(key)
-                .text(format!("{fingerprint:016x} {}", item.message_id));
-        },
-        None => {
-            items.number(0).text("").text("");
-        },
-    }
-    items
-        .text(&item.ordering_key)
-        .number(item.not_before_ms)
-        .text(member);
 }
 
 fn outcomes(text: &str, expected: usize) -> Result<Vec<Outcome>, StoreError> {

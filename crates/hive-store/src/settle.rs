@@ -142,9 +142,15 @@ struct Section<'a> {
     work_ms: u64,
 }
 
+/// A call that is sent again when its answer is lost, and then answers what it answered.
+struct Numbered {
+    key: String,
+    call: u64,
+}
+
 impl Store {
-    /// Settles a batch; verdicts are in the order of the items. Idempotent, so a lost answer is
-    /// asked for again: what was taken then answers `Gone` or `Stale`.
+    /// Settles a batch; verdicts are in the order of the items. Where an answer is lost, the call is
+    /// sent again under its number and answers what the first one did.
     ///
     /// # Errors
     /// As in `StoreError`; `Unknown` when part of it may be done.
@@ -241,7 +247,7 @@ impl Store {
         let mut left = Vec::new();
         if !plain.is_empty() {
             let sections = sections(items, &plain, now_ms);
-            let call = ack_call(shard, group, items, &sections);
+            let call = ack_call(shard, group, items, &sections, self.numbered(shard));
             let order = in_order(&sections);
             left.extend(
                 self.run_judged(call, group.durable, &order, verdicts)
@@ -249,7 +255,8 @@ impl Store {
             );
         }
         if !other.is_empty() {
-            let call = settle_call(shard, group, items, &other, now_ms);
+            let (kept, chosen) = (self.numbered(shard), other.as_slice());
+            let call = settle_call(shard, group, (items, chosen), now_ms, kept);
             let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
             left.extend(
                 self.run_judged(call, group.durable, &order, verdicts)
@@ -257,6 +264,13 @@ impl Store {
             );
         }
         Ok(left)
+    }
+
+    /// A number for a call on a shard, and where its verdicts are kept.
+    fn numbered(&self, shard: &Shard) -> Numbered {
+        let (process, call) = self.number_call();
+        let key = shard.verdicts(process);
+        Numbered { key, call }
     }
 
     /// Starts leases anew; verdicts are in the order of the items (lease, attach).
@@ -428,12 +442,15 @@ fn ack_call(
     group: SettleGroup<'_>,
     items: &[Settle],
     sections: &[Section<'_>],
+    numbered: Numbered,
 ) -> Call {
     let mut call = Call::new(&ACK);
     call.key(shard.group(group.name, GroupKey::Members));
     call.key(shard.group(group.name, GroupKey::Counters));
+    call.key(numbered.key);
     let numbers = lane_keys(&mut call, group.lanes, sections);
-    call.text(group.name).number(0).count(sections.len());
+    call.text(group.name).number(0).number(numbered.call);
+    call.count(sections.len());
     for (section, number) in sections.iter().zip(numbers) {
         call.count(number)
             .text(&section.lease.consumer)
@@ -441,7 +458,13 @@ fn ack_call(
         call.number(section.attach)
             .number(section.work_ms)
             .count(section.items.len());
-        add_items(&mut call, items, section);
+        for item in section
+            .items
+            .iter()
+            .filter_map(|position| items.get(*position))
+        {
+            call.text(&item.lease.id);
+        }
     }
     call
 }
@@ -449,9 +472,9 @@ fn ack_call(
 fn settle_call(
     shard: &Shard,
     group: SettleGroup<'_>,
-    items: &[Settle],
-    chosen: &[(usize, usize)],
+    (items, chosen): (&[Settle], &[(usize, usize)]),
     now_ms: u64,
+    numbered: Numbered,
 ) -> Call {
     let mut call = Call::new(&SETTLE);
     for key in [
@@ -464,7 +487,7 @@ fn settle_call(
     }
     call.key(shard.group(group.name, GroupKey::Parked));
     call.key(shard.group(group.name, GroupKey::Failures));
-    call.key(shard.dead()).key(shard.clock());
+    call.key(shard.dead()).key(shard.clock()).key(numbered.key);
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -474,6 +497,7 @@ fn settle_call(
         .number(group.initial_backoff_ms)
         .number(group.max_backoff_ms)
         .number(0)
+        .number(numbered.call)
         .count(group.lanes.len())
         .count(chosen.len());
     for lane in group.lanes {

@@ -23,11 +23,11 @@ ARGV
   7 group_count     u53     groups that follow
   8 producer_count  u53     producers that follow
   9 member_count    u53     members keys: 0, or one a group where a held lane is written
-  10 item_count     u53     items that follow
-  11.. lanes of (ref), groups of (name), producers of (id), items of (lane_no, body,
-     producer_no, sequence, extra: 0|1), behind an item with extra 1 six more: (dedup_no,
-     dedup_field, dedup_value, ordering_key, not_before_ms, member).
-     A negative lane_no writes the body of the item before it there too, and has no reply.
+  10 run_count      u53     runs that follow
+  11.. lanes of (ref), groups of (name), producers of (id), runs of (lane_no, producer_no,
+     first_sequence, n, extra: 0|1), behind a run its n items of (body), or with extra 1 of
+     (body, dedup_no, dedup_field, dedup_value, ordering_key, not_before_ms, member).
+     A negative lane_no has no items: it writes the item before it there too, without a reply.
 RETURNS  { status, detail }
   OK       replies        a word per item: `+` added, `S` sequence seen before, `D<id>` duplicate
                           of message <id>, `C<id>` idempotency key used by other content, `B`
@@ -135,81 +135,107 @@ local function accept(producer, sequence)
   producer.ranges, producer.refused = kept, nil
 end
 
+-- Whether all of a run of plain messages may go in, as most may.
+local function all_fit(lane, producer, first_sequence, n)
+  if producer and first_sequence <= producer.last then return false end
+  if lane.room then return lane.room >= n and (lane.held or ARGV[3] == '1') end
+  if not lane.all then return known[lane.group] and room[lane.group] >= n end
+  for name in pairs(known) do if room[name] < n then return false end end
+  return true
+end
+local function take_room(lane, n)
+  if lane.room then lane.room = lane.room - n end
+  if not lane.all and room[lane.group] then room[lane.group] = room[lane.group] - n end
+  if lane.all then for name in pairs(known) do room[name] = room[name] - n end end
+end
+
 -- Decide each item; nothing is written before all are decided.
 local replies, adds, seen_keys, refused_orders = {}, {}, {}, {}
+local function decide(add, lane, producer, sequence, order)
+  local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 5
+  local found = slot and seen_keys[add.field]
+  for b = 1, slot and 5 or 0 do found = found or redis.call('HGET', KEYS[slot + b], add.field) end
+  if producer and seen(producer, sequence) then
+    -- Seen is not always stored: it may have been another message's duplicate.
+    local id = string.match(found or '', ' (.*)$')
+    return id and id ~= string.match(add.value, ' (.*)$') and 'D' .. id or 'S'
+  end
+  if slot then
+    if found then
+      local print, id = string.match(found, '^(%S+) (.*)$')
+      return (print == string.match(add.value, '^%S+') and 'D' or 'C') .. id
+    end
+    if redis.call('HLEN', KEYS[slot + 1]) >= 4096 then return 'F' end
+  end
+  if refused_orders[order] then return 'O' end
+  if lane.room and lane.room < 1 then return 'B' end
+  if lane.all then
+    for name in pairs(known) do if room[name] < 1 then return 'B' end end
+    if live == 0 and ARGV[3] ~= '1' then return 'W' end
+  elseif not lane.held and not known[lane.group] then
+    return 'N'
+  elseif not lane.held and room[lane.group] < 1 then
+    return 'B'
+  end
+  adds[#adds + 1] = add
+  if slot then seen_keys[add.field] = add.value; add.bucket = KEYS[slot + 1] end
+  take_room(lane, 1)
+  if producer then accept(producer, sequence) end
+  return '+'
+end
+local function note_refusal(producer, sequence, order)
+  if order ~= '' then refused_orders[order] = true end
+  if not producer or sequence <= producer.last then return end
+  local text = string.format('%.0f', sequence)
+  if producer.refused == sequence - 1 then
+    producer.ranges = string.gsub(producer.ranges, '%d+$', text)
+  else
+    producer.ranges = producer.ranges .. ' ' .. text .. '-' .. text
+    if #producer.ranges > 2048 then
+      producer.ranges = string.gsub(producer.ranges, '^ *%S+', '')
+    end
+  end
+  producer.refused = sequence
+end
+
 local at = producer_at + producer_count
 local taken, first
 for _ = 1, tonumber(ARGV[10]) do
-  local lane_no = tonumber(ARGV[at + 1])
-  local lane = lanes[math.abs(lane_no)]
-  local add = { lane = lane, no = math.abs(lane_no) }
-  if lane_no < 0 then
-    add.body, add.due, add.member = first.body, first.due, first.member
-    if taken and (lane.all or lane.held or known[lane.group]) then adds[#adds + 1] = add end
-  else
-    first, add.body = add, ARGV[at + 2]
-    local producer, sequence = producers[tonumber(ARGV[at + 3])], tonumber(ARGV[at + 4])
-    local order, reply = '', '+'
-    if ARGV[at + 5] == '1' then
-      add.dedup, add.field, add.value = tonumber(ARGV[at + 6]), ARGV[at + 7], ARGV[at + 8]
-      order, add.due, add.member = ARGV[at + 9], tonumber(ARGV[at + 10]), ARGV[at + 11]
-      at = at + 6
-    end
-    local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 5
-    if producer and seen(producer, sequence) then
-      reply = 'S'
-    elseif slot then
-      local found = seen_keys[add.field]
-      for b = 1, 5 do found = found or redis.call('HGET', KEYS[slot + b], add.field) end
-      if found then
-        local print, id = string.match(found, '^(%S+) (.*)$')
-        reply = (print == string.match(add.value, '^%S+') and 'D' or 'C') .. id
-      elseif redis.call('HLEN', KEYS[slot + 1]) >= 4096 then
-        reply = 'F'
-      end
-    end
-    if reply == '+' then
-      if refused_orders[order] then
-        reply = 'O'
-      elseif lane.room and lane.room < 1 then
-        reply = 'B'
-      elseif lane.all then
-        if live == 0 and ARGV[3] ~= '1' then reply = 'W' end
-        for name in pairs(known) do if room[name] < 1 then reply = 'B' end end
-      elseif not lane.held and not known[lane.group] then
-        reply = 'N'
-      elseif not lane.held and room[lane.group] < 1 then
-        reply = 'B'
-      end
-    end
-    taken = reply == '+'
-    if taken then
-      adds[#adds + 1] = add
-      if slot then seen_keys[add.field] = add.value; add.bucket = KEYS[slot + 1] end
-      if lane.room then lane.room = lane.room - 1 end
-      if producer then accept(producer, sequence) end
-      for name in pairs(known) do
-        if lane.all or lane.group == name then room[name] = room[name] - 1 end
-      end
-    elseif string.find('BNWFOC', string.sub(reply, 1, 1), 1, true) then
-      if order ~= '' then refused_orders[order] = true end
-      if producer and sequence > producer.last then
-        local text = string.format('%.0f', sequence)
-        if producer.refused == sequence - 1 then
-          producer.ranges = string.gsub(producer.ranges, '%d+$', text)
-        else
-          producer.ranges = producer.ranges .. ' ' .. text .. '-' .. text
-          if #producer.ranges > 2048 then
-            producer.ranges = string.gsub(producer.ranges, '^ *%S+', '')
-          end
-        end
-        producer.refused = sequence
-      end
-    end
-    if producer and sequence > producer.last then producer.last = sequence end
-    replies[#replies + 1] = reply
-  end
+  local lane_no, n, extra = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 4]), ARGV[at + 5] == '1'
+  local lane, producer = lanes[math.abs(lane_no)], producers[tonumber(ARGV[at + 2])]
+  local sequence = tonumber(ARGV[at + 3])
+  local no = math.abs(lane_no)
   at = at + 5
+  if lane_no < 0 then
+    if taken and (lane.all or lane.held or known[lane.group]) then
+      adds[#adds + 1] = { lane = lane, no = no, body = first.body, due = first.due,
+        member = first.member }
+    end
+  elseif not extra and all_fit(lane, producer, sequence, n) then
+    adds[#adds + 1] = { lane = lane, no = no, at = at, n = n }
+    for i = #replies + 1, #replies + n do replies[i] = '+' end
+    take_room(lane, n)
+    if producer then producer.last = sequence + n - 1 end
+    taken, first = true, { body = ARGV[at + n] }
+    at = at + n
+  else
+    for i = 0, n - 1 do
+      local add, order = { lane = lane, no = no, body = ARGV[at + 1] }, ''
+      if extra then
+        add.dedup, add.field, add.value = tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
+        order, add.due, add.member = ARGV[at + 5], tonumber(ARGV[at + 6]), ARGV[at + 7]
+        at = at + 6
+      end
+      at = at + 1
+      local reply = decide(add, lane, producer, sequence + i, order)
+      taken, first = reply == '+', add
+      if string.find('BNWFOC', string.sub(reply, 1, 1), 1, true) then
+        note_refusal(producer, sequence + i, order)
+      end
+      if producer and sequence + i > producer.last then producer.last = sequence + i end
+      replies[#replies + 1] = reply
+    end
+  end
 end
 
 -- Write.
@@ -238,8 +264,11 @@ for _, add in ipairs(adds) do
     redis.call('HSET', KEYS[6], member, lane.ref .. ' ' .. add.body)
     lane.scheduled = lane.scheduled + 1
   else
-    lane.newest = redis.call('XADD', stream, '*', 'm', add.body)
-    lane.published = lane.published + 1
+    for i = 1, add.n or 1 do
+      if add.at then add.body = ARGV[add.at + i] end
+      lane.newest = redis.call('XADD', stream, '*', 'm', add.body)
+    end
+    lane.published = lane.published + (add.n or 1)
   end
 end
 for _, lane in ipairs(lanes) do

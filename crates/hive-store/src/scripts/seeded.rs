@@ -34,7 +34,7 @@ pub const PATCHES: &[Patch] = &[
     Patch {
         bug: "plain_xack",
         script: "ack",
-        find: "elseif not fresh or counts[id] ~= count then",
+        find: "elseif not fresh or counts[id] ~= 1 then",
         replace: "elseif false then",
     },
     Patch {
@@ -58,8 +58,8 @@ pub const PATCHES: &[Patch] = &[
     Patch {
         bug: "no_dedup",
         script: "publish",
-        find: "      if found then",
-        replace: "      if false then",
+        find: "    if found then",
+        replace: "    if false then",
     },
     Patch {
         bug: "no_session_fence",

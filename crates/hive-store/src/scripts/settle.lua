@@ -14,7 +14,8 @@ KEYS
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 dead      stream  dead letters of the shard
   8 clock     hash    `grace_until` in ms: nothing expires by deadline before
-  9.. per lane its stream, its ready zset
+  9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
+  10.. per lane its stream, its ready zset
 ARGV
   1 group         name
   2 ageing_ms     u53     as in fetch
@@ -22,9 +23,10 @@ ARGV
   4 initial_ms    u53     first backoff of the group; the entry's own wins
   5 max_ms        u53     longest backoff of the group; the entry's own wins
   6 now_ms        u53     0, or the time instead of Redis' own (tests)
-  7 lane_count    u53     lanes that follow
-  8 item_count    u53     items that follow
-  9.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
+  7 call          u53     number of this call: sent again it answers what it answered
+  8 lane_count    u53     lanes that follow
+  9 item_count    u53     items that follow
+  10.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
       a  ack           number: work in ms
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
@@ -39,22 +41,29 @@ RETURNS  { status, detail }
                 the lease is another's, `f` session or connection is an old one, `i` not idle for
                 long enough, or within the grace after a restart, `k` the next message of its
                 ordering key is in a lane that the caller does not know; nothing changed
-IDEMPOTENT  yes: the second call answers `g` or `s` and changes nothing
+IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `g` or `s`
 COST        about 10 us an item
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
 ]]
 local group, ageing = ARGV[1], tonumber(ARGV[2])
+local slot = tostring(tonumber(ARGV[7]) % 16)
+local number, stored = string.match(redis.call('HGET', KEYS[9], slot) or '', '^(%d+) (%a+)$')
+if number == ARGV[7] then
+  -- A write, so that a caller who waits for the disk waits for the call that was stored.
+  redis.call('EXPIRE', KEYS[9], 3600)
+  return { 'OK', stored }
+end
 local now = tonumber(ARGV[6])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
-local lane_count, at = tonumber(ARGV[7]), 8 + tonumber(ARGV[7])
+local lane_count, at = tonumber(ARGV[8]), 9 + tonumber(ARGV[8])
 local lane_of = {}
 for l = 1, lane_count do
-  local ref = ARGV[8 + l]
-  lane_of[ref] = { ref = ref, key = KEYS[7 + l * 2], ready = KEYS[8 + l * 2],
+  local ref = ARGV[9 + l]
+  lane_of[ref] = { ref = ref, key = KEYS[8 + l * 2], ready = KEYS[9 + l * 2],
     priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
 end
 local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0 }
@@ -235,8 +244,8 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
 end
 
 local verdicts, gone = {}, false
-for i = 1, tonumber(ARGV[8]) do
-  local lane = lane_of[ARGV[8 + tonumber(ARGV[at + 1])]]
+for i = 1, tonumber(ARGV[9]) do
+  local lane = lane_of[ARGV[9 + tonumber(ARGV[at + 1])]]
   verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
     ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
   gone = gone or verdicts[i] == 'g'
@@ -245,16 +254,21 @@ end
 -- A write, so that a caller who waits for the disk waits for the call that settled it.
 if gone then redis.call('HINCRBY', KEYS[2], 'settled', 0) end
 local minute = math.floor(now / 60000)
-local slot = tostring(minute % 6)
+local sixth = tostring(minute % 6)
 if totals.acked + totals.failed > 0 and
-  redis.call('HGET', KEYS[2], 'minute' .. slot) ~= tostring(minute) then
-  redis.call('HSET', KEYS[2], 'minute' .. slot, minute, 'acked' .. slot, 0, 'failed' .. slot, 0,
-    'work' .. slot, 0)
+  redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
+  redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0, 'failed' .. sixth, 0,
+    'work' .. sixth, 0)
 end
 for _, name in ipairs({ 'settled', 'acked', 'failed', 'released', 'dead', 'expired' }) do
   if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name, totals[name]) end
 end
 for _, name in ipairs({ 'acked', 'failed', 'work' }) do
-  if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. slot, totals[name]) end
+  if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. sixth, totals[name]) end
 end
-return { 'OK', table.concat(verdicts) }
+local reply = table.concat(verdicts)
+if totals.settled + totals.failed + totals.released > 0 then
+  redis.call('HSET', KEYS[9], slot, ARGV[7] .. ' ' .. reply)
+  redis.call('EXPIRE', KEYS[9], 3600)
+end
+return { 'OK', reply }
