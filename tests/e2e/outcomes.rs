@@ -224,7 +224,7 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
             action: None,
         },
         outcome(&got[1].lease, Action::Nack(long)),
-        ack(&got[1]),
+        outcome(&got[1].lease, Action::Extend(wire::Extend {})),
     ];
     let judged = fleet.settle("work", outcomes).await?;
     let expected = [
@@ -235,9 +235,8 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
         SettleStatus::Ok,
     ];
     assert_eq!(judged, expected);
-    assert_eq!(
-        fleet.settle("work", vec![stale]).await?,
-        [SettleStatus::Gone]
-    );
+    let last = vec![stale, ack(&got[1])];
+    let judged = fleet.settle("work", last).await?;
+    assert_eq!(judged, [SettleStatus::Gone, SettleStatus::Ok]);
     Ok(())
 }

@@ -285,7 +285,7 @@ async fn an_ordering_key_keeps_its_order_over_failures_and_lost_agents() -> Resu
                     .and_then(|text| text.parse().ok())
                     .expect("payloads are numbers");
                 tokio::time::sleep(Duration::from_millis(2)).await;
-                if number % 5 == 0 && job.attempt == 1 {
+                if number.is_multiple_of(5) && job.attempt == 1 {
                     drop(taken);
                     return Outcome::nack("the first try fails");
                 }
@@ -314,7 +314,7 @@ async fn an_ordering_key_keeps_its_order_over_failures_and_lost_agents() -> Resu
     let lost = agents.remove(1);
     lost.task.abort();
     fleet.drained("ordered").await?;
-    let keys = keys.lock();
+    let keys = std::mem::take(&mut *keys.lock());
     assert_eq!(keys.twice, Vec::<String>::new());
     for (key, done) in &keys.done {
         // What the lost agent had done and not settled is done again, in its place.
@@ -323,7 +323,6 @@ async fn an_ordering_key_keeps_its_order_over_failures_and_lost_agents() -> Resu
         assert_eq!(once, (0..50).collect::<Vec<_>>(), "{key}");
     }
     assert_eq!(keys.done.len(), 20);
-    drop(keys);
     for agent in agents {
         agent.stop().await?;
     }

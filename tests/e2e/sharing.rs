@@ -11,11 +11,28 @@ use hive_testkit::redis::Aof;
 
 use crate::fleet::{Agent, Fleet, Seen};
 
-const MESSAGES: usize = 10_000;
 const AGENTS: usize = 10;
 
-/// Ten equal agents, so many of them at the first gateway, work a backlog.
-async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
+/// How the messages come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// All are there before the first one is done.
+    Backlog,
+    /// A few at a time, half of what the agents could do: most of them are free.
+    Trickle,
+}
+
+impl Flow {
+    const fn messages(self) -> usize {
+        match self {
+            Self::Backlog => 10_000,
+            Self::Trickle => 5_000,
+        }
+    }
+}
+
+/// Ten equal agents, so many of them at the first gateway, work all messages.
+async fn is_even(mode: wire::RoutingMode, at_first: usize, flow: Flow) -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 2, 0).await?;
     let settings = wire::GroupSettings {
         routing_mode: mode.into(),
@@ -46,18 +63,28 @@ async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
         .collect();
     fleet.members("even", AGENTS).await?;
     let publisher = Publisher::new(&fleet.client(0)?, Target::group("even"));
-    for receipt in publisher
-        .publish_all((0..MESSAGES).map(|n| message("t", n.to_string())))
-        .await
-    {
-        receipt?;
+    if flow == Flow::Trickle {
+        start.add_permits(tokio::sync::Semaphore::MAX_PERMITS);
     }
-    // Nobody is done with the first one before the last agent has joined and all are published.
-    start.add_permits(tokio::sync::Semaphore::MAX_PERMITS);
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    for some in (0..flow.messages()).collect::<Vec<_>>().chunks(15) {
+        if flow == Flow::Trickle {
+            ticks.tick().await;
+        }
+        for receipt in publisher
+            .publish_all(some.iter().map(|n| message("t", n.to_string())))
+            .await
+        {
+            receipt?;
+        }
+    }
+    if flow == Flow::Backlog {
+        start.add_permits(tokio::sync::Semaphore::MAX_PERMITS);
+    }
     fleet.drained("even").await?;
     let shares = seen.by_consumer();
-    assert_eq!((seen.messages(), shares.len()), (MESSAGES, AGENTS));
-    let even = MESSAGES / AGENTS;
+    assert_eq!((seen.messages(), shares.len()), (flow.messages(), AGENTS));
+    let even = flow.messages() / AGENTS;
     assert!(
         shares
             .values()
@@ -72,21 +99,31 @@ async fn is_even(mode: wire::RoutingMode, at_first: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balanced_is_even_over_five_agents_on_each_of_two_gateways() -> Result<()> {
-    is_even(wire::RoutingMode::LoadBalanced, 5).await
+    is_even(wire::RoutingMode::LoadBalanced, 5, Flow::Backlog).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balanced_is_even_over_nine_agents_on_one_gateway_and_one_on_the_other() -> Result<()>
 {
-    is_even(wire::RoutingMode::LoadBalanced, 9).await
+    is_even(wire::RoutingMode::LoadBalanced, 9, Flow::Backlog).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn round_robin_is_even_over_five_agents_on_each_of_two_gateways() -> Result<()> {
-    is_even(wire::RoutingMode::RoundRobin, 5).await
+    is_even(wire::RoutingMode::RoundRobin, 5, Flow::Backlog).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn round_robin_is_even_over_nine_agents_on_one_gateway_and_one_on_the_other() -> Result<()> {
-    is_even(wire::RoutingMode::RoundRobin, 9).await
+    is_even(wire::RoutingMode::RoundRobin, 9, Flow::Backlog).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balanced_is_even_when_most_agents_are_free() -> Result<()> {
+    is_even(wire::RoutingMode::LoadBalanced, 5, Flow::Trickle).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_robin_is_even_when_most_agents_are_free() -> Result<()> {
+    is_even(wire::RoutingMode::RoundRobin, 5, Flow::Trickle).await
 }

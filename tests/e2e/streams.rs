@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hive_client::{CallError, FaultKind, Reason, message, wire};
+use hive_client::{CallError, Client, FaultKind, Reason, message, wire};
 use hive_testkit::redis::{Aof, RedisServer};
 
 use crate::{fleet::Fleet, member::ack};
@@ -126,6 +126,10 @@ async fn local_durability_is_kept_where_redis_syncs_each_write() -> Result<()> {
 async fn local_durability_is_refused_where_redis_cannot_promise_it() -> Result<()> {
     let redis = RedisServer::builder().aof(Aof::Everysec).start().await?;
     let fleet = Fleet::start_on(redis, 1, 0).await?;
+    // Whoever must not wait for better times is told at once.
+    let client = Client::builder(fleet.urls(0).parse()?)
+        .call_deadline(Duration::from_secs(1))
+        .build()?;
     fleet.group("g", wire::GroupSettings::default()).await?;
     let local = wire::StreamSettings {
         durability: wire::Durability::Local.into(),
@@ -137,7 +141,7 @@ async fn local_durability_is_refused_where_redis_cannot_promise_it() -> Result<(
         message: Some(message("t", "")),
         ..wire::PublishRequest::default()
     };
-    let published = fleet.client(0)?.publish(request).await;
+    let published = client.publish(request).await;
     if fleet.can_wait_for_sync().await? {
         set?;
         published?;

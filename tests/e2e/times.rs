@@ -49,7 +49,7 @@ async fn a_delayed_message_comes_at_its_time() -> Result<()> {
     }
     assert!(fleet.figures("later").await?.scheduled_count > 10);
     fleet.drained("later").await?;
-    let came = came.lock();
+    let came = came.lock().clone();
     assert_eq!(came.len(), due.len());
     let mut late: Vec<u64> = due
         .iter()

@@ -64,7 +64,12 @@ impl Agent {
         let running = run(spec.clone(), Arc::clone(log), stop.clone());
         #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
         let task = tokio::spawn(running);
-        Self { spec, log: Arc::clone(log), stop, task }
+        Self {
+            spec,
+            log: Arc::clone(log),
+            stop,
+            task,
+        }
     }
 
     /// Lets it die: its connections close in mid-work.
@@ -83,7 +88,9 @@ impl Agent {
     /// Stops it in good order.
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        timeout(PATIENCE, self.task).await.context("an agent stops")??
+        timeout(PATIENCE, self.task)
+            .await
+            .context("an agent stops")??
     }
 }
 
@@ -131,7 +138,9 @@ async fn run(spec: Spec, log: Arc<Recorder>, stop: CancellationToken) -> Result<
     };
     for number in 0_usize.. {
         let count = client.gateways().len();
-        let Some(gateway) = client.gateways().get(number % count) else { break };
+        let Some(gateway) = client.gateways().get(number % count) else {
+            break;
+        };
         if stop.is_cancelled() {
             break;
         }
@@ -160,7 +169,11 @@ impl Member {
             capabilities: Vec::new(),
             max_in_flight: self.spec.concurrency * 2,
             concurrency: self.spec.concurrency,
-            held_leases: self.entries.values().map(|entry| entry.lease.to_string()).collect(),
+            held_leases: self
+                .entries
+                .values()
+                .map(|entry| entry.lease.to_string())
+                .collect(),
         }
     }
 
@@ -234,7 +247,10 @@ impl Member {
         frame: Option<wire::ConsumeResponse>,
         link: &mut Link,
     ) -> Result<()> {
-        match frame.and_then(|frame| frame.frame).context("the gateway closed the stream")? {
+        match frame
+            .and_then(|frame| frame.frame)
+            .context("the gateway closed the stream")?
+        {
             Frame::Deliveries(deliveries) => {
                 for delivery in deliveries.deliveries {
                     self.deliver(delivery)?;
@@ -248,7 +264,11 @@ impl Member {
                 grant(link, count).await?;
             },
             Frame::Cancel(cancel) => {
-                let count = cancel.leases.iter().filter(|lost| self.forget(lost)).count();
+                let count = cancel
+                    .leases
+                    .iter()
+                    .filter(|lost| self.forget(lost))
+                    .count();
                 grant(link, count).await?;
             },
             Frame::Joined(_) | Frame::Revoke(_) | Frame::Drain(_) | Frame::KeepAlive(_) => {},
@@ -274,7 +294,10 @@ impl Member {
             }
             return Ok(());
         }
-        let entry = Entry { lease: Arc::clone(&taken.lease), state: State::Queued(Box::new(taken)) };
+        let entry = Entry {
+            lease: Arc::clone(&taken.lease),
+            state: State::Queued(Box::new(taken)),
+        };
         self.entries.insert(key.clone(), entry);
         self.queue.push_back(key);
         Ok(())
@@ -283,12 +306,18 @@ impl Member {
     /// Begins what is queued, as far as the concurrency goes.
     fn begin(&mut self) {
         while self.jobs.len() < self.spec.concurrency as usize {
-            let Some(key) = self.queue.pop_front() else { return };
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(key) = self.queue.pop_front() else {
+                return;
+            };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
             let State::Queued(taken) = std::mem::replace(&mut entry.state, State::Running) else {
                 continue;
             };
-            self.log.record(Event::Begun { lease: Arc::clone(&entry.lease) });
+            self.log.record(Event::Begun {
+                lease: Arc::clone(&entry.lease),
+            });
             let (work, action) = plan(&self.spec, &taken);
             self.jobs.spawn(async move {
                 sleep(work).await;
@@ -323,7 +352,9 @@ impl Member {
 
     fn answered(&mut self, result: &wire::SettleResult) {
         let key = lease::entry(&result.lease);
-        let Some(entry) = self.entries.get(key) else { return };
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
         if let State::Asked(call, _) = entry.state
             && *entry.lease == *result.lease
         {
@@ -346,13 +377,23 @@ impl Member {
         }
         let named = leases.iter().map(ToString::to_string).collect();
         self.log.record(Event::Heartbeat { leases });
-        send(link, Ask::Heartbeat(wire::Heartbeat { leases: named, begun })).await
+        send(
+            link,
+            Ask::Heartbeat(wire::Heartbeat {
+                leases: named,
+                begun,
+            }),
+        )
+        .await
     }
 
     /// Drops a delivery that is no longer its own; false when it held none of that lease.
     fn forget(&mut self, lost: &str) -> bool {
         let key = lease::entry(lost);
-        let is_held = self.entries.get(key).is_some_and(|entry| *entry.lease == *lost);
+        let is_held = self
+            .entries
+            .get(key)
+            .is_some_and(|entry| *entry.lease == *lost);
         if is_held {
             self.entries.remove(key);
         }
@@ -362,7 +403,11 @@ impl Member {
     /// Takes the last answers, then leaves: what is not settled goes back.
     async fn leave(&mut self, link: &mut Link) -> Result<End> {
         let answers = async {
-            while self.entries.values().any(|entry| matches!(entry.state, State::Asked(..))) {
+            while self
+                .entries
+                .values()
+                .any(|entry| matches!(entry.state, State::Asked(..)))
+            {
                 let frame = link.answers.message().await?;
                 let Some(Frame::Settled(settled)) = frame.and_then(|frame| frame.frame) else {
                     continue;
@@ -390,14 +435,22 @@ impl Member {
 
 async fn send(link: &Link, frame: Ask) -> Result<()> {
     let frame = wire::ConsumeRequest { frame: Some(frame) };
-    timeout(PATIENCE, link.frames.send(frame)).await?.context("the stream ended")
+    timeout(PATIENCE, link.frames.send(frame))
+        .await?
+        .context("the stream ended")
 }
 
 async fn grant(link: &Link, messages: usize) -> Result<()> {
     if messages == 0 {
         return Ok(());
     }
-    send(link, Ask::Credit(wire::Credit { messages: u32::try_from(messages)? })).await
+    send(
+        link,
+        Ask::Credit(wire::Credit {
+            messages: u32::try_from(messages)?,
+        }),
+    )
+    .await
 }
 
 /// How long the work takes and how it ends: by the message and its attempt, so that a seed replays.

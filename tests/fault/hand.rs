@@ -39,15 +39,23 @@ pub(crate) struct Link {
 pub(crate) async fn join(gateway: &Gateway, join: wire::Join) -> Result<Link, Fault> {
     let late = |_elapsed| Fault::new(Reason::DeadlineExceeded, "no answer to a join");
     let (frames, outbound) = mpsc::channel(FRAMES_MAX);
-    let first = wire::ConsumeRequest { frame: Some(Ask::Join(join)) };
+    let first = wire::ConsumeRequest {
+        frame: Some(Ask::Join(join)),
+    };
     // The channel was made above and has room.
     drop(frames.try_send(first));
     let mut stub = gateway.messaging();
     let opened = timeout(JOIN_WITHIN, stub.consume(ReceiverStream::new(outbound)));
     let mut answers = opened.await.map_err(late)??.into_inner();
-    let first = timeout(JOIN_WITHIN, answers.message()).await.map_err(late)??;
+    let first = timeout(JOIN_WITHIN, answers.message())
+        .await
+        .map_err(late)??;
     match first.and_then(|first| first.frame) {
-        Some(Frame::Joined(joined)) => Ok(Link { frames, answers, joined }),
+        Some(Frame::Joined(joined)) => Ok(Link {
+            frames,
+            answers,
+            joined,
+        }),
         other => Err(Fault::bug(format!("a join was answered by {other:?}"))),
     }
 }
@@ -69,7 +77,11 @@ pub(crate) fn note_delivery(
         count: lease.parse::<Lease>().ok().map(|lease| lease.count),
         payload: payload_hash(&message.payload),
     });
-    Ok(Taken { lease, message, attempt: delivery.attempt })
+    Ok(Taken {
+        lease,
+        message,
+        attempt: delivery.attempt,
+    })
 }
 
 /// What the log calls an answer.
@@ -91,12 +103,16 @@ pub(crate) fn outcome(lease: &Name, action: Action) -> wire::Outcome {
         Action::Ack => Wire::Ack(wire::Ack::default()),
         Action::Nack => Wire::Nack(wire::Nack::default()),
         Action::Release => Wire::Release(wire::Release::default()),
-        Action::Reject => {
-            Wire::Reject(wire::Reject { category: REJECTED.into(), ..wire::Reject::default() })
-        },
+        Action::Reject => Wire::Reject(wire::Reject {
+            category: REJECTED.into(),
+            ..wire::Reject::default()
+        }),
         Action::Extend => Wire::Extend(wire::Extend {}),
     };
-    wire::Outcome { lease: lease.to_string(), action: Some(action) }
+    wire::Outcome {
+        lease: lease.to_string(),
+        action: Some(action),
+    }
 }
 
 /// A delivery in the hands of an agent.
@@ -154,7 +170,14 @@ impl Hand {
             concurrency: 1,
         });
         let log = Arc::clone(log);
-        Ok(Self { group, consumer, log, link, inbox: VecDeque::new(), _client: client })
+        Ok(Self {
+            group,
+            consumer,
+            log,
+            link,
+            inbox: VecDeque::new(),
+            _client: client,
+        })
     }
 
     /// Its session, to join again.
@@ -187,7 +210,11 @@ impl Hand {
         let leases: Vec<String> = held.iter().map(|taken| taken.lease.to_string()).collect();
         let named = held.iter().map(|taken| Arc::clone(&taken.lease)).collect();
         self.log.record(Event::Heartbeat { leases: named });
-        self.send(Ask::Heartbeat(wire::Heartbeat { begun: leases.clone(), leases })).await
+        self.send(Ask::Heartbeat(wire::Heartbeat {
+            begun: leases.clone(),
+            leases,
+        }))
+        .await
     }
 
     /// Up to `most` deliveries, those that come within `patience`.
@@ -215,7 +242,9 @@ impl Hand {
                 for delivery in deliveries.deliveries {
                     let member = (&self.group, &self.consumer);
                     let taken = note_delivery(&self.log, member, delivery)?;
-                    self.log.record(Event::Begun { lease: Arc::clone(&taken.lease) });
+                    self.log.record(Event::Begun {
+                        lease: Arc::clone(&taken.lease),
+                    });
                     self.inbox.push_back(taken);
                 }
                 Ok(Vec::new())
@@ -241,7 +270,10 @@ impl Hand {
     ) -> SettleAnswer {
         let call = self.log.settle_called(&taken.lease, action);
         let answer = timeout(patience, self.settle_answered(taken, action)).await;
-        let answer = answer.ok().and_then(Result::ok).unwrap_or(SettleAnswer::Unknown);
+        let answer = answer
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or(SettleAnswer::Unknown);
         self.log.settle_answered(call, answer);
         answer
     }
@@ -253,7 +285,8 @@ impl Hand {
 
     async fn settle_answered(&mut self, taken: &Taken, action: Action) -> Result<SettleAnswer> {
         let outcomes = vec![outcome(&taken.lease, action)];
-        self.send(Ask::Settle(wire::SettleBatch { outcomes })).await?;
+        self.send(Ask::Settle(wire::SettleBatch { outcomes }))
+            .await?;
         loop {
             let frame = self.link.answers.message().await?;
             for result in self.receive(frame)? {
@@ -269,7 +302,9 @@ impl Hand {
         self.credit(1_000).await?;
         let mut acked = 0;
         while acked < expected {
-            let Some(taken) = self.take(1, patience).await?.pop() else { break };
+            let Some(taken) = self.take(1, patience).await?.pop() else {
+                break;
+            };
             self.settle(&taken, Action::Ack).await;
             acked += 1;
         }

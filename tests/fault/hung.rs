@@ -53,14 +53,19 @@ impl Scene {
             lease: LEASE,
             is_moody: false,
         };
-        let agents = (0..2).map(|number| Agent::start(&world.log, agent(number))).collect();
-        Ok(Self { world, load, agents })
+        let agents = (0..2)
+            .map(|number| Agent::start(&world.log, agent(number)))
+            .collect();
+        Ok(Self {
+            world,
+            load,
+            agents,
+        })
     }
 
     /// An agent at the first gateway alone that took what it can.
     async fn holder(&self) -> Result<(Hand, Vec<Taken>)> {
-        let mut hand =
-            Hand::join(&self.world.log, &self.world.url(0), (GROUP, "silent")).await?;
+        let mut hand = Hand::join(&self.world.log, &self.world.url(0), (GROUP, "silent")).await?;
         hand.credit(HELD).await?;
         let held = hand.take(HELD as usize, PATIENCE).await?;
         ensure!(held.len() == HELD as usize, "{} came", held.len());
@@ -93,7 +98,10 @@ impl Scene {
         for agent in self.agents {
             agent.stop().await?;
         }
-        let terms = Terms { redelivery_max: Some(redelivery_max), ..terms(LEASE) };
+        let terms = Terms {
+            redelivery_max: Some(redelivery_max),
+            ..terms(LEASE)
+        };
         self.world.verdict(&[GROUP], &terms).await
     }
 }

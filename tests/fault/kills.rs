@@ -44,7 +44,11 @@ impl Run {
             seed: 1,
         };
         let load = Load::start(world.client(0)?, &world.log, spec);
-        let mut run = Self { world, agents: Vec::new(), load };
+        let mut run = Self {
+            world,
+            agents: Vec::new(),
+            load,
+        };
         for number in 0..4 {
             run.add_agent(number);
         }
@@ -71,7 +75,11 @@ impl Run {
         let before = self.world.figures(GROUP).await?.acked_total;
         wait::try_until(PATIENCE, "messages to be acked", || async {
             let acked = self.world.figures(GROUP).await?.acked_total;
-            ensure!(acked >= before + messages, "{} of {messages}", acked - before);
+            ensure!(
+                acked >= before + messages,
+                "{} of {messages}",
+                acked - before
+            );
             Ok(())
         })
         .await?;
@@ -103,7 +111,10 @@ async fn an_agent_that_is_killed_loses_nothing_and_its_work_moves_on_in_5_second
         drop(run.agents.remove(0).kill().await);
         run.progress(300).await?;
     }
-    let terms = Terms { redelivery_max: Some(Duration::from_secs(5)), ..terms(LEASE) };
+    let terms = Terms {
+        redelivery_max: Some(Duration::from_secs(5)),
+        ..terms(LEASE)
+    };
     let report = run.finish(terms).await?;
     report.assert_clean();
     assert!(!report.redeliveries.is_empty(), "{report}");
@@ -113,7 +124,9 @@ async fn an_agent_that_is_killed_loses_nothing_and_its_work_moves_on_in_5_second
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_gateways_that_is_killed_loses_nothing() -> Result<()> {
     let run = Run::start(Aof::Everysec, 1).await?;
-    let report = run.kill_and_finish(Victim::Gateway(0), terms(LEASE)).await?;
+    let report = run
+        .kill_and_finish(Victim::Gateway(0), terms(LEASE))
+        .await?;
     report.assert_clean();
     Ok(())
 }

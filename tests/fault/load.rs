@@ -60,11 +60,17 @@ async fn run(
     spec: Spec,
     stop: CancellationToken,
 ) -> Result<u64> {
-    let publisher = Publisher::builder(&client, spec.target.clone()).window(100_000).build();
+    let publisher = Publisher::builder(&client, spec.target.clone())
+        .window(100_000)
+        .build();
     let (pending, answers) = mpsc::unbounded_channel();
     #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
     let noting = tokio::spawn(note_answers(Arc::clone(&log), answers));
-    let mut maker = Maker { rng: StdRng::seed_from_u64(spec.seed), last_keyed: None, made: 0 };
+    let mut maker = Maker {
+        rng: StdRng::seed_from_u64(spec.seed),
+        last_keyed: None,
+        made: 0,
+    };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut owed: u64 = 0;
@@ -120,7 +126,11 @@ impl Maker {
         let mut made = message("task", payload);
         made.message_id.clone_from(&id);
         let mut is_delayed = false;
-        let priority = if self.rng.random_bool(0.2) { self.rng.random_range(0..10) } else { 4 };
+        let priority = if self.rng.random_bool(0.2) {
+            self.rng.random_range(0..10)
+        } else {
+            4
+        };
         made.priority = Some(priority);
         match self.rng.random_range(0..100) {
             0..10 => made.ordering_key = format!("k{number}-{}", self.rng.random_range(0..KEYS)),

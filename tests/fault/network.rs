@@ -63,8 +63,15 @@ impl Scene {
             lease: LEASE,
             is_moody: true,
         };
-        let agents = (0..4).map(|number| Agent::start(&world.log, agent(number))).collect();
-        let scene = Self { world, line, load, agents };
+        let agents = (0..4)
+            .map(|number| Agent::start(&world.log, agent(number)))
+            .collect();
+        let scene = Self {
+            world,
+            line,
+            load,
+            agents,
+        };
         scene.acked(200).await?;
         Ok(scene)
     }
@@ -84,11 +91,17 @@ impl Scene {
 
     fn begin(&self, damage: Damage) {
         let (name, target) = ("line".into(), Hit::Network);
-        self.world.log.record(Event::FaultBegan { name, target, damage });
+        self.world.log.record(Event::FaultBegan {
+            name,
+            target,
+            damage,
+        });
     }
 
     fn end(&self) {
-        self.world.log.record(Event::FaultEnded { name: "line".into() });
+        self.world.log.record(Event::FaultEnded {
+            name: "line".into(),
+        });
     }
 
     async fn finish(self) -> Result<Report> {
@@ -188,10 +201,11 @@ async fn an_outcome_whose_answer_redis_lost_is_answered_as_taken() -> Result<()>
         let before = done(&world).await?;
         line.set(Mode::CutBeforeReply);
         let heal = async {
-            let carried_out = wait::try_until(PATIENCE, "the outcome to be carried out", || async {
-                ensure!(done(&world).await? > before);
-                Ok(())
-            });
+            let carried_out =
+                wait::try_until(PATIENCE, "the outcome to be carried out", || async {
+                    ensure!(done(&world).await? > before);
+                    Ok(())
+                });
             let carried_out = carried_out.await;
             line.set(Mode::Pass);
             carried_out
@@ -228,9 +242,19 @@ async fn a_duplicate_that_is_sent_again_still_names_the_first_message() -> Resul
     };
     for sending in 1..=2 {
         let answer = world.client(0)?.publish_batch(batch.clone()).await?;
-        let ids: Vec<&str> = answer.outcomes.iter().map(|one| one.message_id.as_str()).collect();
+        let ids: Vec<&str> = answer
+            .outcomes
+            .iter()
+            .map(|one| one.message_id.as_str())
+            .collect();
         assert_eq!(ids, ["first", "first"], "sending {sending}");
-        assert!(answer.outcomes.iter().skip(1).all(|second| second.duplicate));
+        assert!(
+            answer
+                .outcomes
+                .iter()
+                .skip(1)
+                .all(|second| second.duplicate)
+        );
     }
     Ok(())
 }

@@ -31,15 +31,24 @@ kill "$!"
 "#;
 
 fn worker(id: &str, url: &str, notes: &Path) -> Result<Program> {
-    let arguments = ["work", "--group", GROUP, "--id", id, "--url", url, "--exec", SCRIPT];
+    let arguments = [
+        "work", "--group", GROUP, "--id", id, "--url", url, "--exec", SCRIPT,
+    ];
     let notes = notes.to_string_lossy();
     Program::start("hive", &arguments, [("NOTES", notes.as_ref())])
 }
 
 async fn members(world: &World, count: usize) -> Result<()> {
     wait::try_until(PATIENCE, "the workers to join", || async {
-        let request = wire::ListConsumersRequest { group: GROUP.into() };
-        let found = world.client(0)?.list_consumers(request).await?.consumers.len();
+        let request = wire::ListConsumersRequest {
+            group: GROUP.into(),
+        };
+        let found = world
+            .client(0)?
+            .list_consumers(request)
+            .await?
+            .consumers
+            .len();
         ensure!(found == count, "{found} of {count}");
         Ok(())
     })
@@ -51,13 +60,21 @@ async fn members(world: &World, count: usize) -> Result<()> {
 async fn the_program_of_a_killed_worker_is_gone_before_its_message_comes_again() -> Result<()> {
     let world = World::start(RedisServer::builder(), 1, 0).await?;
     // Without a grace the message comes again as soon as the system can.
-    world.group(GROUP, settings(Duration::from_secs(5), Duration::ZERO)).await?;
+    world
+        .group(GROUP, settings(Duration::from_secs(5), Duration::ZERO))
+        .await?;
     let notes = tempfile::tempdir()?;
     let url = world.url(0);
     let mut first = worker("first", &url, notes.path())?;
     members(&world, 1).await?;
     let target = (&Target::group(GROUP), [GROUP].as_slice());
-    publish_plain(&world.client(0)?, &world.log, target, named(["m".to_owned()])).await;
+    publish_plain(
+        &world.client(0)?,
+        &world.log,
+        target,
+        named(["m".to_owned()]),
+    )
+    .await;
     let began = || std::future::ready(notes.path().join("first.pid").exists());
     wait::try_until(PATIENCE, "the program to begin", began).await?;
     let _second = worker("second", &url, notes.path())?;

@@ -31,7 +31,7 @@ async fn work_through(victim: Victim) -> Result<BTreeMap<String, usize>> {
     for number in 0..3 {
         let handled = Arc::clone(&handled);
         let work = move |job: Job| {
-            *handled.lock().entry(job.message.message_id.clone()).or_default() += 1;
+            *handled.lock().entry(job.message.message_id).or_default() += 1;
             async {
                 sleep(Duration::from_millis(150)).await;
                 Outcome::done()
@@ -61,16 +61,24 @@ async fn work_through(victim: Victim) -> Result<BTreeMap<String, usize>> {
     let (published, faults) = tokio::join!(published, faults);
     faults?;
     for receipt in published {
-        ensure!(!receipt?.duplicate, "a publish without a key is no duplicate");
+        ensure!(
+            !receipt?.duplicate,
+            "a publish without a key is no duplicate"
+        );
     }
     world.drained(&[GROUP], PATIENCE).await?;
     stop.cancel();
     for worker in workers {
-        timeout(PATIENCE, worker).await.context("a worker ends")???;
+        timeout(PATIENCE, worker)
+            .await
+            .context("a worker ends")???;
     }
     let figures = world.figures(GROUP).await?;
     assert_eq!(figures.published_total, MESSAGES as u64);
-    assert_eq!((figures.acked_total, figures.dead_total), (MESSAGES as u64, 0));
+    assert_eq!(
+        (figures.acked_total, figures.dead_total),
+        (MESSAGES as u64, 0)
+    );
     let handled = handled.lock().clone();
     Ok(handled)
 }
@@ -78,7 +86,11 @@ async fn work_through(victim: Victim) -> Result<BTreeMap<String, usize>> {
 fn assert_once(handled: &BTreeMap<String, usize>) {
     assert_eq!(handled.len(), MESSAGES);
     let twice: Vec<_> = handled.iter().filter(|(_, times)| **times > 1).collect();
-    assert_eq!(twice, Vec::new(), "a worker that comes back in time keeps what it works on");
+    assert_eq!(
+        twice,
+        Vec::new(),
+        "a worker that comes back in time keeps what it works on"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

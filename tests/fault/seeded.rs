@@ -37,7 +37,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     async fn new(bug: Option<&'static str>) -> Result<Self> {
-        Ok(Self { world: World::start(RedisServer::builder(), 0, 0).await?, bug })
+        Ok(Self {
+            world: World::start(RedisServer::builder(), 0, 0).await?,
+            bug,
+        })
     }
 
     /// Starts a gateway, with the bug if there is one.
@@ -49,7 +52,9 @@ impl Stage {
     /// Starts a gateway on this way to the Redis.
     pub(crate) async fn gateway_by(&mut self, redis_url: &str) -> Result<()> {
         let environment = self.bug.map(|bug| (seeded::VARIABLE, bug));
-        self.world.add_gateway(redis_url, environment.as_slice()).await
+        self.world
+            .add_gateway(redis_url, environment.as_slice())
+            .await
     }
 
     /// Creates a group with the settings of all scenarios.
@@ -57,11 +62,7 @@ impl Stage {
         self.group_with(name, settings(LEASE, GRACE)).await
     }
 
-    pub(crate) async fn group_with(
-        &self,
-        name: &str,
-        settings: wire::GroupSettings,
-    ) -> Result<()> {
+    pub(crate) async fn group_with(&self, name: &str, settings: wire::GroupSettings) -> Result<()> {
         self.world.group(name, settings).await
     }
 
@@ -134,11 +135,15 @@ async fn judge((name, rules): Case, is_seeded: bool) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checker_finds_each_seeded_bug_and_nothing_without_one() {
     let only = std::env::var(seeded::VARIABLE).ok();
-    let cases = CASES.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
+    let cases = CASES
+        .iter()
+        .filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
     let judged = |case, is_seeded| Box::pin(judge(case, is_seeded));
     let plays = cases.flat_map(|case| [judged(*case, true), judged(*case, false)]);
-    let faults: Vec<Option<String>> =
-        stream::iter(plays).buffer_unordered(AT_ONCE).collect().await;
+    let faults: Vec<Option<String>> = stream::iter(plays)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     let faults: Vec<String> = faults.into_iter().flatten().collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -146,7 +151,9 @@ async fn the_checker_finds_each_seeded_bug_and_nothing_without_one() {
 #[test]
 fn every_seeded_bug_has_a_scenario() {
     let patched = seeded::PATCHES.iter().map(|patch| patch.bug);
-    let seeded: BTreeSet<&str> = patched.chain([seeded::SHARED_LANE, seeded::NO_POLL]).collect();
+    let seeded: BTreeSet<&str> = patched
+        .chain([seeded::SHARED_LANE, seeded::NO_POLL])
+        .collect();
     let played: BTreeSet<&str> = CASES.iter().map(|(name, _)| *name).collect();
     assert_eq!(seeded, played);
 }

@@ -48,7 +48,9 @@ impl Plan {
     /// From the environment that `scripts/torture` sets, else short enough for every test run.
     fn read() -> Result<Self> {
         let number = |name: &str, default: u64| match env::var(name) {
-            Ok(text) => text.parse().with_context(|| format!("{name} `{text}` must be a number")),
+            Ok(text) => text
+                .parse()
+                .with_context(|| format!("{name} `{text}` must be a number")),
             Err(_) => Ok(default),
         };
         Ok(Self {
@@ -69,8 +71,9 @@ enum Prey {
 /// Moments and victims, in order; the first four are one of each kind.
 fn schedule(rng: &mut StdRng, plan: Plan) -> Vec<(Duration, Prey)> {
     let last = plan.length.mul_f64(0.9);
-    let mut moments: Vec<Duration> =
-        (0..plan.kills).map(|_| last.mul_f64(rng.random_range(0.08..1.0))).collect();
+    let mut moments: Vec<Duration> = (0..plan.kills)
+        .map(|_| last.mul_f64(rng.random_range(0.08..1.0)))
+        .collect();
     moments.sort_unstable();
     let mut kinds = vec![0_u32, 1, 2, 3];
     while kinds.len() < moments.len() {
@@ -82,7 +85,11 @@ fn schedule(rng: &mut StdRng, plan: Plan) -> Vec<(Duration, Prey)> {
         2 => Prey::Process(Victim::Coordinator(rng.random_range(0..2))),
         _ => Prey::Process(Victim::Redis),
     };
-    moments.into_iter().zip(kinds).map(|(at, kind)| (at, prey(rng, kind))).collect()
+    moments
+        .into_iter()
+        .zip(kinds)
+        .map(|(at, kind)| (at, prey(rng, kind)))
+        .collect()
 }
 
 fn spec(world: &World, number: usize) -> crew::Spec {
@@ -105,8 +112,16 @@ fn loads(world: &World, plan: Plan, seed: u64) -> Result<Vec<Load>> {
         let is_for_all = number == 3;
         let spec = load::Spec {
             number,
-            target: if is_for_all { Target::stream(STREAM) } else { Target::group(GROUPS[0]) },
-            groups: if is_for_all { both.clone() } else { vec![GROUPS[0].into()] },
+            target: if is_for_all {
+                Target::stream(STREAM)
+            } else {
+                Target::group(GROUPS[0])
+            },
+            groups: if is_for_all {
+                both.clone()
+            } else {
+                vec![GROUPS[0].into()]
+            },
             rate: plan.rate / 4,
             seed: seed.wrapping_add(number as u64),
         };
@@ -155,19 +170,29 @@ async fn no_schedule_of_kills_loses_a_message() -> Result<()> {
     for agent in agents {
         agent.stop().await?;
     }
-    let terms = Terms { drain_within: Some(DRAIN), ..terms(LEASE) };
+    let terms = Terms {
+        drain_within: Some(DRAIN),
+        ..terms(LEASE)
+    };
     let report = world.verdict(&GROUPS, &terms).await?;
     tell(plan, published, &report.to_string());
     if !report.violations.is_empty() {
         let path = env::temp_dir().join(format!("hive-torture-{}.log", seeded.seed));
         world.log.snapshot().dump(&path)?;
-        tell(plan, published, &format!("history written to {}", path.display()));
+        tell(
+            plan,
+            published,
+            &format!("history written to {}", path.display()),
+        );
     }
     report.assert_clean();
     drained
 }
 
-#[expect(clippy::print_stderr, reason = "figures of a run belong beside its seed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "figures of a run belong beside its seed"
+)]
 fn tell(plan: Plan, published: u64, text: &str) {
     eprintln!("torture of {plan:?}, {published} published: {text}");
 }

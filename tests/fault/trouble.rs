@@ -31,7 +31,9 @@ const LARGE: usize = 100_000;
 
 /// One call to one gateway, not repeated.
 async fn publish_once(world: &World, gateway: usize, made: wire::Message) -> Result<(), Fault> {
-    let client = world.client(gateway).map_err(|error| Fault::bug(error.to_string()))?;
+    let client = world
+        .client(gateway)
+        .map_err(|error| Fault::bug(error.to_string()))?;
     let request = wire::PublishRequest {
         group: GROUP.into(),
         message: Some(made),
@@ -57,16 +59,6 @@ async fn status_of(address: std::net::SocketAddr, page: &str) -> Result<u16> {
 async fn a_full_redis_refuses_publishes_at_once_and_is_emptied() -> Result<()> {
     let world = World::start(RedisServer::builder().maxmemory("12mb"), 1, 1).await?;
     world.group(GROUP, settings(LEASE, GRACE)).await?;
-    // What is settled makes room.
-    let retention = wire::StreamSettings {
-        retention_max_len: Some(1),
-        ..wire::StreamSettings::default()
-    };
-    let shrink = wire::UpdateStreamRequest {
-        name: crate::world::STREAM.into(),
-        settings: Some(retention),
-    };
-    world.client(0)?.update_stream(shrink).await?;
     world.log.record(Event::FaultBegan {
         name: "full".into(),
         target: Hit::Redis,
@@ -85,7 +77,9 @@ async fn a_full_redis_refuses_publishes_at_once_and_is_emptied() -> Result<()> {
         });
         let id = made.message_id.clone();
         match publish_once(&world, 0, made).await {
-            Ok(()) => world.log.publish_answered(call, PublishAnswer::Stored(id.into())),
+            Ok(()) => world
+                .log
+                .publish_answered(call, PublishAnswer::Stored(id.into())),
             Err(fault) => {
                 world.log.publish_answered(call, PublishAnswer::Refused);
                 break fault;
@@ -94,20 +88,39 @@ async fn a_full_redis_refuses_publishes_at_once_and_is_emptied() -> Result<()> {
         stored += 1;
         ensure!(stored < 1_000, "it is never full");
     };
-    assert_eq!((refused.kind, refused.reason), (FaultKind::Saturated, Reason::RedisFull));
+    assert_eq!(
+        (refused.kind, refused.reason),
+        (FaultKind::Saturated, Reason::RedisFull)
+    );
     assert!(refused.retry_after.is_some());
     let asked = Instant::now();
     let again = publish_once(&world, 0, message("task", vec![b'x'; LARGE])).await;
     assert!(again.is_err());
-    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        asked.elapsed()
+    );
     // Fetches, beats and settles go on, so that it empties.
     let mut agent = Hand::join(&world.log, &world.url(0), (GROUP, "a")).await?;
     agent.credit(1).await?;
     let first = agent.take_one().await?;
     agent.beat(&[&first]).await?;
-    let answer = agent.settle(&first, hive_testkit::history::Action::Ack).await;
+    let answer = agent
+        .settle(&first, hive_testkit::history::Action::Ack)
+        .await;
     assert_eq!(answer, hive_testkit::history::SettleAnswer::Ok);
     assert_eq!(agent.ack_all(stored - 1, PATIENCE).await?, stored - 1);
+    // Settled messages stay for replay: an operator makes room by keeping less of them.
+    let retention = wire::StreamSettings {
+        retention_max_len: Some(1),
+        ..wire::StreamSettings::default()
+    };
+    let shrink = wire::UpdateStreamRequest {
+        name: crate::world::STREAM.into(),
+        settings: Some(retention),
+    };
+    world.client(0)?.update_stream(shrink).await?;
     let last = std::sync::atomic::AtomicU32::new(0);
     wait::try_until(PATIENCE, "room for new work", || async {
         let number = last.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -129,7 +142,9 @@ async fn a_full_redis_refuses_publishes_at_once_and_is_emptied() -> Result<()> {
         answer
     })
     .await?;
-    world.log.record(Event::FaultEnded { name: "full".into() });
+    world.log.record(Event::FaultEnded {
+        name: "full".into(),
+    });
     agent.ack_all(1, PATIENCE).await?;
     world.verdict(&[GROUP], &terms(LEASE)).await?.assert_clean();
     Ok(())
@@ -150,18 +165,33 @@ async fn a_redis_that_is_away_is_waited_for_and_everything_resumes() -> Result<(
     };
     let agent = Agent::start(&world.log, agent);
     let target = (&Target::group(GROUP), [GROUP].as_slice());
-    publish_plain(&world.client(0)?, &world.log, target, named(["before".into()])).await;
+    publish_plain(
+        &world.client(0)?,
+        &world.log,
+        target,
+        named(["before".into()]),
+    )
+    .await;
     world.drained(&[GROUP], PATIENCE).await?;
     world.kill(Victim::Redis)?;
     let asked = Instant::now();
     let mut made = message("task", "away");
     // With a key the call is safe to repeat, and the answer says so.
     made.idempotency_key = "away".into();
-    let refused = publish_once(&world, 1, made).await.err().context("nobody can store it")?;
+    let refused = publish_once(&world, 1, made)
+        .await
+        .err()
+        .context("nobody can store it")?;
     let waited = asked.elapsed();
-    assert_eq!((refused.kind, refused.reason), (FaultKind::Unavailable, Reason::RedisUnavailable));
+    assert_eq!(
+        (refused.kind, refused.reason),
+        (FaultKind::Unavailable, Reason::RedisUnavailable)
+    );
     assert!(refused.retry_after.is_some());
-    assert!(waited > Duration::from_secs(1) && waited < Duration::from_secs(6), "{waited:?}");
+    assert!(
+        waited > Duration::from_secs(1) && waited < Duration::from_secs(6),
+        "{waited:?}"
+    );
     let admin = world.gateways.first().context("a gateway")?.admin();
     wait::try_until(PATIENCE, "readiness to be false", || async {
         let status = status_of(admin, "/readyz").await?;
@@ -172,7 +202,13 @@ async fn a_redis_that_is_away_is_waited_for_and_everything_resumes() -> Result<(
     assert_eq!(status_of(admin, "/livez").await?, 200);
     world.revive(Victim::Redis).await?;
     let back = Instant::now();
-    publish_plain(&world.client(0)?, &world.log, target, named(["after".into()])).await;
+    publish_plain(
+        &world.client(0)?,
+        &world.log,
+        target,
+        named(["after".into()]),
+    )
+    .await;
     world.drained(&[GROUP], PATIENCE).await?;
     let resumed = back.elapsed();
     assert!(resumed < Duration::from_secs(3), "{resumed:?}");
@@ -205,7 +241,10 @@ async fn a_redis_that_is_away_is_waited_for_and_everything_resumes() -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemons_refuse_a_redis_that_may_delete_accepted_work() -> Result<()> {
-    let redis = RedisServer::builder().option("--maxmemory-policy", "allkeys-lru").start().await?;
+    let redis = RedisServer::builder()
+        .option("--maxmemory-policy", "allkeys-lru")
+        .start()
+        .await?;
     for name in ["hive-gateway", "hive-coordinator"] {
         let url = redis.url();
         let environment = [
@@ -217,7 +256,10 @@ async fn daemons_refuse_a_redis_that_may_delete_accepted_work() -> Result<()> {
         daemon.wait_exit_code(1, PATIENCE).await?;
         let said = daemon.log_tail();
         for part in ["allkeys-lru", "set `maxmemory-policy noeviction`"] {
-            ensure!(said.contains(part), "{name} says nothing of `{part}`:\n{said}");
+            ensure!(
+                said.contains(part),
+                "{name} says nothing of `{part}`:\n{said}"
+            );
         }
     }
     Ok(())

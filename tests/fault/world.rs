@@ -73,12 +73,19 @@ impl World {
     ) -> Result<Self> {
         let redis = redis.start().await?;
         let log = Arc::new(Recorder::new());
-        let mut world = Self { redis, gateways: Vec::new(), coordinators: Vec::new(), log };
+        let mut world = Self {
+            redis,
+            gateways: Vec::new(),
+            coordinators: Vec::new(),
+            log,
+        };
         for _ in 0..gateways {
             world.add_gateway(&world.redis.url(), &[]).await?;
         }
         for _ in 0..coordinators {
-            world.coordinators.push(Daemon::coordinator(&world.redis.url()).await?);
+            world
+                .coordinators
+                .push(Daemon::coordinator(&world.redis.url()).await?);
         }
         Ok(world)
     }
@@ -89,7 +96,8 @@ impl World {
         redis_url: &str,
         environment: &[(&str, &str)],
     ) -> Result<()> {
-        self.gateways.push(Daemon::start("hive-gateway", redis_url, environment).await?);
+        self.gateways
+            .push(Daemon::start("hive-gateway", redis_url, environment).await?);
         Ok(())
     }
 
@@ -105,7 +113,10 @@ impl World {
 
     /// URL of one gateway.
     pub(crate) fn url(&self, number: usize) -> String {
-        self.gateways.get(number).map(Daemon::url).unwrap_or_default()
+        self.gateways
+            .get(number)
+            .map(Daemon::url)
+            .unwrap_or_default()
     }
 
     /// A client that prefers one gateway and knows the others.
@@ -122,7 +133,10 @@ impl World {
             settings: Some(settings),
             ..wire::CreateGroupRequest::default()
         };
-        self.client(0)?.create_group(request).await.context("creating a group")?;
+        self.client(0)?
+            .create_group(request)
+            .await
+            .context("creating a group")?;
         Ok(())
     }
 
@@ -149,7 +163,10 @@ impl World {
 
     /// A store of the test's own on this Redis.
     pub(crate) fn store(&self) -> Result<Store> {
-        Ok(Store::open(StoreConfig { url: self.redis.url(), ..StoreConfig::default() })?)
+        Ok(Store::open(StoreConfig {
+            url: self.redis.url(),
+            ..StoreConfig::default()
+        })?)
     }
 
     /// Kills a daemon or the Redis with SIGKILL.
@@ -170,10 +187,15 @@ impl World {
     pub(crate) async fn revive(&mut self, victim: Victim) -> Result<()> {
         match victim {
             Victim::Gateway(number) => daemon(&mut self.gateways, number)?.restart().await?,
-            Victim::Coordinator(number) => daemon(&mut self.coordinators, number)?.restart().await?,
+            Victim::Coordinator(number) => {
+                let coordinator = daemon(&mut self.coordinators, number)?;
+                coordinator.restart().await?;
+            },
             Victim::Redis => self.redis.restart().await?,
         }
-        self.log.record(Event::FaultEnded { name: victim.name().into() });
+        self.log.record(Event::FaultEnded {
+            name: victim.name().into(),
+        });
         Ok(())
     }
 
@@ -212,7 +234,11 @@ impl World {
                 ..wire::PeekMessagesRequest::default()
             };
             let page = client.peek_messages(request).await?;
-            ids.extend(page.messages.into_iter().filter_map(|one| Some(one.message?.message_id)));
+            ids.extend(
+                page.messages
+                    .into_iter()
+                    .filter_map(|one| Some(one.message?.message_id)),
+            );
             if page.next_cursor.is_empty() {
                 return Ok(ids);
             }
@@ -248,7 +274,10 @@ impl World {
                 _ => DeadCause::AttemptsUsedUp,
             };
             // Who failed is of no matter here: in these runs nothing dies of its failures.
-            let failure = Failure { consumer: "".into(), is_loss: true };
+            let failure = Failure {
+                consumer: "".into(),
+                is_loss: true,
+            };
             let failures = vec![failure; usize::try_from(letter.failures)?];
             self.log.record(Event::DeadLetter(Box::new(DeadLetter {
                 group: letter.group.into(),
@@ -263,7 +292,9 @@ impl World {
     /// One command to the Redis, as a person types it; an error answer is an error.
     pub(crate) async fn redis(&self, line: &str) -> Result<String> {
         let mut connection = UnixStream::connect(self.redis.socket()).await?;
-        connection.write_all(format!("{line}\r\n").as_bytes()).await?;
+        connection
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await?;
         let mut answer = vec![0; 64 * 1024];
         let length = connection.read(&mut answer).await?;
         let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
@@ -306,5 +337,9 @@ pub(crate) fn settings(lease: Duration, grace: Duration) -> wire::GroupSettings 
 
 /// The terms of a run with [`settings`].
 pub(crate) fn terms(lease: Duration) -> Terms {
-    Terms { max_attempts: 100, lease, ..Terms::default() }
+    Terms {
+        max_attempts: 100,
+        lease,
+        ..Terms::default()
+    }
 }

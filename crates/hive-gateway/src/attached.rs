@@ -40,8 +40,40 @@ pub struct Held {
     pub deadline: Instant,
     /// What heartbeats said of it.
     pub told: Told,
-    /// Whether the client has sent its outcome, which is not judged yet.
-    pub settling: bool,
+}
+
+/// A delivery as it is kept under its token.
+#[derive(Debug)]
+struct Kept {
+    /// Its lease; none once the client has sent an outcome, which is not judged yet. The lease is
+    /// moved out then: a copy of its texts for each message is what a gateway has no time for.
+    lease: Option<Lease>,
+    deadline: Instant,
+    told: Told,
+}
+
+/// What a connection holds.
+#[derive(Debug, Default)]
+struct Holding {
+    by_token: HashMap<String, Kept>,
+    /// No lease ends before this time; none where nothing is held.
+    check_at: Option<Instant>,
+}
+
+impl Holding {
+    /// Keeps a delivery; true when nobody watches its deadline yet.
+    fn keep(&mut self, token: String, lease: Lease, lease_ms: u64) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(lease_ms);
+        let kept = Kept {
+            lease: Some(lease),
+            deadline,
+            told: Told::Nothing,
+        };
+        self.by_token.insert(token, kept);
+        let is_first = self.check_at.is_none();
+        self.check_at = Some(self.check_at.map_or(deadline, |at| at.min(deadline)));
+        is_first
+    }
 }
 
 /// What heartbeats said of a delivery.
@@ -71,7 +103,7 @@ pub struct Attached {
     /// How many it works on at once.
     pub concurrency: u32,
     credit: AtomicU32,
-    held: Mutex<HashMap<(String, String), Held>>,
+    held: Mutex<Holding>,
     ended: AtomicBool,
     frames: mpsc::UnboundedSender<Frame>,
     queue: Arc<Queue>,
@@ -156,7 +188,7 @@ impl Attached {
 
     /// Grants credit, up to the capacity less what is held.
     pub fn grant(&self, messages: u32) {
-        let held = u32::try_from(self.held.lock().len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(self.held.lock().by_token.len()).unwrap_or(u32::MAX);
         let most = self.capacity.saturating_sub(held);
         let update = |credit: u32| credit.saturating_add(messages).min(most);
         self.credit
@@ -168,108 +200,112 @@ impl Attached {
         self.credit.store(0, Ordering::Release);
     }
 
-    /// Holds a delivery against one credit; false when the connection has ended.
-    #[must_use]
-    pub fn hold(&self, lease: Lease, lease_ms: u64) -> bool {
+    /// Holds a delivery under its token against one credit; gives the lease back when the connection
+    /// has ended.
+    ///
+    /// # Errors
+    /// The lease, for somebody else.
+    pub fn hold(&self, token: &str, lease: Lease, lease_ms: u64) -> Result<(), Lease> {
         let mut held = self.held.lock();
         if self.has_ended() {
-            return false;
+            return Err(lease);
         }
         let take = |credit: u32| credit.saturating_sub(1);
         self.credit
             .update(Ordering::AcqRel, Ordering::Acquire, take);
-        let deadline = Instant::now() + Duration::from_millis(lease_ms);
-        let key = (lease.lane.clone(), lease.id.clone());
-        held.insert(
-            key,
-            Held {
-                lease,
-                deadline,
-                told: Told::Nothing,
-                settling: false,
-            },
-        );
+        let is_first = held.keep(token.to_owned(), lease, lease_ms);
         drop(held);
-        self.changed.notify_one();
-        true
+        if is_first {
+            self.changed.notify_one();
+        }
+        Ok(())
     }
 
-    /// Holds again what the client kept over a lost connection.
+    /// Holds again what the client kept over a lost connection. What it kept it may have begun; its
+    /// next heartbeat says.
     pub fn hold_again(&self, lease: Lease, lease_ms: u64) {
-        let deadline = Instant::now() + Duration::from_millis(lease_ms);
-        let key = (lease.lane.clone(), lease.id.clone());
-        // What it kept it may have begun; its next heartbeat says.
-        self.held.lock().insert(
-            key,
-            Held {
-                lease,
-                deadline,
-                told: Told::Nothing,
-                settling: false,
-            },
-        );
+        self.held.lock().keep(lease.to_string(), lease, lease_ms);
     }
 
-    /// Whether this very delivery is held.
+    /// Whether this very delivery is held, or its outcome is on the way.
     #[must_use]
     pub fn holds(&self, lease: &Lease) -> bool {
-        let key = (lease.lane.clone(), lease.id.clone());
-        self.held
-            .lock()
-            .get(&key)
-            .is_some_and(|held| held.lease.count == lease.count)
+        let held = self.held.lock();
+        held.by_token.iter().any(|(token, kept)| match &kept.lease {
+            Some(one) => one.id == lease.id && one.lane == lease.lane && one.count == lease.count,
+            None => token.parse::<Lease>().is_ok_and(|one| {
+                one.id == lease.id && one.lane == lease.lane && one.count == lease.count
+            }),
+        })
     }
 
-    /// Notes that the client has sent an outcome: from here on its heartbeats are late.
-    pub fn settling(&self, lease: &Lease) {
-        let key = (lease.lane.clone(), lease.id.clone());
-        if let Some(held) = self.held.lock().get_mut(&key) {
-            held.settling = true;
-        }
+    /// Notes that the client has sent an outcome, and gives its lease out: from here on its
+    /// heartbeats are late.
+    #[must_use]
+    pub fn settling(&self, token: &str) -> Option<Lease> {
+        self.held
+            .lock()
+            .by_token
+            .get_mut(token)
+            .and_then(|kept| kept.lease.take())
     }
 
     /// Whether the client has sent an outcome that is not judged yet.
     #[must_use]
-    pub fn is_settling(&self, lease: &Lease) -> bool {
-        let key = (lease.lane.clone(), lease.id.clone());
-        self.held.lock().get(&key).is_some_and(|held| held.settling)
+    pub fn is_settling(&self, token: &str) -> bool {
+        self.held
+            .lock()
+            .by_token
+            .get(token)
+            .is_some_and(|kept| kept.lease.is_none())
     }
 
     /// Forgets a delivery that is settled or lost.
-    pub fn forget(&self, lease: &Lease) {
-        let key = (lease.lane.clone(), lease.id.clone());
-        let mut held = self.held.lock();
-        if held
-            .get(&key)
-            .is_some_and(|held| held.lease.count == lease.count)
-        {
-            held.remove(&key);
-        }
+    pub fn forget(&self, token: &str) {
+        self.held.lock().by_token.remove(token);
     }
 
-    /// Notes a heartbeat: leases start anew, and who was begun.
-    pub fn beat(&self, lease: &Lease, told: Told, lease_ms: u64) {
-        let key = (lease.lane.clone(), lease.id.clone());
-        if let Some(held) = self.held.lock().get_mut(&key) {
-            held.deadline = Instant::now() + Duration::from_millis(lease_ms);
-            held.told = held.told.max(told);
+    /// Notes a heartbeat: the lease starts anew.
+    pub fn beat(&self, token: &str, told: Told, lease_ms: u64) {
+        if let Some(kept) = self.held.lock().by_token.get_mut(token) {
+            kept.deadline = Instant::now() + Duration::from_millis(lease_ms);
+            kept.told = kept.told.max(told);
         }
     }
 
     /// Everything held, oldest delivery first.
     #[must_use]
     pub fn all_held(&self) -> Vec<Held> {
-        let mut all: Vec<Held> = self.held.lock().values().cloned().collect();
+        let held = self.held.lock();
+        let mut all: Vec<Held> = held
+            .by_token
+            .iter()
+            .filter_map(|(token, kept)| {
+                let lease = kept.lease.clone().or_else(|| token.parse().ok())?;
+                Some(Held {
+                    lease,
+                    deadline: kept.deadline,
+                    told: kept.told,
+                })
+            })
+            .collect();
+        drop(held);
         all.sort_by(|a, b| {
             (a.lease.delivered_ms, &a.lease.id).cmp(&(b.lease.delivered_ms, &b.lease.id))
         });
         all
     }
 
-    /// When the first lease ends.
+    /// When to look for leases that ended: at the first deadline, or a little before.
     #[must_use]
-    pub fn first_deadline(&self) -> Option<Instant> {
-        self.held.lock().values().map(|held| held.deadline).min()
+    pub fn check_at(&self) -> Option<Instant> {
+        self.held.lock().check_at
+    }
+
+    /// Finds out anew when the first lease ends, after a look at those that did.
+    pub fn checked(&self) {
+        let mut held = self.held.lock();
+        held.check_at = held.by_token.values().map(|kept| kept.deadline).min();
     }
 
     /// Sends leased messages.

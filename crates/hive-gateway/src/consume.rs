@@ -159,7 +159,7 @@ impl Session {
             if self.attached.has_ended() {
                 return End::Fenced;
             }
-            let deadline = self.attached.first_deadline().map(|at| at.max(not_before));
+            let deadline = self.attached.check_at().map(|at| at.max(not_before));
             tokio::select! {
                 frame = frames.next(), if settling.len() < SETTLES_MAX
                     && self.attached.queued() < QUEUE_MAX =>
@@ -293,7 +293,7 @@ impl Session {
         for token in &beat.leases {
             // A heartbeat behind a settle that is under way would find the entry gone.
             if let Ok(lease) = token.parse::<Lease>()
-                && !self.attached.is_settling(&lease)
+                && !self.attached.is_settling(token)
             {
                 items.push((lease, self.attached.attach));
             }
@@ -317,7 +317,7 @@ impl Session {
                 Verdict::Done => {
                     let has_begun = begun.contains(&token);
                     let told = if has_begun { Told::Begun } else { Told::Held };
-                    self.attached.beat(&lease, told, lease_ms);
+                    self.attached.beat(&token, told, lease_ms);
                 },
                 Verdict::Fenced => {
                     return Err(Fault::new(
@@ -333,7 +333,7 @@ impl Session {
                 | Verdict::Unknown
                 | Verdict::Dead
                 | Verdict::Spared => {
-                    self.attached.forget(&lease);
+                    self.attached.forget(&token);
                     lost.push(token);
                 },
             }
@@ -351,18 +351,14 @@ impl Session {
     /// Ends the leases whose time is over; false when some were spared.
     async fn expire(&self) -> bool {
         let now = Instant::now();
-        let over: Vec<Held> = self
-            .attached
-            .all_held()
-            .into_iter()
-            .filter(|held| held.deadline <= now)
-            .collect();
+        let mut over = judged(&self.attached);
+        over.retain(|(held, _)| held.deadline <= now);
         if over.is_empty() {
+            self.attached.checked();
             return true;
         }
         let idle_ms = self.view.definition.settings.lease_ms;
-        let counted = counted(&self.attached.all_held(), self.attached.concurrency);
-        let items = recovery(&self.attached, &over, &counted, (idle_ms, "lease_expired"));
+        let items = recovery(&self.attached, &over, (idle_ms, "lease_expired"));
         let name = &self.view.definition.name;
         let verdicts = self
             .gateway
@@ -371,14 +367,16 @@ impl Session {
         let Ok(verdicts) = verdicts else { return false };
         let mut lost = Vec::new();
         let mut spared = false;
-        for (held, verdict) in over.into_iter().zip(verdicts) {
+        for ((held, _), verdict) in over.into_iter().zip(verdicts) {
             if verdict == Verdict::Spared {
                 spared = true;
                 continue;
             }
-            self.attached.forget(&held.lease);
-            lost.push(held.lease.to_string());
+            let token = held.lease.to_string();
+            self.attached.forget(&token);
+            lost.push(token);
         }
+        self.attached.checked();
         if !lost.is_empty() {
             self.gateway
                 .metrics
@@ -416,9 +414,8 @@ impl Session {
 
     /// The connection did not come back in time.
     async fn give_up(&self) {
-        let held = self.attached.all_held();
-        let counted = counted(&held, self.attached.concurrency);
-        let items = recovery(&self.attached, &held, &counted, (0, "connection_lost"));
+        let held = judged(&self.attached);
+        let items = recovery(&self.attached, &held, (0, "connection_lost"));
         self.gateway
             .metrics
             .given_back_lost
@@ -479,31 +476,33 @@ fn counted(held: &[Held], concurrency: u32) -> Vec<bool> {
         .collect()
 }
 
+/// Everything that a connection holds, and whether its loss counts as a failed attempt.
+fn judged(attached: &Attached) -> Vec<(Held, bool)> {
+    let held = attached.all_held();
+    let counted = counted(&held, attached.concurrency);
+    held.into_iter().zip(counted).collect()
+}
+
 fn recovery(
     attached: &Attached,
-    held: &[Held],
-    counted: &[bool],
+    held: &[(Held, bool)],
     (idle_ms, category): (u64, &str),
 ) -> Vec<Settle> {
-    let all = attached.all_held();
     held.iter()
-        .map(|one| {
-            let is_counted = all
-                .iter()
-                .position(|other| other.lease == one.lease)
-                .and_then(|position| counted.get(position).copied())
-                .unwrap_or(one.told == Told::Begun);
-            let action = if is_counted {
+        .map(|(held, is_counted)| {
+            let lease = held.lease.clone();
+            let action = if *is_counted {
+                let record = outcomes::record(&lease, category, "the consumer was lost at work");
                 Action::Lose {
                     idle_ms,
                     category: category.to_owned(),
-                    record: outcomes::record(&one.lease, category, "the consumer was lost at work"),
+                    record,
                 }
             } else {
                 Action::GiveBack { idle_ms }
             };
             Settle {
-                lease: one.lease.clone(),
+                lease,
                 attach: attached.attach,
                 check_session: true,
                 action,
@@ -526,37 +525,58 @@ struct Batch {
 /// behind it does not call it lost.
 fn check(view: &GroupView, attached: &Attached, wire_outcomes: Vec<wire::Outcome>) -> Batch {
     let mut batch = Batch::default();
-    for wire_outcome in wire_outcomes {
+    for mut wire_outcome in wire_outcomes {
         let place = batch.results.len();
-        let mut result = wire::SettleResult {
-            lease: wire_outcome.lease.clone(),
-            status: SettleStatus::Ok.into(),
-            error: String::new(),
-        };
-        let lease = result.lease.parse::<Lease>();
-        match (outcome::parse(wire_outcome), lease) {
-            (Err(violations), _) => {
-                result.status = SettleStatus::Invalid.into();
-                result.error = violations.to_string();
-            },
-            (Ok(parsed), Ok(lease)) if lease.consumer == attached.consumer => {
-                if parsed.action == outcome::Action::Extend {
+        let action = wire_outcome.action.take();
+        let token = wire_outcome.lease;
+        let status = match outcome::parse_action(&token, action) {
+            Err(violations) => Err((SettleStatus::Invalid, violations.to_string())),
+            Ok(outcome::Action::Extend) => match lease_of(attached, &token) {
+                Some(lease) => {
                     batch.extends.push((place, lease));
-                } else {
-                    attached.settling(&lease);
-                    batch.places.push(place);
-                    let item = outcomes::settle(view, lease, attached.attach, parsed.action);
-                    batch.items.push(item);
+                    Ok(())
+                },
+                None => Err(unknown()),
+            },
+            Ok(action) => {
+                match attached
+                    .settling(&token)
+                    .or_else(|| lease_of(attached, &token))
+                {
+                    Some(lease) => {
+                        batch.places.push(place);
+                        batch
+                            .items
+                            .push(outcomes::settle(view, lease, attached.attach, action));
+                        Ok(())
+                    },
+                    None => Err(unknown()),
                 }
             },
-            (Ok(_), Ok(_) | Err(_)) => {
-                result.status = SettleStatus::UnknownLease.into();
-                "the token is none of this consumer's leases".clone_into(&mut result.error);
-            },
-        }
-        batch.results.push(result);
+        };
+        let (status, error) = status.err().unwrap_or((SettleStatus::Ok, String::new()));
+        batch.results.push(wire::SettleResult {
+            lease: token,
+            status: status.into(),
+            error,
+        });
     }
     batch
+}
+
+/// The lease that a token says, if it is this consumer's.
+fn lease_of(attached: &Attached, token: &str) -> Option<Lease> {
+    token
+        .parse::<Lease>()
+        .ok()
+        .filter(|lease| lease.consumer == attached.consumer)
+}
+
+fn unknown() -> (SettleStatus, String) {
+    (
+        SettleStatus::UnknownLease,
+        "the token is none of this consumer's leases".into(),
+    )
 }
 
 async fn settle(
@@ -573,15 +593,14 @@ async fn settle(
     } = batch;
     let group = &view.definition.name;
     if !items.is_empty() {
-        let leases: Vec<Lease> = items.iter().map(|item| item.lease.clone()).collect();
         let verdicts = gateway
             .settler(&view.namespace, group)
             .settle(items)
             .await?;
-        for ((place, lease), verdict) in places.into_iter().zip(&leases).zip(verdicts) {
-            attached.forget(lease);
+        for (place, verdict) in places.into_iter().zip(verdicts) {
             outcomes::note(&gateway.metrics, verdict);
             if let Some(result) = results.get_mut(place) {
+                attached.forget(&result.lease);
                 outcomes::judge(result, verdict);
             }
         }
@@ -599,7 +618,11 @@ async fn settle(
             .await?;
         for ((place, lease), verdict) in extends.into_iter().zip(verdicts) {
             if verdict == Verdict::Done {
-                attached.beat(&lease, Told::Nothing, view.definition.settings.lease_ms);
+                attached.beat(
+                    &lease.to_string(),
+                    Told::Nothing,
+                    view.definition.settings.lease_ms,
+                );
             }
             if let Some(result) = results.get_mut(place) {
                 outcomes::judge(result, verdict);
@@ -636,7 +659,6 @@ mod tests {
             },
             deadline: Instant::now(),
             told,
-            settling: false,
         }
     }
 

@@ -394,6 +394,7 @@ impl Dispatcher {
     ) {
         let now = now_ms();
         let lease_ms = view.definition.settings.lease_ms;
+        let ends = time::to_timestamp(now.saturating_add(lease_ms).into());
         let mut frames: BTreeMap<usize, Vec<wire::Delivery>> = BTreeMap::new();
         let mut back = Vec::new();
         for entry in entries {
@@ -426,16 +427,17 @@ impl Dispatcher {
                 back.push(settle(consumer, lease, Action::Expire));
                 continue;
             }
-            let delivery = wire::Delivery {
-                lease: lease.to_string(),
-                attempt: entry.failures.saturating_add(1),
-                lease_expires_at: Some(time::to_timestamp(now.saturating_add(lease_ms).into())),
-                message: envelope,
-            };
-            if consumer.hold(lease.clone(), lease_ms) {
-                frames.entry(entry.taker).or_default().push(delivery);
-            } else {
-                back.push(settle(consumer, lease, Action::GiveBack { idle_ms: 0 }));
+            let token = lease.to_string();
+            match consumer.hold(&token, lease, lease_ms) {
+                Ok(()) => frames.entry(entry.taker).or_default().push(wire::Delivery {
+                    lease: token,
+                    attempt: entry.failures.saturating_add(1),
+                    lease_expires_at: Some(ends),
+                    message: envelope,
+                }),
+                Err(lease) => {
+                    back.push(settle(consumer, lease, Action::GiveBack { idle_ms: 0 }));
+                },
             }
         }
         for (position, deliveries) in frames {

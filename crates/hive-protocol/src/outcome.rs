@@ -56,13 +56,28 @@ pub enum Action {
 /// # Errors
 /// All violations, their fields named as in the wire message (`nack.delay`).
 pub fn parse(outcome: wire::Outcome) -> Result<Outcome, Violations> {
+    let action = parse_action(&outcome.lease, outcome.action)?;
+    Ok(Outcome {
+        lease: outcome.lease,
+        action,
+    })
+}
+
+/// Checks the action of an outcome, and the size of the token it came with.
+///
+/// # Errors
+/// As `parse`.
+pub fn parse_action(
+    lease: &str,
+    action: Option<wire::outcome::Action>,
+) -> Result<Action, Violations> {
     let mut faults = Violations::new();
-    if outcome.lease.is_empty() {
+    if lease.is_empty() {
         faults.push("lease", "must not be empty");
     }
-    faults.take(at_most("lease", outcome.lease.len(), LEASE_BYTES_MAX));
-    let action = match outcome.action {
-        Some(action) => parse_action(action, &mut faults),
+    faults.take(at_most("lease", lease.len(), LEASE_BYTES_MAX));
+    let action = match action {
+        Some(action) => checked(action, &mut faults),
         None => {
             faults.push(
                 "action",
@@ -72,16 +87,13 @@ pub fn parse(outcome: wire::Outcome) -> Result<Outcome, Violations> {
         },
     };
     match action {
-        Some(action) if faults.is_empty() => Ok(Outcome {
-            lease: outcome.lease,
-            action,
-        }),
+        Some(action) if faults.is_empty() => Ok(action),
         _ => Err(faults),
     }
 }
 
 /// The action, or none when a value that it needs is missing from it; then `faults` says so.
-fn parse_action(action: wire::outcome::Action, faults: &mut Violations) -> Option<Action> {
+fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Action> {
     use wire::outcome::Action as Wire;
     match action {
         Wire::Ack(ack) => {

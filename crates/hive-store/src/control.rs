@@ -20,7 +20,7 @@ use crate::{
     keys::{GroupKey, Shard},
     lane::LaneRef,
     reply,
-    scripts::{Call, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE},
+    scripts::{Call, DEFINITION_CREATE, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE},
 };
 
 /// Most groups, and most streams, of a namespace.
@@ -187,12 +187,19 @@ impl Store {
                 .arg(namespace);
             self.command(Purpose::Control, add).await?;
         }
-        let mut call = Call::new(&DEFINITION_PUT);
-        call.key(key)
-            .text(name)
-            .number(version)
-            .text(&text)
-            .number(DEFINITIONS_MAX);
+        let is_new = version == 0 && !text.is_empty();
+        let script = if is_new {
+            &DEFINITION_CREATE
+        } else {
+            &DEFINITION_PUT
+        };
+        let mut call = Call::new(script);
+        call.key(key).text(name);
+        if is_new {
+            call.text(&text).number(DEFINITIONS_MAX);
+        } else {
+            call.number(version).text(&text);
+        }
         let value = self.run_safely(Purpose::Control, call).await?;
         let (word, parts) = reply::status("definition_put", value)?;
         let detail = reply::detail("definition_put", parts)?;

@@ -69,6 +69,7 @@ scripts! {
     CLOCK_TICK "clock_tick";
     CONSUMER_FORGET "consumer_forget";
     DAEMON_BEAT "daemon_beat";
+    DEFINITION_CREATE "definition_create";
     DEFINITION_PUT "definition_put";
     DUE_DELAYED "due_delayed";
     DUE_SCHEDULED "due_scheduled";

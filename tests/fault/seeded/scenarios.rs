@@ -24,12 +24,7 @@ async fn publish(stage: &Stage, ids: &[&str]) -> Result<()> {
     publish_to(stage, &Target::group("g"), &["g"], ids).await
 }
 
-async fn publish_to(
-    stage: &Stage,
-    target: &Target,
-    groups: &[&str],
-    ids: &[&str],
-) -> Result<()> {
+async fn publish_to(stage: &Stage, target: &Target, groups: &[&str], ids: &[&str]) -> Result<()> {
     let client = stage.world.client(0)?;
     let messages = named(ids.iter().map(ToString::to_string));
     publish_plain(&client, &stage.world.log, (target, groups), messages).await;
@@ -83,8 +78,13 @@ pub(super) async fn reject_in_a_crash(mut stage: Stage) -> Result<Report> {
     first.ack_all(1, PATIENCE).await?;
     let taken = first.take_one().await?;
     proxy.set(Mode::CutBeforeReply);
-    let settled = first.settle_within(&taken, Action::Reject, Duration::from_millis(500)).await;
-    ensure!(settled == hive_testkit::history::SettleAnswer::Unknown, "{settled:?}");
+    let settled = first
+        .settle_within(&taken, Action::Reject, Duration::from_millis(500))
+        .await;
+    ensure!(
+        settled == hive_testkit::history::SettleAnswer::Unknown,
+        "{settled:?}"
+    );
     let world = &stage.world;
     wait::try_until(PATIENCE, "the dead letter", || async {
         ensure!(!world.dead_letters().await?.is_empty());
@@ -131,8 +131,16 @@ pub(super) async fn old_connection_ends(mut stage: Stage, is_resumed: bool) -> R
     stage.gateway().await?;
     stage.group_with("g", settings(LEASE, GRACE)).await?;
     let old = agent(&stage, "a", 0).await?;
-    let session = if is_resumed { old.session() } else { String::new() };
-    old.note_loss(if is_resumed { Loss::Disconnected } else { Loss::Replaced });
+    let session = if is_resumed {
+        old.session()
+    } else {
+        String::new()
+    };
+    old.note_loss(if is_resumed {
+        Loss::Disconnected
+    } else {
+        Loss::Replaced
+    });
     let lost = stage.world.log.now();
     drop(old);
     let (log, url) = (&stage.world.log, stage.world.url(1));
@@ -155,11 +163,20 @@ pub(super) async fn old_connection_ends(mut stage: Stage, is_resumed: bool) -> R
 pub(super) async fn late_group(mut stage: Stage) -> Result<Report> {
     stage.gateway().await?;
     stage.group("g").await?;
-    publish_to(&stage, &Target::stream(STREAM), &["g", "late"], &["m1", "m2"]).await?;
+    publish_to(
+        &stage,
+        &Target::stream(STREAM),
+        &["g", "late"],
+        &["m1", "m2"],
+    )
+    .await?;
     stage.group("late").await?;
     for group in ["g", "late"] {
         let (log, url) = (&stage.world.log, stage.world.url(0));
-        Hand::join(log, &url, (group, "a")).await?.ack_all(2, QUIET).await?;
+        Hand::join(log, &url, (group, "a"))
+            .await?
+            .ack_all(2, QUIET)
+            .await?;
     }
     stage.verdict(&["g", "late"]).await
 }
@@ -186,7 +203,10 @@ pub(super) async fn removed_consumer(mut stage: Stage) -> Result<Report> {
     gone.credit(1).await?;
     gone.take_one().await?;
     gone.note_loss(Loss::Left);
-    let request = wire::RemoveConsumerRequest { group: "g".into(), consumer_id: "a".into() };
+    let request = wire::RemoveConsumerRequest {
+        group: "g".into(),
+        consumer_id: "a".into(),
+    };
     stage.world.client(0)?.remove_consumer(request).await?;
     let mut other = agent(&stage, "b", 0).await?;
     other.ack_all(1, QUIET).await?;
@@ -242,7 +262,10 @@ pub(super) async fn two_groups(mut stage: Stage) -> Result<Report> {
     publish(&stage, &["m"]).await?;
     for group in ["g", "other"] {
         let (log, url) = (&stage.world.log, stage.world.url(0));
-        Hand::join(log, &url, (group, "a")).await?.ack_all(1, GRACE + QUIET / 2).await?;
+        Hand::join(log, &url, (group, "a"))
+            .await?
+            .ack_all(1, GRACE + QUIET / 2)
+            .await?;
     }
     stage.verdict(&["g", "other"]).await
 }

@@ -25,7 +25,7 @@ COST        one XPENDING and one XACK a section; 2.5 us an item in batches of 10
 INVARIANTS  M6 (only the lease's holder settles), M7 (an entry is settled once), E1 (fencing)
 ]]
 local group, at = ARGV[1], 4
-local slot = tostring(tonumber(ARGV[3]) % 16)
+local slot = tostring(tonumber(ARGV[3]) % 64)
 local number, stored = string.match(redis.call('HGET', KEYS[3], slot) or '', '^(%d+) (%a+)$')
 if number == ARGV[3] then
   -- A write, so that a caller who waits for the disk waits for the call that was stored.

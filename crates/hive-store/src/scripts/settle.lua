@@ -46,7 +46,7 @@ COST        about 10 us an item
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
 ]]
 local group, ageing = ARGV[1], tonumber(ARGV[2])
-local slot = tostring(tonumber(ARGV[7]) % 16)
+local slot = tostring(tonumber(ARGV[7]) % 64)
 local number, stored = string.match(redis.call('HGET', KEYS[9], slot) or '', '^(%d+) (%a+)$')
 if number == ARGV[7] then
   -- A write, so that a caller who waits for the disk waits for the call that was stored.

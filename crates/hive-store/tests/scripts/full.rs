@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hive_domain::group::{GroupState, Start};
+use hive_domain::group::{GroupDefinition, GroupState, Start};
 use hive_store::{
     Lease, StoreError,
-    control::Removal,
+    control::{Put, Removal},
     publish::Item,
     registry::Registration,
     settle::{Action, Settle, Verdict},
@@ -48,8 +48,32 @@ async fn new_work_is_refused_as_full() {
     let group = World::definition("new", Start::Earliest);
     let refused = world.store.create_on_shard(&world.shard, &group).await;
     assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    let group = GroupDefinition {
+        version: 0,
+        ..group
+    };
     let refused = world.store.put_group("n", &group).await;
     assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_definition_changes_all_the_same_so_that_an_operator_can_make_room() {
+    let server = RedisServer::start().await.expect("a server");
+    let world = on(Arc::new(server)).await;
+    let mut group = GroupDefinition {
+        version: 0,
+        ..World::definition("g", Start::Earliest)
+    };
+    assert_eq!(
+        world.store.put_group("n", &group).await.expect("new"),
+        Put::Stored(1)
+    );
+    let _: String = world.redis(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    group.version = 1;
+    assert_eq!(
+        world.store.put_group("n", &group).await.expect("changed"),
+        Put::Stored(2)
+    );
 }
 
 #[tokio::test]
