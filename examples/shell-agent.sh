@@ -3,7 +3,6 @@
 #
 #   hive group create words
 #   examples/shell-agent.sh &
-#   hive publish --group words --track 'one two three'
-#   hive message get ID --wait 10s
+#   hive publish --group words 'one two three'
 set -eu
 exec hive work --group words --concurrency 4 --timeout 1m --exec 'wc -w'

@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use hive_client::{Job, Outcome, Reason, WorkError, message, wire};
 use hive_protocol::time::to_duration;
-use hive_testkit::redis::Aof;
+use hive_testkit::{
+    proxy::{FaultProxy, Mode},
+    redis::Aof,
+    wait::until,
+};
 use wire::{SettleStatus, consume_request::Frame as Ask};
 
 use crate::{
-    fleet::{Agent, Fleet, PATIENCE},
+    fleet::{Agent, Fleet, PATIENCE, Seen},
     member::{Member, ack, join, outcome, text_of, verdicts},
 };
 
@@ -253,4 +257,32 @@ async fn a_token_of_another_consumer_is_refused_on_a_stream() -> Result<()> {
         "{judged:?}"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_away_for_longer_than_the_grace_works_on() -> Result<()> {
+    let settings = wire::GroupSettings {
+        reconnect_grace: Some(to_duration(0)),
+        ..wire::GroupSettings::default()
+    };
+    let fleet = fleet(settings, 1).await?;
+    let proxy = FaultProxy::start(fleet.gateways[0].listen()).await?;
+    let seen = Seen::default();
+    let client = hive_client::Client::new(&proxy.url())?;
+    let agent = Agent::acking(client, "g", "agent", &seen, |builder| builder);
+    fleet.drained("g").await?;
+    proxy.set(Mode::Refuse);
+    proxy.reset();
+    let gone = || async {
+        let figures = fleet.figures("g").await;
+        figures.is_ok_and(|figures| figures.current_consumers == 0)
+    };
+    until(PATIENCE, "the membership is given up", gone).await;
+    fleet
+        .publish("g", message("t", "while it was away"))
+        .await?;
+    proxy.set(Mode::Pass);
+    fleet.drained("g").await?;
+    assert_eq!(seen.messages(), 2);
+    agent.stop().await
 }

@@ -3,7 +3,7 @@
 use crate::tree::{Problem, Tree, assert_none, lines, problem};
 
 const SCRIPTS: &str = "crates/hive-store/src/scripts/";
-const LINES_MAX: usize = 200;
+const LINES_MAX: usize = 300;
 /// What a script may say about itself: whether a full Redis runs it.
 const FLAGS: &[&str] = &["#!lua", "#!lua flags=allow-oom", "#!lua flags=no-writes"];
 /// Sections behind the purpose, in this order.
@@ -164,8 +164,8 @@ fn a_script_that_breaks_its_contract_is_found() {
             "section `COST` where `INVARIANTS` belongs",
         ),
         (
-            GOOD.to_owned() + &"\n".repeat(200),
-            "216 lines, at most 200",
+            GOOD.to_owned() + &"\n".repeat(300),
+            "316 lines, at most 300",
         ),
     ];
     for (text, wanted) in cases {

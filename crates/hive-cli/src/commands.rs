@@ -6,7 +6,6 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod group;
-pub(crate) mod message;
 pub(crate) mod peek;
 pub(crate) mod publish;
 pub(crate) mod serve;

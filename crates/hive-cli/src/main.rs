@@ -19,9 +19,9 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, doctor::DoctorArgs,
-        fetch::FetchArgs, group::GroupCommand, message::MessageCommand, peek::PeekArgs,
-        publish::PublishArgs, serve::ServeArgs, settle::SettleArgs, stream::StreamCommand,
-        supervise::SuperviseArgs, work::WorkArgs,
+        fetch::FetchArgs, group::GroupCommand, peek::PeekArgs, publish::PublishArgs,
+        serve::ServeArgs, settle::SettleArgs, stream::StreamCommand, supervise::SuperviseArgs,
+        work::WorkArgs,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
@@ -76,9 +76,6 @@ enum Command {
     Fetch(FetchArgs),
     /// Settle leased messages by hand.
     Settle(SettleArgs),
-    /// Ask what became of a message.
-    #[command(subcommand)]
-    Message(MessageCommand),
     /// Look at everything and say what to do about it.
     Doctor(DoctorArgs),
     /// Measure throughput and latency beside the raw ceiling of the same Redis.
@@ -154,7 +151,6 @@ async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
         Command::Peek(args) => commands::peek::run(args, common).await,
         Command::Fetch(args) => commands::fetch::run(args, common).await,
         Command::Settle(args) => commands::settle::run(args, common).await,
-        Command::Message(command) => commands::message::run(command, common).await,
         Command::Supervise(args) => commands::supervise::supervise(&args).await,
         Command::Serve(_) | Command::Enter(_) => Ok(Exit::Usage),
     }

@@ -99,7 +99,6 @@ pub(crate) struct MessageLine {
     not_before: Option<jiff::Timestamp>,
     ttl_seconds: Option<f64>,
     retry: Option<RetryLine>,
-    track: bool,
 }
 
 /// A priority as a number or as one of the words that the API takes.
@@ -157,7 +156,6 @@ impl MessageLine {
             required_capabilities: self.required_capabilities,
             idempotency_key: self.idempotency_key,
             ordering_key: self.ordering_key,
-            track: self.track,
             published_at: None,
         })
     }

@@ -1,7 +1,7 @@
 //! One attached connection of a consumer: its credit, what it holds, what is on the way to it.
 //!
-//! The frame queue is not bounded by a number: deliveries are bounded by credit and by bytes, answers
-//! by the frames that the reader takes in, which waits while the queue is long.
+//! The frame queue is not bounded by a number: deliveries are bounded by credit and by bytes,
+//! answers by the frames that the reader takes in, which waits while the queue is long.
 
 use std::{
     collections::HashMap,
@@ -200,8 +200,8 @@ impl Attached {
         self.credit.store(0, Ordering::Release);
     }
 
-    /// Holds a delivery under its token against one credit; gives the lease back when the connection
-    /// has ended.
+    /// Holds a delivery under its token against one credit; gives the lease back when the
+    /// connection has ended.
     ///
     /// # Errors
     /// The lease, for somebody else.

@@ -1,7 +1,7 @@
 //! The doorbell: wakes dispatchers and long polls when there may be new work.
 //!
-//! One subscription per gateway hears the bells of all shards. A bell that is lost, or rings while the
-//! subscription is made anew, costs one poll interval, never a message.
+//! One subscription per gateway hears the bells of all shards. A bell that is lost, or rings while
+//! the subscription is made anew, costs one poll interval, never a message.
 
 use std::{
     collections::HashMap,

@@ -1,9 +1,9 @@
 //! One Consume stream: join, credit, settles, heartbeats, and what happens when it ends.
 //!
-//! The stream's task reads frames and keeps the deadlines of what its consumer holds; deliveries are
-//! pushed by the group's dispatcher. Reading and writing are apart: a client that does not read
-//! stops being read from, and harms nobody else. When the connection is lost, the leases live on for
-//! the group's `reconnect_grace`; then what was begun counts as failed and the rest goes back
+//! The stream's task reads frames and keeps the deadlines of what its consumer holds; deliveries
+//! are pushed by the group's dispatcher. Reading and writing are apart: a client that does not read
+//! stops being read from, and harms nobody else. When the connection is lost, the leases live on
+//! for the group's `reconnect_grace`; then what was begun counts as failed and the rest goes back
 //! uncounted. Everything names (session, attach), so the timer of an old connection changes nothing
 //! after the consumer attached elsewhere.
 
@@ -198,7 +198,8 @@ impl Session {
                         return End::Lost;
                     }
                 },
-                () = self.attached.queue_below(QUEUE_MAX), if self.attached.queued() >= QUEUE_MAX => {},
+                () = self.attached.queue_below(QUEUE_MAX),
+                    if self.attached.queued() >= QUEUE_MAX => {},
                 () = self.attached.changed.notified() => {},
                 () = sleep_until(deadline) => {
                     if !self.expire().await {
@@ -220,7 +221,8 @@ impl Session {
                 () = tokio::time::sleep_until(drain_ends.unwrap_or_else(far)),
                     if drain_ends.is_some() =>
                 {
-                    self.attached.end_with(Fault::new(Reason::Draining, "this gateway is going away"));
+                    let fault = Fault::new(Reason::Draining, "this gateway is going away");
+                    self.attached.end_with(fault);
                     return End::Lost;
                 },
             }
@@ -423,8 +425,8 @@ impl Session {
         self.end_membership(&items).await;
     }
 
-    /// Settles what was held, then removes the member. Where Redis is away the coordinator finds both:
-    /// entries of a dead gateway's consumer, or of nobody.
+    /// Settles what was held, then removes the member. Where Redis is away the coordinator finds
+    /// both: entries of a dead gateway's consumer, or of nobody.
     async fn end_membership(&self, items: &[Settle]) {
         let (namespace, group) = (&self.view.namespace, &self.view.definition.name);
         for batch in items.chunks(500) {
@@ -462,8 +464,8 @@ impl Session {
     }
 }
 
-/// Which deliveries count as failed when their consumer is lost: what heartbeats named as begun, and
-/// of those that no heartbeat covers, what is among its `concurrency` oldest.
+/// Which deliveries count as failed when their consumer is lost: what heartbeats named as begun,
+/// and of those that no heartbeat covers, what is among its `concurrency` oldest.
 fn counted(held: &[Held], concurrency: u32) -> Vec<bool> {
     let oldest = usize::try_from(concurrency.max(1)).unwrap_or(usize::MAX);
     held.iter()

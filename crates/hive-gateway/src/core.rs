@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hive_protocol::fault::{Fault, Reason};
@@ -15,7 +15,7 @@ use hive_runtime::{
     shutdown::Shutdown,
     tasks::{BACKGROUND, Tasks},
 };
-use hive_store::{Shard, Store};
+use hive_store::{Shard, Store, StoreError};
 use parking_lot::Mutex;
 
 use crate::{
@@ -36,6 +36,23 @@ pub fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or_default()
+}
+
+/// How long a call that changes nothing waits for Redis, all its steps together.
+const READ_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs a call that changes nothing under one deadline.
+///
+/// # Errors
+/// The call's own, or `REDIS_UNAVAILABLE` at the deadline.
+pub async fn reading<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(READ_WITHIN, call).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => {
+            let detail = "no answer within 3 s".into();
+            Err(StoreError::Unavailable { detail }.into())
+        },
+    }
 }
 
 type ByGroup<T> = Mutex<HashMap<(String, String), T>>;
@@ -144,7 +161,7 @@ impl Gateway {
     pub fn enter(&self, call: &'static str) -> Result<Pass, Fault> {
         if self.shutdown.is_draining() {
             return Err(Fault::new(Reason::Draining, "this gateway is going away")
-                .with_retry_after(std::time::Duration::from_millis(200)));
+                .with_retry_after(Duration::from_millis(200)));
         }
         Ok(self.gate.enter(call))
     }

@@ -6,8 +6,8 @@
 //! second. A connection that goes away while its messages are on the way gives them back uncounted.
 //!
 //! The common case is one lane with work and nothing to deliver again. There a plain pipelined read
-//! costs Redis less than half of the script, which copies every payload through Lua; so what a script
-//! fetch found is trusted for [`PLAIN_FOR`], as long as no other lane got an entry.
+//! costs Redis less than half of the script, which copies every payload through Lua; so what a
+//! script fetch found is trusted for [`PLAIN_FOR`], as long as no other lane got an entry.
 
 use std::{
     collections::BTreeMap,
@@ -506,8 +506,8 @@ fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<(usize, u64)> 
     Some((lane, plain.expected))
 }
 
-/// One read per consumer, in the order of the plan, for a little more than is expected: each read is
-/// a command of its own, and one that finds nothing costs as much as one that does.
+/// One read per consumer, in the order of the plan, for a little more than is expected: each read
+/// is a command of its own, and one that finds nothing costs as much as one that does.
 fn plain_slots(plan: &[(usize, u32)], free: &[Free], expected: u64) -> Vec<(usize, u32)> {
     let mut order: Vec<usize> = Vec::new();
     let asked = usize::try_from(expected)

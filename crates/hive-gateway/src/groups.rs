@@ -23,7 +23,7 @@ use hive_store::{
 
 use crate::{
     catalog::GroupView,
-    core::{Gateway, now_ms},
+    core::{Gateway, now_ms, reading},
     pull,
 };
 
@@ -132,11 +132,14 @@ impl Gateway {
         namespace: &str,
         request: wire::GetGroupRequest,
     ) -> Result<wire::GetGroupResponse, Fault> {
-        name::check("name", &request.name)?;
-        let view = self.catalog.group(namespace, &request.name).await?;
-        Ok(wire::GetGroupResponse {
-            group: Some(self.shown(&view).await?),
+        reading(async move {
+            name::check("name", &request.name)?;
+            let view = self.catalog.group(namespace, &request.name).await?;
+            Ok(wire::GetGroupResponse {
+                group: Some(self.shown(&view).await?),
+            })
         })
+        .await
     }
 
     /// Shows all groups of the namespace with their figures, by name.
@@ -148,22 +151,25 @@ impl Gateway {
         namespace: &str,
         _request: wire::ListGroupsRequest,
     ) -> Result<wire::ListGroupsResponse, Fault> {
-        let mut groups = Vec::new();
-        for definition in self.store.groups(namespace).await? {
-            if matches!(
-                definition.state,
-                GroupState::Creating | GroupState::Deleting
-            ) {
-                continue;
+        reading(async move {
+            let mut groups = Vec::new();
+            for definition in self.store.groups(namespace).await? {
+                if matches!(
+                    definition.state,
+                    GroupState::Creating | GroupState::Deleting
+                ) {
+                    continue;
+                }
+                match self.catalog.group(namespace, &definition.name).await {
+                    Ok(view) => groups.push(self.shown(&view).await?),
+                    // Deleted while we listed.
+                    Err(fault) if fault.reason == Reason::GroupNotFound => {},
+                    Err(fault) => return Err(fault),
+                }
             }
-            match self.catalog.group(namespace, &definition.name).await {
-                Ok(view) => groups.push(self.shown(&view).await?),
-                // Deleted while we listed.
-                Err(fault) if fault.reason == Reason::GroupNotFound => {},
-                Err(fault) => return Err(fault),
-            }
-        }
-        Ok(wire::ListGroupsResponse { groups })
+            Ok(wire::ListGroupsResponse { groups })
+        })
+        .await
     }
 
     async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
@@ -435,19 +441,22 @@ impl Gateway {
         namespace: &str,
         request: wire::ListConsumersRequest,
     ) -> Result<wire::ListConsumersResponse, Fault> {
-        name::check("group", &request.group)?;
-        let view = self.catalog.group(namespace, &request.group).await?;
-        let lanes = self.catalog.lanes(&view.shard).await?;
-        let lanes = lanes.of_group(&view.shard, &request.group);
-        let mut consumers = Vec::new();
-        for member in self.store.members(&view.shard, &request.group).await? {
-            let held = self
-                .store
-                .held_by(&request.group, &lanes, &member.consumer)
-                .await?;
-            consumers.push(shown_member(member, held.len() as u64));
-        }
-        Ok(wire::ListConsumersResponse { consumers })
+        reading(async move {
+            name::check("group", &request.group)?;
+            let view = self.catalog.group(namespace, &request.group).await?;
+            let lanes = self.catalog.lanes(&view.shard).await?;
+            let lanes = lanes.of_group(&view.shard, &request.group);
+            let mut consumers = Vec::new();
+            for member in self.store.members(&view.shard, &request.group).await? {
+                let held = self
+                    .store
+                    .held_by(&request.group, &lanes, &member.consumer)
+                    .await?;
+                consumers.push(shown_member(member, held.len() as u64));
+            }
+            Ok(wire::ListConsumersResponse { consumers })
+        })
+        .await
     }
 
     /// Registers a pull consumer.
@@ -537,12 +546,15 @@ impl Gateway {
         namespace: &str,
         request: wire::GetStreamRequest,
     ) -> Result<wire::GetStreamResponse, Fault> {
-        name::check("name", &request.name)?;
-        let definition = self.store.stream(namespace, &request.name).await?;
-        let definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
-        Ok(wire::GetStreamResponse {
-            stream: Some(self.shown_stream(namespace, &definition).await?),
+        reading(async move {
+            name::check("name", &request.name)?;
+            let definition = self.store.stream(namespace, &request.name).await?;
+            let definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
+            Ok(wire::GetStreamResponse {
+                stream: Some(self.shown_stream(namespace, &definition).await?),
+            })
         })
+        .await
     }
 
     /// Shows all streams of the namespace, by name.
@@ -554,11 +566,14 @@ impl Gateway {
         namespace: &str,
         _request: wire::ListStreamsRequest,
     ) -> Result<wire::ListStreamsResponse, Fault> {
-        let mut streams = Vec::new();
-        for definition in self.store.streams(namespace).await? {
-            streams.push(self.shown_stream(namespace, &definition).await?);
-        }
-        Ok(wire::ListStreamsResponse { streams })
+        reading(async move {
+            let mut streams = Vec::new();
+            for definition in self.store.streams(namespace).await? {
+                streams.push(self.shown_stream(namespace, &definition).await?);
+            }
+            Ok(wire::ListStreamsResponse { streams })
+        })
+        .await
     }
 
     async fn shown_stream(

@@ -113,7 +113,6 @@ impl MessagingService for Door {
         fetch FetchRequest FetchResponse;
         settle SettleRequest SettleResponse;
         peek_messages PeekMessagesRequest PeekMessagesResponse;
-        get_message GetMessageRequest GetMessageResponse;
     }
 
     async fn publish(
@@ -192,8 +191,8 @@ impl StreamService for Door {
 }
 
 /// Publishes the batches of one stream: queued in order, several under way, answered in order. A
-/// batch that is not stored ends the stream with its fault, and none behind it is stored either; the
-/// client sends again what was not answered.
+/// batch that is not stored ends the stream with its fault, and none behind it is stored either;
+/// the client sends again what was not answered.
 async fn publish_frames(
     gateway: Arc<Gateway>,
     namespace: String,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::{Gateway, now_ms};
+use crate::core::{Gateway, now_ms, reading};
 
 /// How the system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,11 @@ impl Gateway {
             status = status.max(worst);
             components.insert(name, (worst.as_str(), detail));
         };
-        let replicas = self.store.replicas().await;
+        let request = hive_protocol::wire::ListGroupsRequest {};
+        let (replicas, groups) = tokio::join!(
+            reading(async { Ok(self.store.replicas().await?) }),
+            self.list_groups(namespace, request),
+        );
         for (component, daemon) in [
             ("coordinator", "coordinator"),
             ("router", "router"),
@@ -61,15 +65,13 @@ impl Gateway {
                     let detail = format!("no `hive-{daemon}` is alive");
                     note(component, HealthStatus::Degraded, Some(detail));
                 },
-                Err(error) => {
-                    note(component, HealthStatus::Unhealthy, Some(error.to_string()));
+                Err(fault) => {
+                    let detail = Some(fault.message.clone());
+                    note(component, HealthStatus::Unhealthy, detail);
                 },
             }
         }
-        match self
-            .list_groups(namespace, hive_protocol::wire::ListGroupsRequest {})
-            .await
-        {
+        match groups {
             Ok(list) => {
                 let troubled: Vec<String> = list
                     .groups

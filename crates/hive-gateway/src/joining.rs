@@ -32,7 +32,14 @@ pub(crate) struct Joined {
 /// version stands behind them.
 #[must_use]
 pub fn new_session() -> String {
-    let half = || Uuid::new_v4().simple().to_string().chars().take(12).collect::<String>();
+    let half = || {
+        Uuid::new_v4()
+            .simple()
+            .to_string()
+            .chars()
+            .take(12)
+            .collect::<String>()
+    };
     half() + &half()
 }
 
@@ -53,7 +60,7 @@ pub(crate) fn refused(answer: &Answer, group: &str, consumer: &str) -> Fault {
             format!("the session of consumer `{consumer}` was taken over by another"),
         ),
         Answer::Gone => Fault::no_group(group),
-        Answer::Member { .. } => Fault::bug("a taken join was refused"),
+        Answer::Member { .. } | Answer::SessionExpired => Fault::bug("a taken join was refused"),
     }
 }
 
@@ -65,19 +72,15 @@ pub(crate) async fn join(
 ) -> Result<Joined, Fault> {
     let view = gateway.catalog.group(namespace, &join.group).await?;
     let settings = &view.definition.settings;
-    let session = join.session.clone().unwrap_or_else(new_session);
-    let joining = Joining {
-        group: &join.group,
-        consumer: &join.consumer_id,
-        session: &session,
-        resume: join.session.is_some(),
-        kind: Kind::Stream,
-        gateway: &gateway.incarnation,
-        concurrency: join.concurrency,
-        capabilities: join.capabilities.names(),
-        max_consumers: settings.max_consumers,
+    let mut answer = match &join.session {
+        Some(session) => enter(gateway, &view, &join, session, true).await?,
+        None => enter(gateway, &view, &join, &new_session(), false).await?,
     };
-    let answer = gateway.store.join(&view.shard, &joining).await?;
+    // It was away for too long. It is welcome as a new session; what it still works on is named to
+    // it as lost.
+    if answer == Answer::SessionExpired {
+        answer = enter(gateway, &view, &join, &new_session(), false).await?;
+    }
     let Answer::Member {
         session, attach, ..
     } = answer
@@ -111,6 +114,27 @@ pub(crate) async fn join(
     })
 }
 
+async fn enter(
+    gateway: &Gateway,
+    view: &GroupView,
+    join: &request::Join,
+    session: &str,
+    resume: bool,
+) -> Result<Answer, Fault> {
+    let joining = Joining {
+        group: &join.group,
+        consumer: &join.consumer_id,
+        session,
+        resume,
+        kind: Kind::Stream,
+        gateway: &gateway.incarnation,
+        concurrency: join.concurrency,
+        capabilities: join.capabilities.names(),
+        max_consumers: view.definition.settings.max_consumers,
+    };
+    Ok(gateway.store.join(&view.shard, &joining).await?)
+}
+
 /// Most deliveries a consumer may hold where neither it nor its group says.
 const CAPACITY_DEFAULT: u32 = 1_000;
 
@@ -119,8 +143,8 @@ fn capacity(asked: Option<u32>, limit: u32) -> u32 {
     asked.unwrap_or(CAPACITY_DEFAULT).min(limit)
 }
 
-/// Keeps what the client still holds, gives back everything else that Redis says it holds, and moves
-/// direct messages that waited for it; answers the tokens that are no longer its.
+/// Keeps what the client still holds, gives back everything else that Redis says it holds, and
+/// moves direct messages that waited for it; answers the tokens that are no longer its.
 async fn resume(
     gateway: &Gateway,
     view: &GroupView,

@@ -1,8 +1,9 @@
 //! `hive-gateway`: the one door for agents and operators, by gRPC and REST on one port.
 //!
-//! It checks what comes in, coalesces publishes and settles into few calls to Redis, leases messages
-//! to the consumers that are attached to it, and gives leases up when a connection is lost. It keeps
-//! no state that counts: any replica serves any call, and may be killed at any moment.
+//! It checks what comes in, coalesces publishes and settles into few calls to Redis, leases
+//! messages to the consumers that are attached to it, and gives leases up when a connection is
+//! lost. It keeps no state that counts: any replica serves any call, and may be killed at any
+//! moment.
 //!
 //! # Invariants
 //! - A publish is answered OK only after its flush was.

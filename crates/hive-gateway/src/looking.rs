@@ -8,7 +8,7 @@ use hive_store::{
 };
 use prost::Message as _;
 
-use crate::core::Gateway;
+use crate::core::{Gateway, reading};
 
 impl Gateway {
     /// Looks at the unsettled messages of a group.
@@ -20,47 +20,35 @@ impl Gateway {
         namespace: &str,
         request: wire::PeekMessagesRequest,
     ) -> Result<wire::PeekMessagesResponse, Fault> {
-        let peek = request::peek(&request)?;
-        let view = self.catalog.group(namespace, &peek.group).await?;
-        let lanes = self.catalog.read_lanes(&view.shard).await?;
-        let lanes = lanes.of_group(&view.shard, &peek.group);
-        let cursor = peek.cursor.unwrap_or_default();
-        let page = (u64::from(peek.limit), cursor.as_str());
-        let place = peek.state.and_then(place);
-        let found = match self
-            .store
-            .peek(&view.shard, &peek.group, &lanes, place, page)
-            .await
-        {
-            Err(StoreError::Refused { detail }) => {
-                return Err(Fault::invalid_field("cursor", detail));
-            },
-            other => other?,
-        };
-        let messages = found
-            .seen
-            .into_iter()
-            .map(shown)
-            .collect::<Result<_, _>>()?;
-        Ok(wire::PeekMessagesResponse {
-            messages,
-            next_cursor: found.next,
+        reading(async move {
+            let peek = request::peek(&request)?;
+            let view = self.catalog.group(namespace, &peek.group).await?;
+            let lanes = self.catalog.read_lanes(&view.shard).await?;
+            let lanes = lanes.of_group(&view.shard, &peek.group);
+            let cursor = peek.cursor.unwrap_or_default();
+            let page = (u64::from(peek.limit), cursor.as_str());
+            let place = peek.state.and_then(place);
+            let found = match self
+                .store
+                .peek(&view.shard, &peek.group, &lanes, place, page)
+                .await
+            {
+                Err(StoreError::Refused { detail }) => {
+                    return Err(Fault::invalid_field("cursor", detail));
+                },
+                other => other?,
+            };
+            let messages = found
+                .seen
+                .into_iter()
+                .map(shown)
+                .collect::<Result<_, _>>()?;
+            Ok(wire::PeekMessagesResponse {
+                messages,
+                next_cursor: found.next,
+            })
         })
-    }
-
-    /// Asks what became of a tracked message.
-    ///
-    /// # Errors
-    /// `NOT_BUILT`.
-    pub async fn get_message(
-        &self,
-        _namespace: &str,
-        _request: wire::GetMessageRequest,
-    ) -> Result<wire::GetMessageResponse, Fault> {
-        Err(Fault::new(
-            hive_protocol::fault::Reason::NotBuilt,
-            "tracking is not built",
-        ))
+        .await
     }
 }
 

@@ -1,4 +1,5 @@
-//! Coalesces concurrent publishes of a shard into flushes: one script call for what gathered meanwhile.
+//! Coalesces concurrent publishes of a shard into flushes: one script call for what gathered
+//! meanwhile.
 //!
 //! No timers: a lone publish goes at once, and while a flush is under way the next one gathers. Two
 //! flushes may be under way together, but never two that carry the same producer or the same

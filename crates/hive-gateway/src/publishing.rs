@@ -18,7 +18,7 @@ use hive_protocol::{
 use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
-    header::{FLAG_TRACKED, GROUP_BACKOFF, Header},
+    header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Item, Outcome},
     scripts::seeded,
 };
@@ -376,7 +376,7 @@ fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> 
     let priority = message::priority(message);
     let lane = Lane {
         priority,
-        marked: !message.ordering_key.is_empty() || message.track,
+        marked: !message.ordering_key.is_empty(),
         capabilities: message::required_capabilities(message).to_string(),
         consumer: message.to_agent.clone(),
     };
@@ -398,7 +398,6 @@ fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> 
         })
     };
     let header = Header {
-        flags: if message.track { FLAG_TRACKED } else { 0 },
         priority,
         max_attempts: retry
             .max_attempts
@@ -429,8 +428,8 @@ fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> 
     }
 }
 
-/// What must be the same for a repeated idempotency key: payload, type and target. FNV-1a over parts
-/// with their lengths, the same in every build.
+/// What must be the same for a repeated idempotency key: payload, type and target. FNV-1a over
+/// parts with their lengths, the same in every build.
 fn fingerprint(message: &wire::Message, target: &Target) -> u64 {
     let (kind, name) = match target {
         Target::Stream(name) => ("s", name),

@@ -1,7 +1,7 @@
 //! Fetch and Settle: agents without streams.
 //!
-//! A pull consumer is a member from its first fetch until five minutes after its last; only the time
-//! of a lease takes work from it.
+//! A pull consumer is a member from its first fetch until five minutes after its last; only the
+//! time of a lease takes work from it.
 
 use std::{
     collections::HashMap,

@@ -39,7 +39,7 @@ const BASE: &str = "/api/v1";
 
 /// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
 /// would otherwise be taken for groups.
-const NOT_BUILT: [(&str, &str); 18] = [
+const NOT_BUILT: [(&str, &str); 16] = [
     ("/consumer-groups/route", "routing by workflow"),
     ("/consumer-groups/route/{*rest}", "routing by workflow"),
     ("/consumer-groups/rebalance", "rebalancing"),
@@ -62,8 +62,6 @@ const NOT_BUILT: [(&str, &str); 18] = [
     ("/scaling", "autoscaling"),
     ("/scaling/{*rest}", "autoscaling"),
     ("/coordinator", "configuring the coordinator"),
-    ("/messages", "asking for the outcome of a message"),
-    ("/messages/{*rest}", "asking for the outcome of a message"),
 ];
 
 /// The REST door of `gateway`. It answers every path that nobody else does; a gRPC call to a

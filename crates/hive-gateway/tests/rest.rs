@@ -586,7 +586,6 @@ async fn unknown_paths_methods_and_groups_are_told_apart() {
         ("GET", "/consumer-groups/coordinator/config"),
         ("POST", "/consumer-groups/a/purge"),
         ("POST", "/workflows"),
-        ("GET", "/messages/a"),
     ] {
         let answer = client.bare(method, &format!("/api/v1{path}")).await;
         refused(&answer, 501, "NOT_BUILT");

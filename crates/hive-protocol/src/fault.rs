@@ -129,8 +129,6 @@ reasons! {
     StreamNotFound = "STREAM_NOT_FOUND", NotFound;
     /// The group has no such member.
     ConsumerNotFound = "CONSUMER_NOT_FOUND", NotFound;
-    /// There is no such message, or it was not tracked, or its outcome is no longer kept.
-    MessageNotFound = "MESSAGE_NOT_FOUND", NotFound;
     /// A group of this name exists with other settings.
     GroupExists = "GROUP_EXISTS", Exists;
     /// It exists already with other content; said by somebody else than us.

@@ -74,8 +74,6 @@ pub const COUNT_MAX: u64 = hive_domain::stream::COUNT_MAX;
 pub const REASON_BYTES_MAX: usize = 1 << 10;
 /// Largest result of an ack: 1 MiB.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
-/// Largest result that is kept for a tracked message: 64 KiB.
-pub const RESULT_KEPT_BYTES_MAX: usize = 64 << 10;
 /// Longest delay of a nack or release: 24 h, in milliseconds.
 pub const SETTLE_DELAY_MS_MAX: u64 = 86_400_000;
 

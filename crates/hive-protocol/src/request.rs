@@ -298,18 +298,6 @@ pub fn peek(request: &wire::PeekMessagesRequest) -> Result<Peek, Violations> {
     })
 }
 
-/// Checks a question for an outcome; answers how long to wait for one, in milliseconds.
-///
-/// # Errors
-/// All violations.
-pub fn get_message(request: &wire::GetMessageRequest) -> Result<u64, Violations> {
-    let mut faults = Violations::new();
-    faults.take(name::check("message_id", &request.message_id));
-    let wait_ms = wait(request.wait.as_ref(), &mut faults);
-    faults.into_result()?;
-    Ok(wait_ms)
-}
-
 fn wait(wire: Option<&prost_types::Duration>, faults: &mut Violations) -> u64 {
     faults
         .take(time::optional_duration_ms("wait", wire, WAIT_MS_MAX))

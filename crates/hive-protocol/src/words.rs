@@ -2,7 +2,7 @@
 //!
 //! Routing modes, start positions and durabilities have theirs in `hive_domain`.
 
-use crate::wire::{ConsumerKind, MessageState, SettleStatus, TrackedState};
+use crate::wire::{ConsumerKind, MessageState, SettleStatus};
 
 /// The states of an unsettled message that a caller may ask for, with their words.
 pub const MESSAGE_STATES: [(MessageState, &str); 6] = [
@@ -43,22 +43,6 @@ pub const fn settle_status(status: SettleStatus) -> &'static str {
     }
 }
 
-/// The word for where a tracked message is.
-#[must_use]
-pub const fn tracked_state(state: TrackedState) -> &'static str {
-    match state {
-        TrackedState::Unspecified => "unspecified",
-        TrackedState::Scheduled => "scheduled",
-        TrackedState::Waiting => "waiting",
-        TrackedState::Leased => "leased",
-        TrackedState::Retrying => "retrying",
-        TrackedState::Acked => "acked",
-        TrackedState::Dead => "dead",
-        TrackedState::Expired => "expired",
-        TrackedState::Cancelled => "cancelled",
-    }
-}
-
 /// The word for how a consumer gets its work.
 #[must_use]
 pub const fn consumer_kind(kind: ConsumerKind) -> &'static str {
@@ -71,8 +55,8 @@ pub const fn consumer_kind(kind: ConsumerKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{consumer_kind, message_state, parse_message_state, settle_status, tracked_state};
-    use crate::wire::{ConsumerKind, MessageState, SettleStatus, TrackedState};
+    use super::{consumer_kind, message_state, parse_message_state, settle_status};
+    use crate::wire::{ConsumerKind, MessageState, SettleStatus};
 
     /// The word that a name of the wire makes: without its prefix, in lower case.
     fn expected(name: &str, prefix: &str) -> String {
@@ -92,10 +76,6 @@ mod tests {
             if let Ok(status) = SettleStatus::try_from(number) {
                 let word = expected(status.as_str_name(), "SETTLE_STATUS_");
                 assert_eq!(settle_status(status), word);
-            }
-            if let Ok(state) = TrackedState::try_from(number) {
-                let word = expected(state.as_str_name(), "TRACKED_STATE_");
-                assert_eq!(tracked_state(state), word);
             }
             if let Ok(kind) = ConsumerKind::try_from(number) {
                 let word = expected(kind.as_str_name(), "CONSUMER_KIND_");

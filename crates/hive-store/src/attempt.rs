@@ -45,7 +45,9 @@ pub fn record(attempt: &Attempt) -> Bytes {
 /// # Errors
 /// `Corrupt` where the bytes are not what the scripts write.
 pub fn history(bytes: &[u8]) -> Result<(u32, Vec<Attempt>), StoreError> {
-    let wrong = || StoreError::Corrupt { what: "a failure history".into() };
+    let wrong = || StoreError::Corrupt {
+        what: "a failure history".into(),
+    };
     let mut rest = bytes;
     let count = number(&mut rest).ok_or_else(wrong)?;
     let mut attempts = Vec::new();
@@ -104,7 +106,10 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_at_a_character() {
-        let attempt = Attempt { reason: "ä".repeat(1_000), ..Attempt::default() };
+        let attempt = Attempt {
+            reason: "ä".repeat(1_000),
+            ..Attempt::default()
+        };
         let (_, attempts) = {
             let one = record(&attempt);
             let mut bytes = 1_u32.to_be_bytes().to_vec();

@@ -1,25 +1,22 @@
 //! The header of an entry: what scripts must know of a message without decoding its envelope.
 //!
 //! An entry has one field `m` = header, then the encoded `Message`. All numbers are big-endian:
-//! version u8, flags u8, priority u8, reserved u8, max_attempts u16 (0: the group's), first backoff
-//! in ms u32 and longest backoff in ms u32 (all ones: the group's), expires_at in ms u64 (0:
-//! never), then message id with a u8 length, ordering key and dispatch key with u16 lengths.
+//! version u8, reserved u8 (0), priority u8, reserved u8 (0), max_attempts u16 (0: the group's),
+//! first backoff in ms u32 and longest backoff in ms u32 (all ones: the group's), expires_at in ms
+//! u64 (0: never), then message id with a u8 length, ordering key and dispatch key with u16
+//! lengths.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Version that this build writes. Readers refuse others: an entry of a later build is not guessed
 /// at.
 pub const VERSION: u8 = 1;
-/// Flag: the outcome is kept for whoever asks for it by message id.
-pub const FLAG_TRACKED: u8 = 1;
 /// Backoff fields that leave the group's in force.
 pub const GROUP_BACKOFF: u32 = u32::MAX;
 
 /// What scripts read of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// `FLAG_…` bits.
-    pub flags: u8,
     /// 0 to 9.
     pub priority: u8,
     /// Attempts before the message is dead; 0 for the group's.
@@ -52,7 +49,7 @@ impl Header {
         let size = FIXED + 5 + self.message_id.len() + self.ordering_key.len();
         let mut out = BytesMut::with_capacity(size + self.dispatch_key.len() + envelope.len());
         out.put_u8(VERSION);
-        out.put_u8(self.flags);
+        out.put_u8(0);
         out.put_u8(self.priority);
         out.put_u8(0);
         out.put_u16(self.max_attempts);
@@ -81,7 +78,7 @@ impl Header {
             .ok_or(BadHeader("it is too short"))?;
         let [
             version,
-            flags,
+            _,
             priority,
             _,
             a0,
@@ -104,7 +101,6 @@ impl Header {
         let ordering_key = text(body, &mut at, 2)?;
         let dispatch_key = text(body, &mut at, 2)?;
         let header = Self {
-            flags,
             priority,
             max_attempts: u16::from_be_bytes([a0, a1]),
             initial_backoff_ms: u32::from_be_bytes([i0, i1, i2, i3]),
@@ -164,7 +160,6 @@ mod tests {
 
     fn header() -> Header {
         Header {
-            flags: FLAG_TRACKED,
             priority: 7,
             max_attempts: 5,
             initial_backoff_ms: 1_000,

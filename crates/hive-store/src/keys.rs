@@ -96,12 +96,6 @@ impl Shard {
         self.key("bell")
     }
 
-    /// Where tracked messages lie, by message id, of one slice and one 6 h bucket.
-    #[must_use]
-    pub fn tracked(&self, bucket: u64, slice: u64) -> String {
-        self.key(&format!("tracked:{bucket}:{slice}"))
-    }
-
     /// The stream of a lane.
     #[must_use]
     pub fn lane(&self, lane: &LaneRef) -> String {
@@ -259,7 +253,6 @@ mod tests {
             shard.clock(),
             shard.gateways(),
             shard.doorbell(),
-            shard.tracked(1, 2),
             shard.lane(&lane),
             shard.lane(&LaneRef::of_all(Lane::plain(4))),
             shard.ready("g", "+gpu"),

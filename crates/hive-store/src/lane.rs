@@ -1,9 +1,9 @@
 //! Lanes: the Redis streams of a shard, told apart by what decides who may take an entry and how.
 //!
-//! A lane's name says its priority, whether its entries need a script on every step (`m` for
-//! marked: ordered or tracked), the capabilities they require and the one consumer they are for:
-//! `p4`, `p9m`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and consumers hold none of the
-//! characters `/ + , @ |`, so a name is parsed without doubt.
+//! A lane's name says its priority, whether its entries are ordered and so need a script on every
+//! step (`m` for marked), the capabilities they require and the one consumer they are for: `p4`,
+//! `p9m`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and consumers hold none of the characters
+//! `/ + , @ |`, so a name is parsed without doubt.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 pub struct Lane {
     /// 0 (least urgent) to 9.
     pub priority: u8,
-    /// Ordered or tracked: only scripts read and settle its entries.
+    /// Ordered: only scripts read and settle its entries.
     pub marked: bool,
     /// Required capabilities, sorted, with commas between; empty for none.
     pub capabilities: String,

@@ -66,8 +66,10 @@ pub enum Joined {
     Full(u64),
     /// A pull call for a consumer that is attached by stream.
     AttachedByStream,
-    /// The session is no member any more.
+    /// The name is another session's by now.
     SessionLost,
+    /// The session is no member any more: join as a new one.
+    SessionExpired,
     /// The group is absent or being deleted.
     Gone,
 }
@@ -174,6 +176,7 @@ impl Store {
             "FULL" => Ok(Joined::Full(next()?.number()?)),
             "ATTACHED" => Ok(Joined::AttachedByStream),
             "LOST" => Ok(Joined::SessionLost),
+            "EXPIRED" => Ok(Joined::SessionExpired),
             "GONE" => Ok(Joined::Gone),
             _ => Err(StoreError::reply("join")),
         }

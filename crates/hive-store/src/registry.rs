@@ -115,8 +115,8 @@ impl Store {
         self.registry("-", &nobody, false).await
     }
 
-    /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis going
-    /// away at any time; `heard` is told.
+    /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis
+    /// going away at any time; `heard` is told.
     ///
     /// # Errors
     /// `Unfit` when the preflight refuses the server, unless `allow_eviction`.

@@ -149,8 +149,8 @@ struct Numbered {
 }
 
 impl Store {
-    /// Settles a batch; verdicts are in the order of the items. Where an answer is lost, the call is
-    /// sent again under its number and answers what the first one did.
+    /// Settles a batch; verdicts are in the order of the items. Where an answer is lost, the call
+    /// is sent again under its number and answers what the first one did.
     ///
     /// # Errors
     /// As in `StoreError`; `Unknown` when part of it may be done.

@@ -102,9 +102,6 @@ struct EnvelopeArgs {
     /// Not delivered after this long.
     #[arg(long, value_parser = duration, conflicts_with = "jsonl")]
     ttl: Option<Duration>,
-    /// Keep the outcome, for `hive message get`.
-    #[arg(long, conflicts_with = "jsonl")]
-    track: bool,
 }
 
 /// The answer to one message, as it is printed.
@@ -353,7 +350,6 @@ impl EnvelopeArgs {
             ordering_key: self.ordering_key,
             not_before: self.delay.and_then(moment_after),
             expires_at: self.ttl.and_then(moment_after),
-            track: self.track,
             ..wire::Message::default()
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use hive_protocol::wire::{
     AddConsumerRequest, AddConsumerResponse, CreateGroupRequest, CreateGroupResponse,
     DeleteGroupRequest, DeleteGroupResponse, FetchRequest, FetchResponse, GetGroupRequest,
-    GetMessageRequest, GetMessageResponse, GetStreamRequest, Group, ListConsumersRequest,
-    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
-    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
-    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
-    SettleResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+    GetStreamRequest, Group, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
+    ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
+    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
+    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
+    ResumeGroupRequest, SettleRequest, SettleResponse, Stream, UpdateGroupRequest,
+    UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -104,21 +104,6 @@ impl Client {
         let wait = waited(request.wait.as_ref());
         self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
             gateway.messaging().fetch(request).await
-        })
-        .await
-    }
-
-    /// Asks what became of a tracked message.
-    ///
-    /// # Errors
-    /// When a gateway refuses it, or none answers in time.
-    pub async fn get_message(
-        &self,
-        request: GetMessageRequest,
-    ) -> Result<GetMessageResponse, CallError> {
-        let wait = waited(request.wait.as_ref());
-        self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
-            gateway.messaging().get_message(request).await
         })
         .await
     }

@@ -59,7 +59,7 @@ impl Job {
 pub enum Outcome {
     /// Done.
     Ack {
-        /// What came out, at most 1 MiB; kept (up to 64 KiB) when the message is tracked.
+        /// What came out, at most 1 MiB; today it is checked and not kept.
         result: Bytes,
     },
     /// Failed; counted, and tried again after a backoff or dead-lettered.

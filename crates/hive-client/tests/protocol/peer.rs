@@ -3,11 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use hive_client::wire::{
-    ConsumeRequest, ConsumeResponse, FetchRequest, FetchResponse, GetMessageRequest,
-    GetMessageResponse, Joined, Message, PeekMessagesRequest, PeekMessagesResponse,
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
-    PublishStreamRequest, PublishStreamResponse, SettleRequest, SettleResponse, consume_request,
-    consume_response,
+    ConsumeRequest, ConsumeResponse, FetchRequest, FetchResponse, Joined, Message,
+    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
+    PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse, SettleRequest,
+    SettleResponse, consume_request, consume_response,
     messaging_service_server::{MessagingService, MessagingServiceServer},
 };
 use prost::Message as _;
@@ -234,12 +233,5 @@ impl MessagingService for Door {
         _request: Request<PeekMessagesRequest>,
     ) -> Result<Response<PeekMessagesResponse>, Status> {
         Ok(Response::new(PeekMessagesResponse::default()))
-    }
-
-    async fn get_message(
-        &self,
-        _request: Request<GetMessageRequest>,
-    ) -> Result<Response<GetMessageResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
     }
 }

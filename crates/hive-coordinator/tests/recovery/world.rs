@@ -158,7 +158,6 @@ impl World {
             .map(|number| {
                 let message_id = format!("{}-{}-{number}", self.stream, self.flushes);
                 let header = Header {
-                    flags: 0,
                     priority: lane.priority,
                     max_attempts: 0,
                     initial_backoff_ms: GROUP_BACKOFF,

@@ -96,7 +96,6 @@ pub(super) fn read(
         not_before: not_before.map(wire_time::to_timestamp),
         expires_at: ttl.map(|ttl| wire_time::to_timestamp(now.plus(ttl))),
         retry: read_retry(fields),
-        track: false,
         published_at: None,
     };
     if fields.has_faults() {

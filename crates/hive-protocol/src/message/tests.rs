@@ -63,7 +63,6 @@ fn a_message_at_every_limit_is_fine() {
             initial_backoff: Some(to_duration(3_600_000)),
             max_backoff: Some(to_duration(DAY_MS)),
         }),
-        track: true,
         published_at: None,
     };
     assert_eq!(words(&message), "");
@@ -99,7 +98,6 @@ fn every_fault_of_a_message_is_reported_at_once() {
             }),
             max_backoff: Some(to_duration(DAY_MS + 1)),
         }),
-        track: false,
         published_at: None,
     };
     assert_eq!(

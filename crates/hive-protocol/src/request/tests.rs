@@ -3,9 +3,7 @@
 use hive_domain::violation::Violations;
 use prost_types::Duration as WireDuration;
 
-use super::{
-    Fetch, Producer, Target, batch, fetch, get_message, items, join, leases, peek, producer, target,
-};
+use super::{Fetch, Producer, Target, batch, fetch, items, join, leases, peek, producer, target};
 use crate::{
     fault::{Fault, Reason},
     wire,
@@ -184,23 +182,4 @@ fn a_look_at_a_group_gets_its_defaults_and_refuses_unknown_states() {
         ..request
     };
     assert_eq!(fields(peek(&bad)), ["limit", "state"]);
-}
-
-#[test]
-fn a_question_for_an_outcome_waits_at_most_thirty_seconds() {
-    let mut request = wire::GetMessageRequest {
-        message_id: "m".to_owned(),
-        wait: None,
-    };
-    assert_eq!(get_message(&request), Ok(0));
-    request.wait = Some(WireDuration {
-        seconds: 30,
-        nanos: 0,
-    });
-    assert_eq!(get_message(&request), Ok(30_000));
-    request.wait = Some(WireDuration {
-        seconds: 30,
-        nanos: 1,
-    });
-    assert_eq!(fields(get_message(&request)), ["wait"]);
 }

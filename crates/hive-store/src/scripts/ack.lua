@@ -82,8 +82,8 @@ if acked > 0 then
   local minute = math.floor(now / 60000)
   local sixth = tostring(minute % 6)
   if redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
-    redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0, 'failed' .. sixth, 0,
-      'work' .. sixth, 0)
+    redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0,
+      'failed' .. sixth, 0, 'work' .. sixth, 0)
   end
   redis.call('HINCRBY', KEYS[2], 'settled', acked)
   redis.call('HINCRBY', KEYS[2], 'acked', acked)

@@ -24,7 +24,8 @@ RETURNS  { status, detail, ... }
   RESUMED  session, attach  the same session on a new connection; for pull the session it has
   FULL     members          the group has its limit
   ATTACHED gateway          a pull call for a consumer that is attached by stream
-  LOST     ""               resume of a session that is no member any more
+  LOST     ""               the name is another session's by now
+  EXPIRED  ""               resume of a session that is no member any more; join as a new one
   GONE     ""               the group is absent or being deleted
 IDEMPOTENT  yes for pull; a repeated stream join raises the attach number
 COST        O(1)
@@ -53,7 +54,7 @@ if row then
 elseif kind == 'stream' and ARGV[4] == '1' then
   -- Joined as new under the old session, its attach numbers would begin anew: a slow old gateway
   -- would pass for the new one.
-  return { 'LOST', '' }
+  return { 'EXPIRED', '' }
 else
   local members = redis.call('HLEN', KEYS[2])
   if members >= tonumber(ARGV[9]) then return { 'FULL', tostring(members) } end

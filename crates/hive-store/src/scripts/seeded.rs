@@ -2,8 +2,8 @@
 //!
 //! A debug build that is started with `HIVE_SEEDED_BUG=<name>` serves one script with one line
 //! changed, or takes one wrong turn in Rust. The fault tests start daemons so and demand that the
-//! checker finds the bug: a checker that finds nothing proves nothing. Each bug is one that somebody
-//! makes who takes a shortcut through the rules of the scripts.
+//! checker finds the bug: a checker that finds nothing proves nothing. Each bug is one that
+//! somebody makes who takes a shortcut through the rules of the scripts.
 
 use std::borrow::Cow;
 

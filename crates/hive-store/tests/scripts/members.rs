@@ -20,6 +20,7 @@ fn member(joined: Joined) -> (String, u64, bool) {
         other @ (Joined::Full(_)
         | Joined::AttachedByStream
         | Joined::SessionLost
+        | Joined::SessionExpired
         | Joined::Gone) => panic!("{other:?}"),
     }
 }
@@ -53,7 +54,7 @@ async fn a_session_that_is_no_member_any_more_is_lost_not_begun_anew() {
     let world = with_group().await;
     let mut resumed = World::joining("g", "a", "s1");
     resumed.resume = true;
-    assert_eq!(world.joined(&resumed).await, Joined::SessionLost);
+    assert_eq!(world.joined(&resumed).await, Joined::SessionExpired);
     assert_eq!(
         world
             .store

@@ -49,7 +49,6 @@ pub(crate) struct World {
 /// A header that leaves everything to the group.
 pub(crate) fn header(id: &str) -> Header {
     Header {
-        flags: 0,
         priority: 4,
         max_attempts: 0,
         initial_backoff_ms: GROUP_BACKOFF,

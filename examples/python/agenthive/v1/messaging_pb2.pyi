@@ -26,18 +26,6 @@ class MessageState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MESSAGE_STATE_DELAYED: _ClassVar[MessageState]
     MESSAGE_STATE_PARKED: _ClassVar[MessageState]
     MESSAGE_STATE_SCHEDULED: _ClassVar[MessageState]
-
-class TrackedState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    TRACKED_STATE_UNSPECIFIED: _ClassVar[TrackedState]
-    TRACKED_STATE_SCHEDULED: _ClassVar[TrackedState]
-    TRACKED_STATE_WAITING: _ClassVar[TrackedState]
-    TRACKED_STATE_LEASED: _ClassVar[TrackedState]
-    TRACKED_STATE_RETRYING: _ClassVar[TrackedState]
-    TRACKED_STATE_ACKED: _ClassVar[TrackedState]
-    TRACKED_STATE_DEAD: _ClassVar[TrackedState]
-    TRACKED_STATE_EXPIRED: _ClassVar[TrackedState]
-    TRACKED_STATE_CANCELLED: _ClassVar[TrackedState]
 SETTLE_STATUS_UNSPECIFIED: SettleStatus
 SETTLE_STATUS_OK: SettleStatus
 SETTLE_STATUS_GONE: SettleStatus
@@ -51,18 +39,9 @@ MESSAGE_STATE_READY: MessageState
 MESSAGE_STATE_DELAYED: MessageState
 MESSAGE_STATE_PARKED: MessageState
 MESSAGE_STATE_SCHEDULED: MessageState
-TRACKED_STATE_UNSPECIFIED: TrackedState
-TRACKED_STATE_SCHEDULED: TrackedState
-TRACKED_STATE_WAITING: TrackedState
-TRACKED_STATE_LEASED: TrackedState
-TRACKED_STATE_RETRYING: TrackedState
-TRACKED_STATE_ACKED: TrackedState
-TRACKED_STATE_DEAD: TrackedState
-TRACKED_STATE_EXPIRED: TrackedState
-TRACKED_STATE_CANCELLED: TrackedState
 
 class Message(_message.Message):
-    __slots__ = ("message_id", "from_agent", "to_agent", "message_type", "payload", "content_type", "headers", "priority", "correlation_id", "workflow_id", "task_id", "required_capabilities", "idempotency_key", "ordering_key", "not_before", "expires_at", "retry", "track", "published_at")
+    __slots__ = ("message_id", "from_agent", "to_agent", "message_type", "payload", "content_type", "headers", "priority", "correlation_id", "workflow_id", "task_id", "required_capabilities", "idempotency_key", "ordering_key", "not_before", "expires_at", "retry", "published_at")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -87,7 +66,6 @@ class Message(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
-    TRACK_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     from_agent: str
@@ -106,9 +84,8 @@ class Message(_message.Message):
     not_before: _timestamp_pb2.Timestamp
     expires_at: _timestamp_pb2.Timestamp
     retry: RetryPolicy
-    track: bool
     published_at: _timestamp_pb2.Timestamp
-    def __init__(self, message_id: _Optional[str] = ..., from_agent: _Optional[str] = ..., to_agent: _Optional[str] = ..., message_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., correlation_id: _Optional[str] = ..., workflow_id: _Optional[str] = ..., task_id: _Optional[str] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., ordering_key: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., track: bool = ..., published_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, message_id: _Optional[str] = ..., from_agent: _Optional[str] = ..., to_agent: _Optional[str] = ..., message_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., correlation_id: _Optional[str] = ..., workflow_id: _Optional[str] = ..., task_id: _Optional[str] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., ordering_key: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., published_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RetryPolicy(_message.Message):
     __slots__ = ("max_attempts", "initial_backoff", "max_backoff")
@@ -487,25 +464,3 @@ class PeekedMessage(_message.Message):
     idle: _duration_pb2.Duration
     message: Message
     def __init__(self, state: _Optional[_Union[MessageState, str]] = ..., consumer_id: _Optional[str] = ..., deliveries: _Optional[int] = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ...) -> None: ...
-
-class GetMessageRequest(_message.Message):
-    __slots__ = ("message_id", "wait")
-    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
-    WAIT_FIELD_NUMBER: _ClassVar[int]
-    message_id: str
-    wait: _duration_pb2.Duration
-    def __init__(self, message_id: _Optional[str] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
-
-class GetMessageResponse(_message.Message):
-    __slots__ = ("state", "attempts", "consumer_id", "result", "error")
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
-    CONSUMER_ID_FIELD_NUMBER: _ClassVar[int]
-    RESULT_FIELD_NUMBER: _ClassVar[int]
-    ERROR_FIELD_NUMBER: _ClassVar[int]
-    state: TrackedState
-    attempts: int
-    consumer_id: str
-    result: bytes
-    error: str
-    def __init__(self, state: _Optional[_Union[TrackedState, str]] = ..., attempts: _Optional[int] = ..., consumer_id: _Optional[str] = ..., result: _Optional[bytes] = ..., error: _Optional[str] = ...) -> None: ...

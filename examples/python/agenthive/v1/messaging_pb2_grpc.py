@@ -74,11 +74,6 @@ class MessagingServiceStub(object):
                 request_serializer=agenthive_dot_v1_dot_messaging__pb2.PeekMessagesRequest.SerializeToString,
                 response_deserializer=agenthive_dot_v1_dot_messaging__pb2.PeekMessagesResponse.FromString,
                 _registered_method=True)
-        self.GetMessage = channel.unary_unary(
-                '/agenthive.v1.MessagingService/GetMessage',
-                request_serializer=agenthive_dot_v1_dot_messaging__pb2.GetMessageRequest.SerializeToString,
-                response_deserializer=agenthive_dot_v1_dot_messaging__pb2.GetMessageResponse.FromString,
-                _registered_method=True)
 
 
 class MessagingServiceServicer(object):
@@ -140,13 +135,6 @@ class MessagingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetMessage(self, request, context):
-        """Asks what became of a message that was published with `track`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_MessagingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -184,11 +172,6 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.PeekMessages,
                     request_deserializer=agenthive_dot_v1_dot_messaging__pb2.PeekMessagesRequest.FromString,
                     response_serializer=agenthive_dot_v1_dot_messaging__pb2.PeekMessagesResponse.SerializeToString,
-            ),
-            'GetMessage': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetMessage,
-                    request_deserializer=agenthive_dot_v1_dot_messaging__pb2.GetMessageRequest.FromString,
-                    response_serializer=agenthive_dot_v1_dot_messaging__pb2.GetMessageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -385,33 +368,6 @@ class MessagingService(object):
             '/agenthive.v1.MessagingService/PeekMessages',
             agenthive_dot_v1_dot_messaging__pb2.PeekMessagesRequest.SerializeToString,
             agenthive_dot_v1_dot_messaging__pb2.PeekMessagesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetMessage(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/agenthive.v1.MessagingService/GetMessage',
-            agenthive_dot_v1_dot_messaging__pb2.GetMessageRequest.SerializeToString,
-            agenthive_dot_v1_dot_messaging__pb2.GetMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,8 +9,8 @@ use hive_protocol::limits::{
 use crate::rest::shape::{
     Field,
     Kind::{
-        self, Base64, Count, Flag, Json as AnyJson, Many, Name, Names, Number, One, Pairs,
-        Priority, Text, TextOrNull, Time, Word,
+        self, Base64, Count, Json as AnyJson, Many, Name, Names, Number, One, Pairs, Priority,
+        Text, TextOrNull, Time, Word,
     },
     Shape, optional, required,
 };
@@ -78,11 +78,11 @@ const COMMON_TOO: [Field; 3] = [
 ];
 
 /// A message to publish.
-pub(in crate::rest) static MESSAGE: Shape = Shape {
-    name: "Message",
-    about: "A message to publish: exactly one of `payload` and `payload_base64`, at most one of \
+pub(in crate::rest) static MESSAGE: Shape = Shape::new(
+    "Message",
+    "A message to publish: exactly one of `payload` and `payload_base64`, at most one of \
      `delay_seconds` and `not_before`.",
-    parts: &[
+    &[
         &[optional(
             "message_id",
             Name,
@@ -109,11 +109,7 @@ pub(in crate::rest) static MESSAGE: Shape = Shape {
             ),
         ],
     ],
-    elsewhere: &[(
-        "track",
-        "is not built yet: the outcome of a message cannot be asked for",
-    )],
-};
+);
 
 static RETRY: Shape = Shape::new(
     "Retry",
@@ -152,11 +148,6 @@ pub(in crate::rest) static STORED_MESSAGE: Shape = Shape::new(
                 "0 (least urgent) to 9 (most urgent).",
             ),
             optional("expires_at", Time, "Not delivered after this time."),
-            optional(
-                "track",
-                Flag,
-                "True when its publisher asked to keep its outcome.",
-            ),
             optional("published_at", Time, "When the gateway accepted it."),
         ],
     ],

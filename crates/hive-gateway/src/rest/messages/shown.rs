@@ -88,8 +88,6 @@ pub(in crate::rest) struct MessageOut {
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry: Option<RetryOut>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    track: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_at: Option<String>,
 }
@@ -117,7 +115,6 @@ impl From<wire::Message> for MessageOut {
             required_capabilities: message.required_capabilities,
             idempotency_key: message.idempotency_key,
             ordering_key: message.ordering_key,
-            track: message.track,
         }
     }
 }

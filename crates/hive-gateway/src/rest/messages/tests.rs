@@ -43,7 +43,6 @@ fn everything() -> Value {
 fn what_is_sent_is_shown_as_it_was() {
     let sent = everything();
     let mut message = message(&sent).unwrap();
-    message.track = true;
     message.published_at = message.not_before;
     message.expires_at = message.not_before;
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
@@ -51,15 +50,6 @@ fn what_is_sent_is_shown_as_it_was() {
     for (field, value) in sent.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
-}
-
-#[test]
-fn a_tracked_message_is_refused_and_not_silently_untracked() {
-    let faults = message(&json!({ "payload": 1, "track": true })).unwrap_err();
-    assert!(
-        faults.to_string().starts_with("track: is not built yet"),
-        "{faults}"
-    );
 }
 
 #[test]
