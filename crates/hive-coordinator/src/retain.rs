@@ -66,6 +66,7 @@ async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
             scope.settle_trouble(&group.name, end).await?;
         }
     }
+    tend_held(scope, &view, &lanes).await?;
     // Redis' time comes from the first round of the other loop.
     let Some(now_ms) = scope.now_ms() else {
         return Ok(());
@@ -77,6 +78,26 @@ async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
     }
     if agenda.forget {
         forget_producers(scope, now_ms).await?;
+    }
+    Ok(())
+}
+
+/// Direct messages whose consumer no group had: a delayed one may have come due after its consumer
+/// joined, and one that nobody came for ends with its time to live.
+async fn tend_held(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
+    let groups: Vec<String> = view.live().map(|group| group.name.clone()).collect();
+    let mut moved = 0;
+    for held in lanes.all.iter().filter(|lane| lane.is_held()) {
+        let consumer = &held.lane.consumer;
+        for group in store.groups_of_consumer(shard, &groups, consumer).await? {
+            moved += store.move_held(shard, &group, consumer, &lanes.all).await?;
+        }
+        let expired = store.expire_held(shard, held).await?;
+        metrics::expired(metrics::Expired::NoCapableConsumer, expired);
+    }
+    if moved > 0 {
+        scope.ring().await?;
     }
     Ok(())
 }

@@ -536,7 +536,10 @@ async fn bodies_that_are_no_json_are_refused_by_their_status() {
         422,
         "INVALID_ARGUMENT",
     );
-    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let form = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("origin", "https://page.example"),
+    ];
     let answer = hive
         .client
         .call("POST", &path, &form, b"{\"payload\":1}")

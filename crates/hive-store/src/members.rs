@@ -10,7 +10,7 @@ use crate::{
     lane::{Lane, LaneRef},
     lease::Lease,
     reply,
-    scripts::{CONSUMER_FORGET, Call, HELD_MOVE, JOIN, LEAVE},
+    scripts::{CONSUMER_FORGET, Call, HELD_EXPIRE, HELD_MOVE, JOIN, LEAVE},
 };
 
 /// Entries read per step where a consumer's holdings are walked.
@@ -448,6 +448,22 @@ impl Store {
             }
         }
         Ok(moved)
+    }
+
+    /// Dead-letters direct messages of a held lane that no consumer came for in time; answers how
+    /// many.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn expire_held(&self, shard: &Shard, held: &LaneRef) -> Result<u64, StoreError> {
+        let mut call = Call::new(&HELD_EXPIRE);
+        call.key(shard.lane(held)).key(shard.dead());
+        call.text(held.to_string()).number(100).number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("held_expire", value)?;
+        reply::detail("held_expire", parts)?
+            .parse()
+            .map_err(|_error| StoreError::reply("held_expire"))
     }
 }
 

@@ -79,6 +79,7 @@ scripts! {
     GROUP_DELETE "group_delete";
     GROUP_STATE "group_state";
     GROUP_TAKE "group_take";
+    HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
     LEAVE "leave";

@@ -3,12 +3,14 @@
 use hive_domain::group::GroupState;
 use hive_store::{
     fetch::Taker,
+    header::Header,
     members::{Joined, Kind, Leaving},
+    publish::{Item, Outcome},
     registry::Registration,
     settle::Action,
 };
 
-use crate::world::{World, ids, nack, with_group, world};
+use crate::world::{World, header, ids, item, lane_ref, nack, with_group, world};
 
 fn member(joined: Joined) -> (String, u64, bool) {
     match joined {
@@ -264,4 +266,41 @@ async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
         !named(&seen, "beats-a") && !named(&seen, "beats-b"),
         "{seen:?}"
     );
+}
+
+#[tokio::test]
+async fn what_is_held_for_nobody_ends_with_its_time_to_live_and_what_may_live_stays() {
+    let world = with_group().await;
+    let timed = |id: &str, expires_at_ms: u64| {
+        let header = Header {
+            expires_at_ms,
+            ..header(id)
+        };
+        Item {
+            body: header.join(id.as_bytes()),
+            ..item("/p4@c", id)
+        }
+    };
+    let far = 9_000_000_000_000;
+    for outcome in world
+        .publish(vec![timed("late", 1), timed("early", far)])
+        .await
+    {
+        assert_eq!(outcome, Outcome::Added);
+    }
+    let held = lane_ref("/p4@c");
+    for expected in [1, 0] {
+        let expired = world.store.expire_held(&world.shard, &held).await;
+        assert_eq!(expired.expect("held_expire"), expected);
+    }
+    let dead = world
+        .store
+        .dead_letters(&world.shard, "-", 10)
+        .await
+        .expect("dead letters");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].category, "no_capable_consumer");
+    assert!(dead[0].body.ends_with(b"late"));
+    let entries = world.store.entries(&world.shard, &[held]).await;
+    assert_eq!(entries.expect("entries"), 1);
 }
