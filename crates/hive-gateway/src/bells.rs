@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,8 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub struct Bells {
     listeners: Mutex<HashMap<String, Vec<Weak<Notify>>>>,
+    /// Whether no other gateway is known to hear.
+    is_alone: AtomicBool,
 }
 
 impl Bells {
@@ -33,6 +38,21 @@ impl Bells {
         of_shard.retain(|listener| listener.strong_count() > 0);
         of_shard.push(Arc::downgrade(&bell));
         bell
+    }
+
+    /// Notes whether no other gateway is known to hear.
+    pub fn set_alone(&self, is_alone: bool) {
+        self.is_alone.store(is_alone, Ordering::Relaxed);
+    }
+
+    /// Says that there is new work in a shard. With other gateways there the bell goes through Redis
+    /// to all of them, this one included: who rings would otherwise always be the first to fetch.
+    pub fn announce(&self, store: &Store, shard: &Shard) {
+        if self.is_alone.load(Ordering::Relaxed) {
+            self.ring(&shard.doorbell());
+        } else {
+            store.ring_soon(shard);
+        }
     }
 
     /// Wakes the listeners of a shard in this gateway.

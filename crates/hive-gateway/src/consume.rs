@@ -20,7 +20,7 @@ use hive_protocol::{
 };
 use hive_runtime::tasks::BACKGROUND;
 use hive_store::{
-    Lease,
+    Lease, StoreError,
     settle::{Action, Settle, Verdict},
 };
 use tokio_stream::Stream;
@@ -44,6 +44,9 @@ const QUEUE_MAX: usize = 256;
 const SETTLES_MAX: usize = 16;
 /// How long a draining gateway waits for its clients to go elsewhere.
 const DRAIN: Duration = Duration::from_secs(2);
+/// First and longest pause before a membership that could not be ended is tried again.
+const END_RETRY: Duration = Duration::from_millis(200);
+const END_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Pause before a lease that was spared is looked at again.
 const SPARED: Duration = Duration::from_millis(500);
 
@@ -82,10 +85,10 @@ where
         },
     };
     let joined = joining::join(&gateway, &namespace, join).await?;
-    let dispatcher = gateway.dispatcher(&joined.view);
     let attached = joined.attached;
-    if let Some(replaced) = dispatcher.attach(attached.clone()) {
-        replaced.fence();
+    let (dispatcher, going) = gateway.attach(&joined.view, &attached);
+    if let Some(going) = going {
+        going.fence();
     }
     attached.send(Frame::Joined(joined.answer));
     let session = Session {
@@ -384,8 +387,9 @@ impl Session {
                 .metrics
                 .given_back_expired
                 .increment(lost.len() as u64);
-            self.gateway.bells.ring(&self.view.shard.doorbell());
-            self.gateway.store.ring_soon(&self.view.shard);
+            self.gateway
+                .bells
+                .announce(&self.gateway.store, &self.view.shard);
             let reason = "the lease ended without a heartbeat".to_owned();
             self.attached.send(Frame::Cancel(wire::Cancel {
                 leases: lost,
@@ -425,42 +429,60 @@ impl Session {
         self.end_membership(&items).await;
     }
 
-    /// Settles what was held, then removes the member. Where Redis is away the coordinator finds
-    /// both: entries of a dead gateway's consumer, or of nobody.
+    /// Settles what was held, then removes the member. Tried until it is so: the coordinator finds
+    /// members of dead gateways, not those that a living one forgot.
     async fn end_membership(&self, items: &[Settle]) {
+        let mut pause = END_RETRY;
+        while let Err(error) = self.try_end_membership(items).await {
+            let (group, consumer) = (&self.view.definition.name, &self.attached.consumer);
+            tracing::warn!(group, consumer, %error, "give_up_failed");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {},
+                () = self.gateway.shutdown.draining() => return,
+            }
+            pause = (pause * 2).min(END_RETRY_MAX);
+        }
+        if !items.is_empty() {
+            self.gateway
+                .bells
+                .announce(&self.gateway.store, &self.view.shard);
+        }
+    }
+
+    async fn try_end_membership(&self, items: &[Settle]) -> Result<(), StoreError> {
         let (namespace, group) = (&self.view.namespace, &self.view.definition.name);
+        let shard = &self.view.shard;
+        if !self
+            .gateway
+            .store
+            .groups_on_shard(shard)
+            .await?
+            .contains(group)
+        {
+            return Ok(());
+        }
         for batch in items.chunks(500) {
-            match self.gateway.settle_now(namespace, group, batch).await {
-                Ok(verdicts) if verdicts.contains(&Verdict::Fenced) => return,
-                Ok(_) => {},
-                Err(error) => {
-                    tracing::warn!(group, consumer = self.attached.consumer, %error,
-                        "give_back_failed");
-                    return;
-                },
+            let verdicts = self.gateway.settle_now(namespace, group, batch).await?;
+            if verdicts.contains(&Verdict::Fenced) {
+                return Ok(());
             }
         }
-        let Ok(lanes) = self.gateway.catalog.lanes(&self.view.shard).await else {
-            return;
-        };
-        let lanes = lanes.of_group(&self.view.shard, group);
+        let lanes = self
+            .gateway
+            .catalog
+            .read_lanes(shard)
+            .await?
+            .of_group(shard, group);
         let who = (
             self.attached.consumer.as_str(),
             self.attached.session.as_str(),
         );
         let who = (who.0, who.1, self.attached.attach);
-        if let Err(error) = self
-            .gateway
+        self.gateway
             .store
-            .leave(&self.view.shard, group, &lanes, who)
+            .leave(shard, group, &lanes, who)
             .await
-        {
-            tracing::warn!(group, consumer = who.0, %error, "leave_failed");
-        }
-        if !items.is_empty() {
-            self.gateway.bells.ring(&self.view.shard.doorbell());
-            self.gateway.store.ring_soon(&self.view.shard);
-        }
+            .map(drop)
     }
 }
 

@@ -19,6 +19,7 @@ use hive_store::{Shard, Store, StoreError};
 use parking_lot::Mutex;
 
 use crate::{
+    attached::Attached,
     bells::Bells,
     catalog::{Catalog, GroupView},
     dispatcher::Dispatcher,
@@ -146,6 +147,7 @@ impl Gateway {
     /// Notes how many gateways live, this one included.
     pub fn note_gateways(&self, count: usize) {
         self.gateways.store(count, Ordering::Relaxed);
+        self.bells.set_alone(count <= 1);
     }
 
     /// Whether no other gateway is known to live: there is nobody to share with.
@@ -198,30 +200,44 @@ impl Gateway {
         settler
     }
 
-    /// The dispatcher of a group, started at its first consumer.
-    pub fn dispatcher(self: &Arc<Self>, view: &GroupView) -> Arc<Dispatcher> {
+    /// Attaches a consumer to its group's dispatcher, which its first consumer starts; answers the
+    /// dispatcher, and the connection that has to go.
+    pub fn attach(
+        self: &Arc<Self>,
+        view: &GroupView,
+        consumer: &Arc<Attached>,
+    ) -> (Arc<Dispatcher>, Option<Arc<Attached>>) {
         let key = (view.namespace.clone(), view.definition.name.clone());
+        // Under the lock: a dispatcher that is about to retire takes nobody in.
         let mut dispatchers = self.dispatchers.lock();
-        if let Some(dispatcher) = dispatchers.get(&key) {
-            return dispatcher.clone();
-        }
-        let dispatcher = Arc::new(Dispatcher::new(view, self.bells.listen(&view.shard)));
-        self.tasks.spawn(
-            BACKGROUND,
-            "dispatcher",
-            dispatcher.clone().run(self.clone()),
-        );
-        dispatchers.insert(key, dispatcher.clone());
-        dispatcher
+        let dispatcher = match dispatchers.get(&key) {
+            // A group that was deleted and made again may read another stream.
+            Some(dispatcher) if dispatcher.shard == view.shard => dispatcher.clone(),
+            Some(_) | None => {
+                let dispatcher = Arc::new(Dispatcher::new(view, self.bells.listen(&view.shard)));
+                let run = dispatcher.clone().run(self.clone());
+                self.tasks.spawn(BACKGROUND, "dispatcher", run);
+                dispatchers.insert(key, dispatcher.clone());
+                dispatcher
+            },
+        };
+        let going = dispatcher.attach(consumer);
+        (dispatcher, going)
     }
 
     /// Forgets a dispatcher that has had no consumer for a while; it ends.
-    pub(crate) fn retire(&self, dispatcher: &Dispatcher) -> bool {
+    pub(crate) fn retire(&self, dispatcher: &Arc<Dispatcher>) -> bool {
         let mut dispatchers = self.dispatchers.lock();
         if !dispatcher.is_empty() {
             return false;
         }
-        dispatchers.remove(&(dispatcher.namespace.clone(), dispatcher.group.clone()));
+        let key = (dispatcher.namespace.clone(), dispatcher.group.clone());
+        if dispatchers
+            .get(&key)
+            .is_some_and(|held| Arc::ptr_eq(held, dispatcher))
+        {
+            dispatchers.remove(&key);
+        }
         true
     }
 

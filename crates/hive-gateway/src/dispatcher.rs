@@ -19,7 +19,7 @@ use std::{
 };
 
 use hive_domain::routing::{self, Free};
-use hive_protocol::{fault::Reason, time, wire};
+use hive_protocol::{fault::Reason, limits::BATCH_BYTES_MAX, time, wire};
 use hive_store::{
     Lane, Lease, Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
@@ -28,6 +28,7 @@ use hive_store::{
     settle::{Action, Settle},
 };
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::{
@@ -43,6 +44,8 @@ const POLL: Duration = Duration::from_secs(1);
 const PLAIN_FOR: Duration = Duration::from_millis(100);
 /// Most messages of one fetch, as the script bounds it.
 const FETCH_MAX: u32 = 1_000;
+/// Most messages of one plain read, which has no bound by bytes.
+const PLAIN_MAX: u32 = 256;
 /// A dispatcher without consumers ends after this long.
 const RETIRE: Duration = Duration::from_secs(60);
 /// Pause after a failed fetch.
@@ -122,14 +125,18 @@ impl Dispatcher {
         self.consumers.lock().is_empty()
     }
 
-    /// Adds a consumer; answers the connection that it replaces.
-    pub fn attach(&self, consumer: Arc<Attached>) -> Option<Arc<Attached>> {
-        let replaced = self
-            .consumers
-            .lock()
-            .insert(consumer.consumer.clone(), consumer);
+    /// Adds a consumer; answers the connection that has to go: the one that it replaces, or itself
+    /// where a newer connection of its session was quicker.
+    pub fn attach(&self, consumer: &Arc<Attached>) -> Option<Arc<Attached>> {
+        let mut consumers = self.consumers.lock();
+        if let Some(present) = consumers.get(&consumer.consumer)
+            && present.session == consumer.session
+            && present.attach > consumer.attach
+        {
+            return Some(consumer.clone());
+        }
         self.may_have_work.store(true, Ordering::Release);
-        replaced
+        consumers.insert(consumer.consumer.clone(), consumer.clone())
     }
 
     /// Removes a connection, unless another one has taken its place.
@@ -224,9 +231,8 @@ impl Dispatcher {
             Ok(step) => step,
             Err(error) => {
                 tracing::debug!(group = self.group, %error, "fetch_failed");
-                if matches!(error, StoreError::Unknown { .. }) {
-                    self.reconcile(gateway, &view, &lanes, &hungry).await;
-                }
+                // Some of it may have been leased whatever the error is.
+                self.reconcile(gateway, &view, &lanes, &hungry).await;
                 Step::Failed
             },
         }
@@ -285,6 +291,7 @@ impl Dispatcher {
                 entries,
                 fenced,
                 left,
+                parked,
             } => {
                 for position in fenced {
                     if let Some(consumer) = hungry.get(position) {
@@ -310,7 +317,8 @@ impl Dispatcher {
                 self.deliver(gateway, view, &read, hungry, entries).await;
                 self.may_have_work
                     .store(!left.is_empty(), Ordering::Release);
-                Ok(if taken > 0 && !left.is_empty() {
+                // What was parked was read: behind it there may be work for others.
+                Ok(if taken as u64 + parked > 0 && !left.is_empty() {
                     Step::Again
                 } else {
                     Step::Rest
@@ -367,7 +375,9 @@ impl Dispatcher {
             *known != others
         });
         let is_full = taken == total(order.slots);
-        if changed || found.lost || (!is_full && !gateway.is_alone()) {
+        let bytes: usize = found.entries.iter().map(|entry| entry.body.len()).sum();
+        let is_large = bytes > BATCH_BYTES_MAX;
+        if changed || found.lost || is_large || (!is_full && !gateway.is_alone()) {
             memory.plain = None;
         }
         memory.last_served = found
@@ -443,7 +453,9 @@ impl Dispatcher {
         for (position, deliveries) in frames {
             if let Some(consumer) = hungry.get(position) {
                 gateway.metrics.delivered.increment(deliveries.len() as u64);
-                consumer.send_deliveries(deliveries);
+                for frame in cut(deliveries) {
+                    consumer.send_deliveries(frame);
+                }
             }
         }
         if !back.is_empty() {
@@ -497,6 +509,24 @@ impl Dispatcher {
     }
 }
 
+/// Cuts deliveries into frames that a client takes: one holds a batch's bytes, or one delivery.
+fn cut(deliveries: Vec<wire::Delivery>) -> Vec<Vec<wire::Delivery>> {
+    let mut frames = Vec::with_capacity(1);
+    let mut frame = Vec::with_capacity(deliveries.len());
+    let mut bytes = 0;
+    for delivery in deliveries {
+        let size = delivery.encoded_len();
+        if bytes + size > BATCH_BYTES_MAX && !frame.is_empty() {
+            frames.push(std::mem::take(&mut frame));
+            bytes = 0;
+        }
+        bytes += size;
+        frame.push(delivery);
+    }
+    frames.push(frame);
+    frames
+}
+
 /// Position of the lane that may be read plainly now, and how many entries to expect in it.
 fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<(usize, u64)> {
     let plain = plain.filter(|plain| plain.until > Instant::now())?;
@@ -522,7 +552,7 @@ fn plain_slots(plan: &[(usize, u32)], free: &[Free], expected: u64) -> Vec<(usiz
         .saturating_add(1)
         .div_ceil(order.len().max(1) as u64);
     let share = u32::try_from(share).unwrap_or(u32::MAX);
-    let mut left = FETCH_MAX;
+    let mut left = PLAIN_MAX;
     let mut slots = Vec::with_capacity(order.len());
     for index in order {
         let room = free.get(index).map_or(0, |one| one.free);

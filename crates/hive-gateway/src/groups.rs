@@ -285,8 +285,7 @@ impl Gateway {
             .set_state_on_shard(&view.shard, &view.definition)
             .await?;
         if state == GroupState::Active {
-            self.bells.ring(&view.shard.doorbell());
-            self.store.ring_soon(&view.shard);
+            self.bells.announce(&self.store, &view.shard);
         }
         self.shown(&view).await
     }
@@ -530,8 +529,7 @@ impl Gateway {
                 .settle(&view.shard, view.settling(&read), batch, now_ms())
                 .await?;
         }
-        self.bells.ring(&view.shard.doorbell());
-        self.store.ring_soon(&view.shard);
+        self.bells.announce(&self.store, &view.shard);
         Ok(wire::RemoveConsumerResponse {
             released: items.len() as u64,
         })

@@ -15,7 +15,7 @@ use hive_protocol::{
     },
 };
 use hive_runtime::tasks::BACKGROUND;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
 
@@ -160,7 +160,15 @@ impl MessagingService for Door {
         request: Request<Streaming<wire::ConsumeRequest>>,
     ) -> Result<Response<Frames>, Status> {
         let namespace = namespace::from_metadata(request.metadata())?;
-        let frames = consume::open(self.gateway.clone(), namespace, request.into_inner()).await?;
+        // In a task of its own: a client that hangs up in mid-join leaves no half member behind.
+        let (answer, joined) = oneshot::channel();
+        let open = consume::open(self.gateway.clone(), namespace, request.into_inner());
+        self.gateway.tasks.spawn(BACKGROUND, "join", async move {
+            // Nobody takes the frames when the caller hung up; the session's task notices.
+            drop(answer.send(open.await));
+        });
+        let stopped = |_stopped| Status::unavailable("this gateway is going away");
+        let frames = joined.await.map_err(stopped)??;
         Ok(Response::new(frames))
     }
 }

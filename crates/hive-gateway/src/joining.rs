@@ -96,7 +96,24 @@ pub(crate) async fn join(
         capacity,
         concurrency: join.concurrency,
     });
-    let lost = resume(gateway, &view, &attached, &join.held_leases).await?;
+    let lost = match resume(gateway, &view, &attached, &join.held_leases).await {
+        Ok(lost) => lost,
+        Err(fault) => {
+            // No task will end this membership: it ends here, as far as Redis lets it.
+            let who = (
+                attached.consumer.as_str(),
+                attached.session.as_str(),
+                attach,
+            );
+            drop(
+                gateway
+                    .store
+                    .leave(&view.shard, &join.group, &[], who)
+                    .await,
+            );
+            return Err(fault);
+        },
+    };
     let answer = wire::Joined {
         session,
         attach,
@@ -221,8 +238,7 @@ async fn resume(
         }
     }
     if !back.is_empty() {
-        gateway.bells.ring(&view.shard.doorbell());
-        gateway.store.ring_soon(&view.shard);
+        gateway.bells.announce(&gateway.store, &view.shard);
     }
     Ok(lost)
 }

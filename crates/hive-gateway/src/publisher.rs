@@ -305,8 +305,7 @@ impl Line {
 
     /// Rings here at once, and in the other gateways by Redis.
     fn announce(&self) {
-        self.bells.ring(&self.shard.doorbell());
-        self.store.ring_soon(&self.shard);
+        self.bells.announce(&self.store, &self.shard);
     }
 }
 

@@ -118,6 +118,8 @@ struct Checked {
     place: usize,
     message: wire::Message,
     sequence: u64,
+    /// Refused at the door: it goes along so that its sequence is known to be refused.
+    is_refused: bool,
 }
 
 impl Gateway {
@@ -312,18 +314,22 @@ impl Gateway {
                     sets.insert(set);
                 }
             }
+            let is_refused = fault.is_some();
             if let Some(fault) = fault {
                 refuse(outcomes, place, &fault);
-                continue;
+                if producer.is_none() {
+                    continue;
+                }
+            } else {
+                complete(&mut message, now);
             }
-            complete(&mut message, now);
-            let sequence = producer
-                .as_ref()
-                .map_or(0, |producer| producer.first_sequence);
+            let sequence = producer.map_or(0, |producer| producer.first_sequence);
+            let sequence = sequence + place as u64;
             checked.push(Checked {
                 place,
                 message,
-                sequence: sequence + place as u64,
+                sequence,
+                is_refused,
             });
         }
         Ok(checked)
@@ -341,7 +347,7 @@ impl Gateway {
         }
         for one in checked {
             let to = &one.message.to_agent;
-            if !to.is_empty() && !found.contains_key(to) {
+            if !to.is_empty() && !one.is_refused && !found.contains_key(to) {
                 let groups = self
                     .store
                     .groups_of_consumer(&address.shard, &address.groups, to)
@@ -373,6 +379,19 @@ fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> 
         ..
     } = batch;
     let message = &one.message;
+    if one.is_refused {
+        return Item {
+            lanes: Vec::new(),
+            body: Bytes::new(),
+            message_id: String::new(),
+            producer: producer
+                .as_ref()
+                .map(|producer| (producer.clone(), one.sequence)),
+            idempotency: None,
+            ordering_key: String::new(),
+            not_before_ms: 0,
+        };
+    }
     let priority = message::priority(message);
     let lane = Lane {
         priority,
@@ -479,10 +498,14 @@ fn note(outcomes: &mut [wire::PublishOutcome], one: &Checked, what: Outcome, add
     let group = address.group.as_deref().unwrap_or_default();
     let stream = &address.stream.name;
     let fault = match what {
+        // Its outcome was written when it was refused.
+        Outcome::RefusedBefore => return,
         Outcome::Added | Outcome::SeenSequence => {
             if let Some(outcome) = outcomes.get_mut(one.place) {
                 outcome.message_id.clone_from(&one.message.message_id);
                 outcome.duplicate = what == Outcome::SeenSequence;
+                // Refused here, and stored before by a gateway that thought otherwise.
+                outcome.error = None;
             }
             return;
         },

@@ -34,8 +34,10 @@ use crate::{
 const POLL: Duration = Duration::from_secs(1);
 /// Answers end at this size.
 const ANSWER_BYTES_MAX: usize = hive_protocol::limits::BATCH_BYTES_MAX;
-/// Most answers that are remembered for repeated requests.
-const ANSWERS_MAX: usize = 10_000;
+/// Most answers that are remembered for repeated requests; beyond it the oldest are forgotten.
+const ANSWERS_MAX: usize = 1_000;
+/// Most bytes of the remembered answers together.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Answers of fetches with a request id, until their leases end.
 #[derive(Debug, Default)]
@@ -53,13 +55,25 @@ impl Answers {
 
     fn put(&self, key: String, end: Instant, answer: Arc<wire::FetchResponse>) {
         let mut held = self.by_request.lock();
-        if held.len() >= ANSWERS_MAX {
+        let bytes: usize = held.values().map(|(_, answer)| answer.encoded_len()).sum();
+        if held.len() >= ANSWERS_MAX || bytes > ANSWERS_BYTES_MAX {
             let now = Instant::now();
             held.retain(|_, (end, _)| *end > now);
+            while held.len() >= ANSWERS_MAX
+                || held
+                    .values()
+                    .map(|(_, answer)| answer.encoded_len())
+                    .sum::<usize>()
+                    > ANSWERS_BYTES_MAX
+            {
+                let oldest = held.iter().min_by_key(|(_, (end, _))| *end);
+                let Some(key) = oldest.map(|(key, _)| key.clone()) else {
+                    break;
+                };
+                held.remove(&key);
+            }
         }
-        if held.len() < ANSWERS_MAX {
-            held.insert(key, (end, answer));
-        }
+        held.insert(key, (end, answer));
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Fetched {
         fenced: Vec<usize>,
         /// Positions in `lanes` that are left with work; `None` stands for a ready set.
         left: Vec<Option<usize>>,
+        /// Entries that were read and parked behind another of their ordering key.
+        parked: u64,
     },
     /// The group is paused.
     Paused,
@@ -181,7 +183,8 @@ impl Store {
             .into_iter()
             .map(position)
             .collect::<Result<_, _>>()?;
-        let [_, left] = summary.array()?;
+        let [_, left, parked] = summary.array()?;
+        let parked = parked.number()?;
         let left = left
             .list()?
             .into_iter()
@@ -195,6 +198,7 @@ impl Store {
             entries,
             fenced,
             left,
+            parked,
         })
     }
 

@@ -25,7 +25,8 @@ const SLICES: u64 = 256;
 /// One message as the store takes it.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Lanes that it goes to; the first decides its reply.
+    /// Lanes that it goes to; the first decides its reply. None: the caller has refused it, and
+    /// its producer's sequence is noted as refused, so that it is not taken for stored later.
     pub lanes: Vec<LaneRef>,
     /// Header and envelope.
     pub body: Bytes,
@@ -62,6 +63,8 @@ pub enum Outcome {
     DedupFull,
     /// An earlier message of its ordering key was refused.
     EarlierRefused,
+    /// The caller had refused it.
+    RefusedBefore,
 }
 
 /// A flush as a whole.
@@ -369,6 +372,7 @@ fn outcomes(text: &str, expected: usize) -> Result<Vec<Outcome>, StoreError> {
                 'W' => Ok(Outcome::NoGroups),
                 'F' => Ok(Outcome::DedupFull),
                 'O' => Ok(Outcome::EarlierRefused),
+                'X' => Ok(Outcome::RefusedBefore),
                 _ => Err(wrong()),
             }
         })

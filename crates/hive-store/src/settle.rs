@@ -14,6 +14,8 @@ use crate::{
 
 /// Longest attempt record that is stored, in bytes.
 pub const RECORD_BYTES_MAX: usize = 2_048;
+/// Most items of one script call: what a script may do within a few ms, and what Lua unpacks.
+const ITEMS_MAX: usize = 1_000;
 /// How often lanes are read again for one batch.
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
@@ -161,6 +163,20 @@ impl Store {
         items: &[Settle],
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
+        let mut verdicts = Vec::with_capacity(items.len());
+        for some in items.chunks(ITEMS_MAX) {
+            verdicts.extend(self.settle_some(shard, group, some, now_ms).await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn settle_some(
+        &self,
+        shard: &Shard,
+        group: SettleGroup<'_>,
+        items: &[Settle],
+        now_ms: u64,
+    ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = vec![None; items.len()];
         let every: Vec<usize> = (0..items.len()).collect();
         let leases = items.iter().map(|item| &item.lease);
@@ -278,6 +294,20 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn extend(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lanes: &[ReadLane],
+        items: &[(Lease, u64)],
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let mut verdicts = Vec::with_capacity(items.len());
+        for some in items.chunks(ITEMS_MAX) {
+            verdicts.extend(self.extend_some(shard, group, lanes, some).await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn extend_some(
         &self,
         shard: &Shard,
         group: &str,

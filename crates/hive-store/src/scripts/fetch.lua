@@ -30,10 +30,11 @@ ARGV
   11.. lanes of (ref, classes: a 0|1 for each class), consumers of (id, session, attach, class),
      slots of (consumer_no, count)
 RETURNS  { status, detail, ... }
-  OK      chunks, fenced consumer numbers, { waiting, sources }
+  OK      chunks, fenced consumer numbers, { waiting, sources, parked }
           chunk of fresh entries    { consumer_no, lane_no, { { id, { 'm', body } }, ... } }
           chunk of a redelivery     { consumer_no, lane_no, { { id, ... } }, count, failures }
           sources: numbers of the lanes left with work, 0 for a ready set left with entries
+          parked: entries that were read and wait for another of their ordering key
   PAUSED  ""      the group is paused or not made yet
   GONE    ""      the group is absent or being deleted
   LANES   count   there are lanes that the caller does not know; nothing was written
@@ -185,12 +186,13 @@ local function take_ready(source, consumer_no, consumer)
   return 0
 end
 local function take_lane(lane, consumer_no, consumer, want)
-  want = math.min(want, 64, math.max(1, math.floor(room / (lane.largest or 1048576))))
+  -- Sizes are known only once read: 16 at a time bound what an answer may hold too much.
+  want = math.min(want, 16, math.max(1, math.floor(room / (lane.largest or 1048576))))
   if lane.rank > lane.base then want = 1 end
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer.id, 'COUNT', want,
     'STREAMS', lane.key, '>')
   local entries = reply and reply[1][2] or {}
-  reads, lane.largest = reads + #entries, 1
+  reads, lane.largest = reads + #entries, lane.largest or 1
   for _, entry in ipairs(entries) do
     room, lane.largest = room - #entry[2][2], math.max(lane.largest, #entry[2][2])
   end
@@ -245,4 +247,4 @@ local remaining = {}
 for _, source in ipairs(sources) do
   if not source.spent then remaining[#remaining + 1] = source.no end
 end
-return { 'OK', chunks, fenced, { waiting, remaining } }
+return { 'OK', chunks, fenced, { waiting, remaining, reads - taken } }

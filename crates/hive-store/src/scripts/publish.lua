@@ -28,11 +28,13 @@ ARGV
      first_sequence, n, extra: 0|1), behind a run its n items of (body), or with extra 1 of
      (body, dedup_no, dedup_field, dedup_value, ordering_key, not_before_ms, member).
      A negative lane_no has no items: it writes the item before it there too, without a reply.
+     With lane_no 0 the caller has refused the item: its sequence is noted as refused.
 RETURNS  { status, detail }
   OK       replies        a word per item: `+` added, `S` sequence seen before, `D<id>` duplicate
                           of message <id>, `C<id>` idempotency key used by other content, `B`
                           backlog full, `N` no such group, `W` no group at all, `F` dedup slot
-                          full, `O` an earlier message of its ordering key was refused
+                          full, `O` an earlier message of its ordering key was refused, `X` the
+                          caller had refused it before
   GROUPS   ""             the groups are not those of the caller; nothing was written
   MEMBERS  consumer       a held lane's consumer is a member by now; nothing was written
   BUCKET   number         the dedup bucket is another; nothing was written
@@ -160,6 +162,7 @@ local function decide(add, lane, producer, sequence, order)
     local id = string.match(found or '', ' (.*)$')
     return id and id ~= string.match(add.value, ' (.*)$') and 'D' .. id or 'S'
   end
+  if not lane then return 'X' end
   if slot then
     if found then
       local print, id = string.match(found, '^(%S+) (.*)$')
@@ -191,7 +194,7 @@ local function note_refusal(producer, sequence, order)
     producer.ranges = string.gsub(producer.ranges, '%d+$', text)
   else
     producer.ranges = producer.ranges .. ' ' .. text .. '-' .. text
-    if #producer.ranges > 2048 then
+    if #producer.ranges > 24576 then
       producer.ranges = string.gsub(producer.ranges, '^ *%S+', '')
     end
   end
@@ -229,7 +232,7 @@ for _ = 1, tonumber(ARGV[10]) do
       at = at + 1
       local reply = decide(add, lane, producer, sequence + i, order)
       taken, first = reply == '+', add
-      if string.find('BNWFOC', string.sub(reply, 1, 1), 1, true) then
+      if string.find('BNWFOCX', string.sub(reply, 1, 1), 1, true) then
         note_refusal(producer, sequence + i, order)
       end
       if producer and sequence + i > producer.last then producer.last = sequence + i end
