@@ -45,8 +45,9 @@ impl Bells {
         self.is_alone.store(is_alone, Ordering::Relaxed);
     }
 
-    /// Says that there is new work in a shard. With other gateways there the bell goes through Redis
-    /// to all of them, this one included: who rings would otherwise always be the first to fetch.
+    /// Says that there is new work in a shard. With other gateways there the bell goes through
+    /// Redis to all of them, this one included: who rings would otherwise always be the first to
+    /// fetch.
     pub fn announce(&self, store: &Store, shard: &Shard) {
         if self.is_alone.load(Ordering::Relaxed) {
             self.ring(&shard.doorbell());

@@ -178,8 +178,8 @@ fn malformed(message: &str) -> Fault {
 /// What `curl -d` declares where nobody says otherwise.
 const CURL: &str = "application/x-www-form-urlencoded";
 
-/// A body must be declared as JSON. What curl declares by itself passes too, but not from a browser:
-/// a page may send that to any host unasked, and a gateway on loopback must not obey it.
+/// A body must be declared as JSON. What curl declares by itself passes too, but not from a
+/// browser: a page may send that to any host unasked, and a gateway on loopback must not obey it.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Fault> {
     let given = headers.get(header::CONTENT_TYPE);
     let text = given
