@@ -143,7 +143,7 @@ async fn a_hundred_thousand_forged_or_late_tokens_are_all_refused() -> Result<()
         match number / 100 % 5 {
             // Late, where it was taken again; else guesses of the session.
             0 if number % 100 < 50 => {},
-            0 | 1 => lease.session = format!("{:024x}", number + 1),
+            0 | 1 => lease.session = format!("{:024x}", number + 1).into(),
             2 => lease.count += 1 + number as u64,
             3 => lease.consumer = "somebody".into(),
             _ => lease.id = format!("{}-{number}", 1_600_000_000_000_u64 + number as u64),

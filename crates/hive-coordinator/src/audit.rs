@@ -102,7 +102,7 @@ async fn check_places(
     lanes: &[ReadLane],
 ) -> Result<(), StoreError> {
     let (start, mut cursor) = match memory.cursors.remove(&group.name) {
-        Some((lane, id)) => match lanes.iter().position(|known| known.reference == lane) {
+        Some((lane, id)) => match lanes.iter().position(|known| *known.reference == *lane) {
             Some(number) => (number, format!("({id}")),
             None => (0, "-".to_owned()),
         },
@@ -134,7 +134,7 @@ async fn check_places(
                     tracing::error!(
                         shard = ?scope.shard,
                         group = group.name,
-                        lane = lane.reference,
+                        lane = &*lane.reference,
                         id,
                         owner = entry.owner,
                         "invariant_violated"
@@ -147,7 +147,7 @@ async fn check_places(
             let is_budget_spent = checks >= CHECKS_MAX || pages >= PAGES_MAX;
             if is_budget_spent && !page.is_empty() {
                 let id = cursor.trim_start_matches('(').to_owned();
-                let at = (lane.reference.clone(), id);
+                let at = (lane.reference.to_string(), id);
                 memory.cursors.insert(group.name.clone(), at);
                 return ring_if(scope, repaired).await;
             }

@@ -126,7 +126,7 @@ async fn sweep_all(
         if !is_same {
             now = tick(scope, memory, view).await?;
         }
-        let found = (group, read.as_slice());
+        let found = (group, &*read);
         let end = sweep::settle(scope, memory, found, walk, now).await;
         given_back += scope.settle_trouble(&group.name, end).await?;
     }

@@ -175,7 +175,7 @@ pub(crate) async fn settle(
         }
         done += 1;
         metrics::recovered(reason, 1);
-        let consumer = item.lease.consumer.as_str();
+        let consumer = &*item.lease.consumer;
         if reason == Recovered::LeaseExpired
             && let Some(member) = members.iter().find(|member| member.consumer == consumer)
         {

@@ -8,12 +8,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use foldhash::fast::RandomState;
 use hive_protocol::{
     fault::{Fault, Reason},
     wire,
@@ -25,11 +26,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use crate::delivery::Holder;
+
 /// Bytes on the way to one connection beyond which it gets no more deliveries.
 const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A frame on its way, or the end of the stream.
 type Frame = Result<wire::ConsumeResponse, Status>;
+
+/// A frame and its bytes, which are counted once.
+type Counted = (usize, Frame);
 
 /// A delivery that a connection holds.
 #[derive(Debug, Clone)]
@@ -52,12 +58,20 @@ struct Kept {
     told: Told,
 }
 
-/// What a connection holds.
+/// What a connection holds, and what it may still be given.
 #[derive(Debug, Default)]
 struct Holding {
-    by_token: HashMap<String, Kept>,
+    by_token: HashMap<String, Kept, RandomState>,
     /// No lease ends before this time; none where nothing is held.
     check_at: Option<Instant>,
+    /// Deliveries granted and neither read nor asked for yet.
+    credit: u32,
+    /// Deliveries that reads under way may bring.
+    reserved: u32,
+    /// It gave a message back: it gets none until it grants credit again.
+    is_passed_over: bool,
+    /// It gets no more: the gateway goes away.
+    is_withdrawn: bool,
 }
 
 impl Holding {
@@ -91,21 +105,20 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Attached {
     /// Id of the consumer.
-    pub consumer: String,
+    pub consumer: Arc<str>,
     /// Its session.
-    pub session: String,
+    pub session: Arc<str>,
     /// Number of this connection.
     pub attach: u64,
     /// Its sorted capabilities.
-    pub capabilities: Vec<String>,
+    pub capabilities: Arc<[String]>,
     /// Most deliveries it may hold.
     pub capacity: u32,
     /// How many it works on at once.
     pub concurrency: u32,
-    credit: AtomicU32,
     held: Mutex<Holding>,
     ended: AtomicBool,
-    frames: mpsc::UnboundedSender<Frame>,
+    frames: mpsc::UnboundedSender<Counted>,
     queue: Arc<Queue>,
     /// Rings when the set of held deliveries changed, for the timer of deadlines.
     pub changed: Notify,
@@ -122,7 +135,7 @@ struct Queue {
 /// The frames of a connection, in order.
 #[derive(Debug)]
 pub struct Frames {
-    receiver: mpsc::UnboundedReceiver<Frame>,
+    receiver: mpsc::UnboundedReceiver<Counted>,
     queue: Arc<Queue>,
 }
 
@@ -150,13 +163,12 @@ impl Attached {
         let (frames, receiver) = mpsc::unbounded_channel();
         let queue = Arc::new(Queue::default());
         let attached = Self {
-            consumer: member.consumer,
-            session: member.session,
+            consumer: member.consumer.into(),
+            session: member.session.into(),
             attach: member.attach,
-            capabilities: member.capabilities,
+            capabilities: member.capabilities.into(),
             capacity: member.capacity,
             concurrency: member.concurrency,
-            credit: AtomicU32::new(0),
             held: Mutex::default(),
             ended: AtomicBool::new(false),
             frames,
@@ -164,6 +176,16 @@ impl Attached {
             changed: Notify::new(),
         };
         (Arc::new(attached), Frames { receiver, queue })
+    }
+
+    /// The consumer as the holder of what it is given.
+    #[must_use]
+    pub fn holder(&self) -> Holder<'_> {
+        Holder {
+            consumer: &self.consumer,
+            session: &self.session,
+            attach: self.attach,
+        }
     }
 
     /// The consumer as the store takes it.
@@ -183,25 +205,54 @@ impl Attached {
         if self.has_ended() || self.queue.bytes.load(Ordering::Relaxed) > QUEUED_BYTES_MAX {
             return 0;
         }
-        self.credit.load(Ordering::Acquire)
+        let held = self.held.lock();
+        if held.is_passed_over || held.is_withdrawn {
+            0
+        } else {
+            held.credit
+        }
     }
 
-    /// Grants credit, up to the capacity less what is held.
+    /// Grants credit, up to the capacity less what is held or on the way.
     pub fn grant(&self, messages: u32) {
-        let held = u32::try_from(self.held.lock().by_token.len()).unwrap_or(u32::MAX);
-        let most = self.capacity.saturating_sub(held);
-        let update = |credit: u32| credit.saturating_add(messages).min(most);
-        self.credit
-            .update(Ordering::AcqRel, Ordering::Acquire, update);
+        let mut held = self.held.lock();
+        let count = u32::try_from(held.by_token.len()).unwrap_or(u32::MAX);
+        let most = self
+            .capacity
+            .saturating_sub(count)
+            .saturating_sub(held.reserved);
+        held.credit = held.credit.saturating_add(messages).min(most);
+        held.is_passed_over = false;
+    }
+
+    /// Passes the consumer over until it grants credit: it gave a message back, and would get the
+    /// same one again at once.
+    pub fn pass_over(&self) {
+        self.held.lock().is_passed_over = true;
     }
 
     /// Withdraws all credit: nothing more is fetched for it.
     pub fn withdraw(&self) {
-        self.credit.store(0, Ordering::Release);
+        self.held.lock().is_withdrawn = true;
     }
 
-    /// Holds a delivery under its token against one credit; gives the lease back when the
-    /// connection has ended.
+    /// Sets credit aside for a read that may bring so many.
+    pub fn reserve(&self, messages: u32) {
+        let mut held = self.held.lock();
+        held.credit = held.credit.saturating_sub(messages);
+        held.reserved = held.reserved.saturating_add(messages);
+    }
+
+    /// A read is over: what it did not bring is credit again. What it brought is held by now, or
+    /// went back and is credit too.
+    pub fn end_reserve(&self, asked: u32, brought: u32) {
+        let mut held = self.held.lock();
+        held.reserved = held.reserved.saturating_sub(asked);
+        held.credit = held.credit.saturating_add(asked.saturating_sub(brought));
+    }
+
+    /// Holds a delivery under its token, for which credit was set aside; gives the lease back when
+    /// the connection has ended.
     ///
     /// # Errors
     /// The lease, for somebody else.
@@ -210,9 +261,6 @@ impl Attached {
         if self.has_ended() {
             return Err(lease);
         }
-        let take = |credit: u32| credit.saturating_sub(1);
-        self.credit
-            .update(Ordering::AcqRel, Ordering::Acquire, take);
         let is_first = held.keep(token.to_owned(), lease, lease_ms);
         drop(held);
         if is_first {
@@ -224,7 +272,7 @@ impl Attached {
     /// Holds again what the client kept over a lost connection. What it kept it may have begun; its
     /// next heartbeat says.
     pub fn hold_again(&self, lease: Lease, lease_ms: u64) {
-        self.held.lock().keep(lease.to_string(), lease, lease_ms);
+        self.held.lock().keep(lease.token(), lease, lease_ms);
     }
 
     /// Whether this very delivery is held, or its outcome is on the way.
@@ -322,7 +370,12 @@ impl Attached {
         self.queue.frames.fetch_add(1, Ordering::Relaxed);
         self.queue.bytes.fetch_add(bytes, Ordering::Relaxed);
         // The receiver is gone when the client is: its leases are given up elsewhere.
-        drop(self.frames.send(Ok(frame)));
+        drop(self.frames.send((bytes, Ok(frame))));
+    }
+
+    /// Waits until nobody takes frames any more: the client hung up.
+    pub async fn closed(&self) {
+        self.frames.closed().await;
     }
 
     /// Frames that wait to be sent.
@@ -357,7 +410,7 @@ impl Attached {
     /// Ends the stream with a fault.
     pub fn end_with(&self, fault: Fault) {
         self.end();
-        drop(self.frames.send(Err(fault.into())));
+        drop(self.frames.send((0, Err(fault.into()))));
     }
 
     /// Ends the stream: a newer session or connection has the name.
@@ -379,13 +432,14 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         let next = self.receiver.poll_recv(context);
-        if let Poll::Ready(Some(Ok(frame))) = &next {
-            self.queue.frames.fetch_sub(1, Ordering::Relaxed);
-            self.queue
-                .bytes
-                .fetch_sub(frame.encoded_len(), Ordering::Relaxed);
-            self.queue.drained.notify_one();
-        }
-        next
+        next.map(|next| {
+            let (bytes, frame) = next?;
+            if frame.is_ok() {
+                self.queue.frames.fetch_sub(1, Ordering::Relaxed);
+                self.queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                self.queue.drained.notify_one();
+            }
+            Some(frame)
+        })
     }
 }

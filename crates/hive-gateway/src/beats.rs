@@ -16,6 +16,23 @@ const SHARDS: Duration = Duration::from_secs(2);
 /// Length of the grace after a restart of Redis where the group's lease is not known.
 const LEASE_MS: u64 = 30_000;
 
+/// How often Redis' clock is read.
+const CLOCK: Duration = Duration::from_secs(1);
+
+/// Keeps in mind how far Redis' clock is from ours, until the daemon stops: times to live are judged
+/// by Redis' clock alone. While Redis is away what was known serves.
+pub async fn read_clock(gateway: Arc<Gateway>) {
+    loop {
+        if let Err(error) = gateway.store.read_clock().await {
+            tracing::debug!(%error, "clock_not_read");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CLOCK) => {},
+            () = gateway.shutdown.stopped() => return,
+        }
+    }
+}
+
 /// Keeps the gateway in the registry until the daemon stops.
 ///
 /// # Errors
@@ -74,7 +91,11 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
             let me = Some(&*gateway.incarnation);
             if let Err(error) = gateway.store.tick(&dispatcher.shard, lease, me).await {
                 tracing::debug!(%error, "shard_beat_failed");
-                break;
+                // Redis is away for all of them; else it is this shard alone.
+                if error.is_transient() {
+                    break;
+                }
+                continue;
             }
             done.push(dispatcher.shard.clone());
         }

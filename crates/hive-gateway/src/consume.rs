@@ -203,6 +203,8 @@ impl Session {
                 },
                 () = self.attached.queue_below(QUEUE_MAX),
                     if self.attached.queued() >= QUEUE_MAX => {},
+                // Also while the client's own frames are not read.
+                () = self.attached.closed() => return End::Lost,
                 () = self.attached.changed.notified() => {},
                 () = sleep_until(deadline) => {
                     if !self.expire().await {
@@ -317,7 +319,7 @@ impl Session {
         let begun: std::collections::HashSet<&String> = beat.begun.iter().collect();
         let mut lost = Vec::new();
         for ((lease, _), verdict) in items.into_iter().zip(verdicts) {
-            let token = lease.to_string();
+            let token = lease.token();
             match verdict {
                 Verdict::Done => {
                     let has_begun = begun.contains(&token);
@@ -377,7 +379,7 @@ impl Session {
                 spared = true;
                 continue;
             }
-            let token = held.lease.to_string();
+            let token = held.lease.token();
             self.attached.forget(&token);
             lost.push(token);
         }
@@ -434,7 +436,7 @@ impl Session {
     async fn end_membership(&self, items: &[Settle]) {
         let mut pause = END_RETRY;
         while let Err(error) = self.try_end_membership(items).await {
-            let (group, consumer) = (&self.view.definition.name, &self.attached.consumer);
+            let (group, consumer) = (&self.view.definition.name, &*self.attached.consumer);
             tracing::warn!(group, consumer, %error, "give_up_failed");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {},
@@ -473,10 +475,7 @@ impl Session {
             .read_lanes(shard)
             .await?
             .of_group(shard, group);
-        let who = (
-            self.attached.consumer.as_str(),
-            self.attached.session.as_str(),
-        );
+        let who = (&*self.attached.consumer, &*self.attached.session);
         let who = (who.0, who.1, self.attached.attach);
         self.gateway
             .store
@@ -643,7 +642,7 @@ async fn settle(
         for ((place, lease), verdict) in extends.into_iter().zip(verdicts) {
             if verdict == Verdict::Done {
                 attached.beat(
-                    &lease.to_string(),
+                    &lease.token(),
                     Told::Nothing,
                     view.definition.settings.lease_ms,
                 );

@@ -5,9 +5,10 @@
 //! credit or the poll wakes it; an idle consumer costs no Redis command but the group's one poll a
 //! second. A connection that goes away while its messages are on the way gives them back uncounted.
 //!
-//! The common case is one lane with work and nothing to deliver again. There a plain pipelined read
-//! costs Redis less than half of the script, which copies every payload through Lua; so what a
-//! script fetch found is trusted for [`PLAIN_FOR`], as long as no other lane got an entry.
+//! The common case, one lane with work and nothing to deliver again, is read without the script: see
+//! `dispatcher/plain.rs`.
+
+mod plain;
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +20,10 @@ use std::{
 };
 
 use hive_domain::routing::{self, Free};
-use hive_protocol::{fault::Reason, limits::BATCH_BYTES_MAX, time, wire};
+use hive_protocol::{fault::Reason, limits::BATCH_BYTES_MAX, wire};
 use hive_store::{
-    Lane, Lease, Shard, StoreError,
+    Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
-    header::expiry_and_envelope,
     scripts::seeded,
     settle::{Action, Settle},
 };
@@ -31,21 +31,19 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Notify;
 
+use self::plain::Plain;
 use crate::{
     attached::Attached,
     catalog::GroupView,
     core::{Gateway, now_ms},
+    delivery::{Deliveries, Fate},
 };
 
 /// How long a lost bell may delay a message.
 const POLL: Duration = Duration::from_secs(1);
-/// How long plain reads may follow a script fetch: how late a redelivery or an old priority may be
-/// noticed.
-const PLAIN_FOR: Duration = Duration::from_millis(100);
-/// Most messages of one fetch, as the script bounds it.
-const FETCH_MAX: u32 = 1_000;
-/// Most messages of one plain read, which has no bound by bytes.
-const PLAIN_MAX: u32 = 256;
+/// Most messages of one fetch by the script: it copies each through Lua, so it takes no more than
+/// it needs to be cheap per message, and leaves the rest of a backlog to plain reads.
+const FETCH_MAX: u32 = 100;
 /// A dispatcher without consumers ends after this long.
 const RETIRE: Duration = Duration::from_secs(60);
 /// Pause after a failed fetch.
@@ -60,39 +58,117 @@ pub struct Dispatcher {
     pub group: String,
     /// Its shard.
     pub shard: Shard,
-    consumers: Mutex<BTreeMap<String, Arc<Attached>>>,
+    consumers: Mutex<BTreeMap<Arc<str>, Arc<Attached>>>,
     /// Bells of the shard, grants of credit.
     wake: Arc<Notify>,
     /// Whether something may be waiting; false once a fetch found every source empty.
     may_have_work: AtomicBool,
+    /// Whether something may be leased that nobody holds: an answer was lost, or what could not be
+    /// handed over could not be given back.
+    must_reconcile: AtomicBool,
 }
 
 /// What the dispatcher's task remembers from one fetch to the next.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Position of the consumer that was served last.
-    last_served: Option<usize>,
+    /// The consumer that was served last.
+    last_served: Option<Arc<str>>,
     /// Set while plain reads may follow.
     plain: Option<Plain>,
 }
 
-/// The one lane that had work, as a script fetch found it.
-#[derive(Debug)]
-struct Plain {
-    reference: String,
-    until: Instant,
-    /// Entries that the last read took: about so many are there again.
-    expected: u64,
-    /// Newest entries of all other lanes at the first plain read.
-    others: Option<Vec<(String, String)>>,
+impl Memory {
+    /// Whose turn was the last, as `routing` takes it: a position among the hungry.
+    fn turn(&self, hungry: &Hungry) -> Option<usize> {
+        let last = self.last_served.as_ref()?;
+        let behind = hungry
+            .consumers
+            .partition_point(|(one, _)| one.consumer <= *last);
+        behind.checked_sub(1)
+    }
 }
 
-/// Who takes how many from where.
-#[derive(Clone, Copy)]
-struct Order<'a> {
-    read: &'a [ReadLane],
-    takers: &'a [Taker],
-    slots: &'a [(usize, u32)],
+/// Consumers with room, by id, each with what it could take when it was looked at.
+#[derive(Debug)]
+struct Hungry {
+    consumers: Vec<(Arc<Attached>, u32)>,
+}
+
+impl Hungry {
+    fn is_empty(&self) -> bool {
+        self.consumers.is_empty()
+    }
+
+    fn get(&self, index: usize) -> Option<&Arc<Attached>> {
+        self.consumers.get(index).map(|(one, _)| one)
+    }
+
+    fn room(&self, index: usize) -> u32 {
+        self.consumers.get(index).map_or(0, |(_, room)| *room)
+    }
+
+    fn free(&self) -> Vec<Free> {
+        let free = |(index, (one, room)): (usize, &(Arc<Attached>, u32))| Free {
+            index,
+            free: *room,
+            capacity: one.capacity,
+            specialisation: one.capabilities.len(),
+        };
+        self.consumers.iter().enumerate().map(free).collect()
+    }
+
+    /// Sets credit aside for what is asked for.
+    fn reserve(&self, slots: &[(usize, u32)]) -> Reserved {
+        let mut parts: Vec<Part> = self
+            .consumers
+            .iter()
+            .map(|(one, _)| Part {
+                consumer: one.clone(),
+                asked: 0,
+                brought: 0,
+            })
+            .collect();
+        for (index, count) in slots {
+            if let Some(part) = parts.get_mut(*index) {
+                part.asked = part.asked.saturating_add(*count);
+            }
+        }
+        for part in &parts {
+            part.consumer.reserve(part.asked);
+        }
+        Reserved { parts }
+    }
+}
+
+/// Credit set aside for a fetch that is under way; what the fetch did not use is credit again when
+/// this is dropped.
+#[derive(Debug)]
+struct Reserved {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    consumer: Arc<Attached>,
+    asked: u32,
+    brought: u32,
+}
+
+impl Reserved {
+    /// Notes a delivery to the consumer at this position.
+    fn bring(&mut self, index: usize) {
+        if let Some(part) = self.parts.get_mut(index) {
+            part.brought = part.brought.saturating_add(1);
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            part.consumer.end_reserve(part.asked, part.brought);
+        }
+    }
 }
 
 /// What a fetch came to.
@@ -116,6 +192,7 @@ impl Dispatcher {
             consumers: Mutex::default(),
             wake,
             may_have_work: AtomicBool::new(true),
+            must_reconcile: AtomicBool::new(false),
         }
     }
 
@@ -157,16 +234,22 @@ impl Dispatcher {
         }
     }
 
+    /// Notes whether there may be more work than was just handed out.
+    fn note_work(&self, is_there: bool) {
+        self.may_have_work.store(is_there, Ordering::Release);
+    }
+
     /// Runs until the gateway drains, or nobody was attached for a minute.
     pub async fn run(self: Arc<Self>, gateway: Arc<Gateway>) {
         let mut idle_since = Instant::now();
         let mut memory = Memory::default();
+        let mut next_due = Instant::now() + POLL;
         loop {
-            let woken = tokio::select! {
-                () = self.wake.notified() => true,
-                () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => false,
+            tokio::select! {
+                () = self.wake.notified() => {},
+                () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => {},
                 () = gateway.shutdown.draining() => return,
-            };
+            }
             if self.is_empty() {
                 if idle_since.elapsed() > RETIRE && gateway.retire(&self) {
                     return;
@@ -174,14 +257,13 @@ impl Dispatcher {
                 continue;
             }
             idle_since = Instant::now();
-            self.may_have_work.store(true, Ordering::Release);
-            if !woken
-                && !self.hungry().is_empty()
-                && let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await
-            {
-                gateway.wake_due(&view).await;
-            }
+            self.note_work(true);
             while !gateway.shutdown.is_draining() {
+                // Also in the middle of a flood: bells that never stop must not stop retries.
+                if next_due <= Instant::now() {
+                    next_due = Instant::now() + POLL;
+                    self.wake_due(&gateway).await;
+                }
                 match self.step(&gateway, &mut memory).await {
                     Step::Again => {},
                     Step::Rest => break,
@@ -194,6 +276,15 @@ impl Dispatcher {
         }
     }
 
+    /// Moves what has waited out its backoff to where it is fetched from.
+    async fn wake_due(&self, gateway: &Gateway) {
+        if !self.hungry().is_empty()
+            && let Ok(view) = gateway.catalog.group(&self.namespace, &self.group).await
+        {
+            gateway.wake_due(&view).await;
+        }
+    }
+
     /// Ends all connections: their group was deleted.
     fn end_group_gone(&self) {
         for consumer in std::mem::take(&mut *self.consumers.lock()).values() {
@@ -201,13 +292,15 @@ impl Dispatcher {
         }
     }
 
-    fn hungry(&self) -> Vec<Arc<Attached>> {
-        self.consumers
+    fn hungry(&self) -> Hungry {
+        let consumers = self
+            .consumers
             .lock()
             .values()
-            .filter(|one| one.room() > 0)
-            .cloned()
-            .collect()
+            .map(|one| (one.clone(), one.room()))
+            .filter(|(_, room)| *room > 0)
+            .collect();
+        Hungry { consumers }
     }
 
     async fn step(&self, gateway: &Arc<Gateway>, memory: &mut Memory) -> Step {
@@ -220,64 +313,55 @@ impl Dispatcher {
             },
             Err(_fault) => return Step::Failed,
         };
+        if self.must_reconcile.load(Ordering::Acquire) {
+            if let Err(error) = self.reconcile(gateway, &view).await {
+                tracing::debug!(group = self.group, %error, "reconcile_failed");
+                return Step::Failed;
+            }
+            self.must_reconcile.store(false, Ordering::Release);
+        }
         let hungry = self.hungry();
         if hungry.is_empty() {
             return Step::Rest;
         }
-        let Ok(lanes) = gateway.catalog.lanes(&self.shard).await else {
-            return Step::Failed;
+        let done = if memory.plain.as_ref().is_some_and(Plain::is_fresh) {
+            self.read_plainly(gateway, memory).await
+        } else {
+            memory.plain = None;
+            self.fetch(gateway, &view, &hungry, memory).await
         };
-        match self.fetch(gateway, &view, &lanes, &hungry, memory).await {
-            Ok(step) => step,
-            Err(error) => {
-                tracing::debug!(group = self.group, %error, "fetch_failed");
-                // Some of it may have been leased whatever the error is.
-                self.reconcile(gateway, &view, &lanes, &hungry).await;
-                Step::Failed
-            },
-        }
+        done.unwrap_or_else(|error| {
+            tracing::debug!(group = self.group, %error, "fetch_failed");
+            // Some of it may have been leased whatever the error is.
+            self.must_reconcile.store(true, Ordering::Release);
+            Step::Failed
+        })
     }
 
+    /// Fetches by the script, which looks at all lanes and at what is to be delivered again.
     async fn fetch(
         &self,
         gateway: &Arc<Gateway>,
         view: &GroupView,
-        lanes: &Lanes,
-        hungry: &[Arc<Attached>],
+        hungry: &Hungry,
         memory: &mut Memory,
     ) -> Result<Step, StoreError> {
+        let lanes = gateway.catalog.lanes(&self.shard).await?;
         let read = lanes.of_group(&self.shard, &self.group);
-        let takers: Vec<Taker> = hungry.iter().map(|one| one.taker()).collect();
-        let free: Vec<Free> = hungry
+        let takers: Vec<Taker> = hungry
+            .consumers
             .iter()
-            .enumerate()
-            .map(|(index, one)| Free {
-                index,
-                free: one.room(),
-                capacity: one.capacity,
-                specialisation: one.capabilities.len(),
-            })
+            .map(|(one, _)| one.taker())
             .collect();
-        let own_free: u64 = free.iter().map(|one| u64::from(one.free)).sum();
+        let free = hungry.free();
         let mode = view.definition.settings.routing_mode;
-        let slots = bounded(&routing::rounds(mode, &free, memory.last_served));
-        if let Some((lane, expected)) = plain_lane(memory.plain.as_ref(), &read) {
-            let slots = plain_slots(&slots, &free, expected);
-            let order = Order {
-                read: &read,
-                takers: &takers,
-                slots: &slots,
-            };
-            return self
-                .fetch_plain(gateway, view, hungry, order, (lane, memory))
-                .await;
-        }
-        memory.plain = None;
-        let wanted = total(&slots);
+        let slots = bounded(&routing::rounds(mode, &free, memory.turn(hungry)));
+        let wanted: u64 = slots.iter().map(|(_, count)| u64::from(*count)).sum();
+        let mut reserved = hungry.reserve(&slots);
         let fetch = Fetch {
             group: &self.group,
             gateway: &gateway.incarnation,
-            own_free,
+            own_free: free.iter().map(|one| u64::from(one.free)).sum(),
             ageing_ms: view.ageing_ms(),
             group_limit: u64::from(view.definition.settings.max_in_flight),
             known_lanes: lanes.all.len(),
@@ -299,26 +383,19 @@ impl Dispatcher {
                         self.detach(consumer);
                     }
                 }
-                let taken = entries.len();
+                let taken = entries.len() as u64;
+                let is_deep = taken == wanted;
                 let has_limit = view.definition.settings.max_in_flight > 0;
-                let may_read_plainly = !has_limit && (gateway.is_alone() || taken as u64 == wanted);
-                if may_read_plainly && let Some(lane) = only_lane(&read, &entries, &left) {
-                    memory.plain = Some(Plain {
-                        reference: lane.reference.clone(),
-                        until: Instant::now() + PLAIN_FOR,
-                        expected: taken as u64,
-                        others: None,
-                    });
+                if !has_limit && (gateway.is_alone() || is_deep) {
+                    memory.plain = Plain::after(&read, &entries, &left, is_deep);
                 }
-                memory.last_served = entries
-                    .last()
-                    .map(|entry| entry.taker)
-                    .or(memory.last_served);
-                self.deliver(gateway, view, &read, hungry, entries).await;
-                self.may_have_work
-                    .store(!left.is_empty(), Ordering::Release);
+                let last = self
+                    .deliver(gateway, (view, &read), hungry, entries, &mut reserved)
+                    .await;
+                memory.last_served = last.or(memory.last_served.take());
+                self.note_work(!left.is_empty());
                 // What was parked was read: behind it there may be work for others.
-                Ok(if taken as u64 + parked > 0 && !left.is_empty() {
+                Ok(if taken + parked > 0 && !left.is_empty() {
                     Step::Again
                 } else {
                     Step::Rest
@@ -339,119 +416,46 @@ impl Dispatcher {
         }
     }
 
-    /// Reads the one lane that had work, and whether any other got some meanwhile.
-    async fn fetch_plain(
-        &self,
-        gateway: &Arc<Gateway>,
-        view: &GroupView,
-        hungry: &[Arc<Attached>],
-        order: Order<'_>,
-        (lane, memory): (usize, &mut Memory),
-    ) -> Result<Step, StoreError> {
-        let Some(read) = order.read.get(lane) else {
-            return Ok(Step::Rest);
-        };
-        gateway.metrics.fetches_plain.increment(1);
-        let found = gateway
-            .store
-            .fetch_plain(
-                &self.shard,
-                &self.group,
-                (lane, read),
-                order.takers,
-                order.slots,
-            )
-            .await?;
-        let taken = found.entries.len() as u64;
-        let others: Vec<(String, String)> = found
-            .newest
-            .into_iter()
-            .filter(|(reference, _)| *reference != read.reference)
-            .collect();
-        let changed = memory.plain.as_mut().is_none_or(|plain| {
-            // As many again were taken as were hoped for: the next read hopes for twice that.
-            plain.expected = taken.saturating_mul(1 + u64::from(taken >= plain.expected));
-            let known = plain.others.get_or_insert_with(|| others.clone());
-            *known != others
-        });
-        let is_full = taken == total(order.slots);
-        let bytes: usize = found.entries.iter().map(|entry| entry.body.len()).sum();
-        let is_large = bytes > BATCH_BYTES_MAX;
-        if changed || found.lost || is_large || (!is_full && !gateway.is_alone()) {
-            memory.plain = None;
-        }
-        memory.last_served = found
-            .entries
-            .last()
-            .map(|entry| entry.taker)
-            .or(memory.last_served);
-        self.deliver(gateway, view, order.read, hungry, found.entries)
-            .await;
-        // A change elsewhere is looked at by the script at once.
-        let more = is_full || changed || found.lost;
-        self.may_have_work.store(more, Ordering::Release);
-        Ok(if more { Step::Again } else { Step::Rest })
-    }
-
-    /// Hands entries to their connections; what cannot be handed over goes back.
+    /// Hands entries to their connections; what cannot be handed over goes back. Answers who was
+    /// served last.
     async fn deliver(
         &self,
         gateway: &Arc<Gateway>,
-        view: &GroupView,
-        lanes: &[ReadLane],
-        hungry: &[Arc<Attached>],
+        (view, lanes): (&GroupView, &[ReadLane]),
+        hungry: &Hungry,
         entries: Vec<Taken>,
-    ) {
-        let now = now_ms();
+        reserved: &mut Reserved,
+    ) -> Option<Arc<str>> {
+        let last = entries
+            .last()
+            .and_then(|entry| Some(hungry.get(entry.taker)?.consumer.clone()));
         let lease_ms = view.definition.settings.lease_ms;
-        let ends = time::to_timestamp(now.saturating_add(lease_ms).into());
+        let deliveries = Deliveries::new(view, lanes, gateway.store.now_ms());
         let mut frames: BTreeMap<usize, Vec<wire::Delivery>> = BTreeMap::new();
         let mut back = Vec::new();
         for entry in entries {
-            let Some(consumer) = hungry.get(entry.taker) else {
+            let index = entry.taker;
+            let Some(consumer) = hungry.get(index) else {
                 continue;
             };
-            let lease = Lease {
-                lane: lanes
-                    .get(entry.lane)
-                    .map(|l| l.reference.clone())
-                    .unwrap_or_default(),
-                id: entry.id,
-                count: entry.count,
-                consumer: consumer.consumer.clone(),
-                session: consumer.session.clone(),
-                delivered_ms: now,
-            };
-            let (expires, envelope) = match expiry_and_envelope(&entry.body) {
-                Ok(parts) => parts,
-                Err(error) => {
-                    tracing::error!(group = self.group, lane = lease.lane, id = lease.id, %error,
-                        "entry_undecodable");
-                    let category = "parsing_error".to_owned();
-                    let record = bytes::Bytes::new();
-                    back.push(settle(consumer, lease, Action::Reject { category, record }));
-                    continue;
+            let holder = consumer.holder();
+            match deliveries.fate(entry, holder) {
+                Fate::Deliver(lease, delivery) => {
+                    match consumer.hold(&delivery.lease, lease, lease_ms) {
+                        Ok(()) => {
+                            reserved.bring(index);
+                            frames.entry(index).or_default().push(delivery);
+                        },
+                        Err(lease) => {
+                            back.push(holder.settle(lease, Action::GiveBack { idle_ms: 0 }));
+                        },
+                    }
                 },
-            };
-            if expires > 0 && expires <= now {
-                back.push(settle(consumer, lease, Action::Expire));
-                continue;
-            }
-            let token = lease.to_string();
-            match consumer.hold(&token, lease, lease_ms) {
-                Ok(()) => frames.entry(entry.taker).or_default().push(wire::Delivery {
-                    lease: token,
-                    attempt: entry.failures.saturating_add(1),
-                    lease_expires_at: Some(ends),
-                    message: envelope,
-                }),
-                Err(lease) => {
-                    back.push(settle(consumer, lease, Action::GiveBack { idle_ms: 0 }));
-                },
+                Fate::End(settle) => back.push(settle),
             }
         }
-        for (position, deliveries) in frames {
-            if let Some(consumer) = hungry.get(position) {
+        for (index, deliveries) in frames {
+            if let Some(consumer) = hungry.get(index) {
                 gateway.metrics.delivered.increment(deliveries.len() as u64);
                 for frame in cut(deliveries) {
                     consumer.send_deliveries(frame);
@@ -461,33 +465,31 @@ impl Dispatcher {
         if !back.is_empty() {
             let settler = gateway.settler(&self.namespace, &self.group);
             if let Err(error) = settler.settle(back).await {
-                tracing::debug!(group = self.group, %error, "give_back_failed");
+                tracing::warn!(group = self.group, %error, "give_back_failed");
+                self.must_reconcile.store(true, Ordering::Release);
             }
         }
+        last
     }
 
     /// After a lost reply: gives back, uncounted, what a consumer's PEL has and nobody holds.
-    async fn reconcile(
-        &self,
-        gateway: &Arc<Gateway>,
-        view: &GroupView,
-        lanes: &Lanes,
-        consumers: &[Arc<Attached>],
-    ) {
+    async fn reconcile(&self, gateway: &Arc<Gateway>, view: &GroupView) -> Result<(), StoreError> {
+        let lanes: Arc<Lanes> = gateway.catalog.read_lanes(&self.shard).await?;
         let read = lanes.of_group(&self.shard, &self.group);
+        let consumers: Vec<Arc<Attached>> = self.consumers.lock().values().cloned().collect();
         for consumer in consumers {
-            let Ok(pending) = gateway
+            let pending = gateway
                 .store
                 .held_by(&self.group, &read, &consumer.consumer)
-                .await
-            else {
-                return;
-            };
+                .await?;
             let back: Vec<Settle> = pending
                 .iter()
                 .map(|entry| entry.lease(&read, &consumer.session, now_ms()))
                 .filter(|lease| !consumer.holds(lease))
-                .map(|lease| settle(consumer, lease, Action::GiveBack { idle_ms: 0 }))
+                .map(|lease| {
+                    let action = Action::GiveBack { idle_ms: 0 };
+                    consumer.holder().settle(lease, action)
+                })
                 .collect();
             if back.is_empty() {
                 continue;
@@ -497,15 +499,12 @@ impl Dispatcher {
                 .given_back_reply
                 .increment(back.len() as u64);
             let settling = view.settling(&read);
-            if gateway
+            gateway
                 .store
                 .settle(&self.shard, settling, &back, now_ms())
-                .await
-                .is_err()
-            {
-                return;
-            }
+                .await?;
         }
+        Ok(())
     }
 }
 
@@ -527,72 +526,6 @@ fn cut(deliveries: Vec<wire::Delivery>) -> Vec<Vec<wire::Delivery>> {
     frames
 }
 
-/// Position of the lane that may be read plainly now, and how many entries to expect in it.
-fn plain_lane(plain: Option<&Plain>, read: &[ReadLane]) -> Option<(usize, u64)> {
-    let plain = plain.filter(|plain| plain.until > Instant::now())?;
-    let lane = read
-        .iter()
-        .position(|lane| lane.reference == plain.reference)?;
-    Some((lane, plain.expected))
-}
-
-/// One read per consumer, in the order of the plan, for a little more than is expected: each read
-/// is a command of its own, and one that finds nothing costs as much as one that does.
-fn plain_slots(plan: &[(usize, u32)], free: &[Free], expected: u64) -> Vec<(usize, u32)> {
-    let mut order: Vec<usize> = Vec::new();
-    let asked = usize::try_from(expected)
-        .unwrap_or(usize::MAX)
-        .saturating_add(1);
-    for (index, _) in plan {
-        if order.len() < asked && !order.contains(index) {
-            order.push(*index);
-        }
-    }
-    let share = expected
-        .saturating_add(1)
-        .div_ceil(order.len().max(1) as u64);
-    let share = u32::try_from(share).unwrap_or(u32::MAX);
-    let mut left = PLAIN_MAX;
-    let mut slots = Vec::with_capacity(order.len());
-    for index in order {
-        let room = free.get(index).map_or(0, |one| one.free);
-        let count = room.min(share).min(left);
-        if count > 0 {
-            left -= count;
-            slots.push((index, count));
-        }
-    }
-    slots
-}
-
-fn total(slots: &[(usize, u32)]) -> u64 {
-    slots.iter().map(|(_, count)| u64::from(*count)).sum()
-}
-
-/// The one lane that a script fetch found work in, if it is one that anybody may read plainly.
-fn only_lane<'a>(
-    read: &'a [ReadLane],
-    entries: &[Taken],
-    left: &[Option<usize>],
-) -> Option<&'a ReadLane> {
-    let lane = match left {
-        [] => entries.first()?.lane,
-        [Some(lane)] => *lane,
-        _ => return None,
-    };
-    let same = entries
-        .iter()
-        .all(|entry| entry.lane == lane && entry.count == 1);
-    let lane = read.get(lane).filter(|_| same)?;
-    let Lane {
-        marked,
-        capabilities,
-        consumer,
-        ..
-    } = &lane.lane.lane;
-    (!marked && capabilities.is_empty() && consumer.is_empty()).then_some(lane)
-}
-
 impl Gateway {
     /// Moves entries whose backoff is over, so that retries go on without a coordinator.
     pub(crate) async fn wake_due(&self, view: &GroupView) {
@@ -609,15 +542,6 @@ impl Gateway {
             // The next poll has the lanes.
             drop(self.catalog.read_lanes(shard).await);
         }
-    }
-}
-
-fn settle(consumer: &Attached, lease: Lease, action: Action) -> Settle {
-    Settle {
-        lease,
-        attach: consumer.attach,
-        check_session: true,
-        action,
     }
 }
 

@@ -8,7 +8,6 @@ use hive_protocol::{
 };
 use hive_store::{
     Lease,
-    fetch::ReadLane,
     members::{Joined as Answer, Joining, Kind},
     settle::{Action, Settle},
 };
@@ -100,11 +99,7 @@ pub(crate) async fn join(
         Ok(lost) => lost,
         Err(fault) => {
             // No task will end this membership: it ends here, as far as Redis lets it.
-            let who = (
-                attached.consumer.as_str(),
-                attached.session.as_str(),
-                attach,
-            );
+            let who = (&*attached.consumer, &*attached.session, attach);
             drop(
                 gateway
                     .store
@@ -174,7 +169,7 @@ async fn resume(
         .store
         .move_held(&view.shard, group, &attached.consumer, &lanes.all)
         .await?;
-    let read: Vec<ReadLane> = lanes.of_group(&view.shard, group);
+    let read = lanes.of_group(&view.shard, group);
     let mut claimed: HashSet<Lease> = HashSet::new();
     let mut lost = Vec::new();
     for token in tokens {
@@ -211,7 +206,7 @@ async fn resume(
             }),
         }
     }
-    lost.extend(claimed.into_iter().map(|lease| lease.to_string()));
+    lost.extend(claimed.into_iter().map(|lease| lease.token()));
     gateway
         .metrics
         .given_back_fenced
@@ -234,7 +229,7 @@ async fn resume(
         if verdict == hive_store::settle::Verdict::Done {
             attached.hold_again(lease, view.definition.settings.lease_ms);
         } else {
-            lost.push(lease.to_string());
+            lost.push(lease.token());
         }
     }
     if !back.is_empty() {

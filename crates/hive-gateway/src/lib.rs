@@ -27,6 +27,7 @@ pub mod bells;
 pub mod catalog;
 pub mod consume;
 pub mod core;
+pub mod delivery;
 pub mod dispatcher;
 pub mod groups;
 pub mod grpc;
@@ -119,6 +120,7 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
         "announce",
         beats::announce(gateway.clone(), me, redis, allow_eviction),
     );
+    tasks.spawn(LOOP, "clock", beats::read_clock(gateway.clone()));
     tasks.spawn(LOOP, "shard_beats", beats::beat_shards(gateway.clone()));
     let routes = grpc::routes(&gateway);
     let routes = tonic::service::Routes::from(

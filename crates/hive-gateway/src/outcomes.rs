@@ -20,7 +20,7 @@ const HANDLER: &str = "handler_exception";
 #[must_use]
 pub fn record(lease: &Lease, category: &str, reason: &str) -> Bytes {
     attempt::record(&Attempt {
-        consumer: lease.consumer.clone(),
+        consumer: lease.consumer.to_string(),
         started_ms: lease.delivered_ms,
         ended_ms: now_ms(),
         category: category.to_owned(),

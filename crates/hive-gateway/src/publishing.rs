@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hive_domain::stream::{Durability, StreamDefinition};
 use hive_protocol::{
     fault::{Fault, Reason},
@@ -19,7 +19,7 @@ use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
     header::{GROUP_BACKOFF, Header},
-    publish::{Flushed, Item, Outcome},
+    publish::{Flushed, Idempotency, Item, Outcome},
     scripts::seeded,
 };
 use prost::Message as _;
@@ -31,6 +31,8 @@ use crate::{
     publisher::{self, Answer, Chain, Job},
 };
 
+/// Room for a header, whose texts are an id and at times a key: a guess that saves growing.
+const HEADER_ROOM: usize = 80;
 /// Most different sets of required capabilities of a stream: each is up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
 /// How often a publish is addressed anew when groups or members change under it.
@@ -87,7 +89,7 @@ impl QueuedBatch {
                 .unwrap_or_else(|_stopped| Err(publisher::stopped()));
             match answer.map_err(|error| unsure(error, &batch))? {
                 Flushed::Done(done) => {
-                    for (one, outcome) in batch.checked.iter().zip(done) {
+                    for (one, outcome) in batch.checked.iter_mut().zip(done) {
                         note(&mut batch.outcomes, one, outcome, &batch.address);
                     }
                 },
@@ -118,7 +120,8 @@ struct Checked {
     place: usize,
     message: wire::Message,
     sequence: u64,
-    /// Refused at the door: it goes along so that its sequence is known to be refused.
+    /// Refused at the door: it goes along so that its sequence is known to be refused, and the
+    /// later ones of its ordering key are refused too.
     is_refused: bool,
 }
 
@@ -133,8 +136,6 @@ impl Gateway {
         request: wire::PublishRequest,
     ) -> Result<wire::PublishResponse, Fault> {
         let message = request.message.unwrap_or_default();
-        let payload_max = self.payload_max();
-        message::accept(&message, "message", payload_max, now_ms().into())?;
         request::producer(&request.producer_id, "sequence", request.sequence, 1)?;
         let batch = wire::PublishBatchRequest {
             stream: request.stream,
@@ -225,11 +226,7 @@ impl Gateway {
             });
         }
         let direct = self.direct_groups(&batch.address, &batch.checked).await?;
-        let items = batch
-            .checked
-            .iter()
-            .map(|one| item(one, &batch, &direct))
-            .collect();
+        let items = items(&batch, &direct);
         let settings = &batch.address.stream.settings;
         let job = Job {
             items,
@@ -288,36 +285,32 @@ impl Gateway {
             .all
             .iter()
             .map(|lane| lane.lane.capabilities.clone())
+            .filter(|set| !set.is_empty())
             .collect();
         let now = now_ms();
         let mut checked = Vec::with_capacity(messages.len());
         let single = messages.len() == 1;
         for (place, mut message) in messages.into_iter().enumerate() {
-            let path = if single {
-                "message".to_owned()
+            // The path is for a fault alone: most messages have none.
+            let faults = message::check(&message, "", self.payload_max(), now.into());
+            let mut fault = if faults.is_empty() {
+                None
             } else {
-                message::place("", place)
-            };
-            let mut fault = message::accept(&message, &path, self.payload_max(), now.into()).err();
-            let set = message::required_capabilities(&message).to_string();
-            if fault.is_none() && !sets.contains(&set) {
-                if sets.len() > CAPABILITY_SETS_MAX {
-                    fault = Some(Fault::new(
-                        Reason::TooManyCapabilitySets,
-                        format!(
-                            "stream `{}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
-                             already; `{set}` would be one more",
-                            address.stream.name
-                        ),
-                    ));
+                let path = if single {
+                    "message".to_owned()
                 } else {
-                    sets.insert(set);
-                }
+                    message::place("", place)
+                };
+                message::accept(&message, &path, self.payload_max(), now.into()).err()
+            };
+            if fault.is_none() && !message.required_capabilities.is_empty() {
+                let set = message::required_capabilities(&message).to_string();
+                fault = Self::admit_set(&mut sets, set, &address.stream.name);
             }
             let is_refused = fault.is_some();
             if let Some(fault) = fault {
                 refuse(outcomes, place, &fault);
-                if producer.is_none() {
+                if producer.is_none() && message.ordering_key.is_empty() {
                     continue;
                 }
             } else {
@@ -333,6 +326,24 @@ impl Gateway {
             });
         }
         Ok(checked)
+    }
+
+    /// Takes a set of required capabilities in, or says why not: each is up to ten lanes.
+    fn admit_set(sets: &mut BTreeSet<String>, set: String, stream: &str) -> Option<Fault> {
+        if sets.contains(&set) {
+            return None;
+        }
+        if sets.len() >= CAPABILITY_SETS_MAX {
+            return Some(Fault::new(
+                Reason::TooManyCapabilitySets,
+                format!(
+                    "stream `{stream}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
+                     already; `{set}` would be one more"
+                ),
+            ));
+        }
+        sets.insert(set);
+        None
     }
 
     /// For each addressed consumer of a publish to a stream: the groups where it is a member.
@@ -366,84 +377,107 @@ fn complete(message: &mut wire::Message, now: u64) {
     }
     message.published_at = Some(time::to_timestamp(now.into()));
     if !message.to_agent.is_empty() && message.expires_at.is_none() {
-        let expires = now.saturating_add(DIRECT_TTL_MS_DEFAULT);
+        // It may be delayed for longer than that: its time begins when it may be delivered.
+        let from = message::not_before(message).map_or(0, |at| at.as_millis());
+        let expires = from.max(now).saturating_add(DIRECT_TTL_MS_DEFAULT);
         message.expires_at = Some(time::to_timestamp(expires.into()));
     }
 }
 
-fn item(one: &Checked, batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Item {
-    let Batch {
-        address,
-        target,
-        producer,
-        ..
-    } = batch;
-    let message = &one.message;
-    if one.is_refused {
-        return Item {
-            lanes: Vec::new(),
-            body: Bytes::new(),
-            message_id: String::new(),
-            producer: producer
-                .as_ref()
-                .map(|producer| (producer.clone(), one.sequence)),
-            idempotency: None,
-            ordering_key: String::new(),
-            not_before_ms: 0,
+/// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in the
+/// same lane share its name.
+fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
+    let producer = batch.producer.as_ref();
+    let size: usize = batch
+        .checked
+        .iter()
+        .map(|one| one.message.encoded_len() + HEADER_ROOM)
+        .sum();
+    let mut bodies = BytesMut::with_capacity(size);
+    let mut items: Vec<Item> = Vec::with_capacity(batch.checked.len());
+    let mut before: Option<(Lane, Arc<[LaneRef]>)> = None;
+    for one in &batch.checked {
+        let message = &one.message;
+        let producer = producer.map(|producer| (producer.clone(), one.sequence));
+        if one.is_refused {
+            items.push(Item {
+                lanes: Arc::default(),
+                body: Bytes::new(),
+                producer,
+                idempotency: None,
+                ordering_key: message.ordering_key.clone(),
+                not_before_ms: 0,
+            });
+            continue;
+        }
+        let lane = lane(message);
+        let lanes = match &before {
+            Some((same, lanes)) if *same == lane => lanes.clone(),
+            Some(_) | None => lanes(&batch.address, &lane, direct),
         };
+        before = Some((lane, lanes.clone()));
+        header(message).write(&mut bodies);
+        // The room was made above, and more would be made: it cannot fail.
+        let _infallible = message.encode(&mut bodies);
+        let idempotency = (!message.idempotency_key.is_empty()).then(|| Idempotency {
+            key: message.idempotency_key.clone(),
+            fingerprint: fingerprint(message, &batch.target),
+            message_id: message.message_id.clone(),
+        });
+        items.push(Item {
+            lanes,
+            body: bodies.split().freeze(),
+            producer,
+            idempotency,
+            ordering_key: message.ordering_key.clone(),
+            not_before_ms: message::not_before(message).map_or(0, |at| at.as_millis()),
+        });
     }
-    let priority = message::priority(message);
-    let lane = Lane {
-        priority,
+    items
+}
+
+/// What decides who may take a message.
+fn lane(message: &wire::Message) -> Lane {
+    Lane {
+        priority: message::priority(message),
         marked: !message.ordering_key.is_empty(),
         capabilities: message::required_capabilities(message).to_string(),
         consumer: message.to_agent.clone(),
-    };
-    let lanes = match &address.group {
-        Some(group) => vec![LaneRef::of_group(group, lane)],
-        None => match direct.get(&message.to_agent) {
+    }
+}
+
+fn lanes(address: &Address, lane: &Lane, direct: &HashMap<String, Vec<String>>) -> Arc<[LaneRef]> {
+    match &address.group {
+        Some(group) => [LaneRef::of_group(group, lane.clone())].into(),
+        None => match direct.get(&lane.consumer) {
             Some(groups) if !groups.is_empty() => groups
                 .iter()
                 .map(|group| LaneRef::of_group(group, lane.clone()))
                 .collect(),
             // For all groups; or held for a consumer that no group has.
-            Some(_) | None => vec![LaneRef::of_all(lane)],
+            Some(_) | None => [LaneRef::of_all(lane.clone())].into(),
         },
-    };
+    }
+}
+
+fn header(message: &wire::Message) -> Header<'_> {
     let retry = message::retry(message);
     let backoff = |ms: Option<u64>| {
         ms.map_or(GROUP_BACKOFF, |ms| {
             u32::try_from(ms).unwrap_or(GROUP_BACKOFF - 1)
         })
     };
-    let header = Header {
-        priority,
+    Header {
+        priority: message::priority(message),
         max_attempts: retry
             .max_attempts
             .map_or(0, |n| u16::try_from(n).unwrap_or(u16::MAX)),
         initial_backoff_ms: backoff(retry.initial_backoff_ms),
         max_backoff_ms: backoff(retry.max_backoff_ms),
         expires_at_ms: message::expires_at(message).map_or(0, |at| at.as_millis()),
-        message_id: message.message_id.clone(),
-        ordering_key: message.ordering_key.clone(),
-        dispatch_key: String::new(),
-    };
-    let idempotency = (!message.idempotency_key.is_empty()).then(|| {
-        (
-            message.idempotency_key.clone(),
-            fingerprint(message, target),
-        )
-    });
-    Item {
-        lanes,
-        body: header.join(&message.encode_to_vec()),
-        message_id: message.message_id.clone(),
-        producer: producer
-            .as_ref()
-            .map(|producer| (producer.clone(), one.sequence)),
-        idempotency,
-        ordering_key: message.ordering_key.clone(),
-        not_before_ms: message::not_before(message).map_or(0, |at| at.as_millis()),
+        message_id: message.message_id.as_str().into(),
+        ordering_key: message.ordering_key.as_str().into(),
+        dispatch_key: "".into(),
     }
 }
 
@@ -494,7 +528,12 @@ fn refuse(outcomes: &mut [wire::PublishOutcome], place: usize, fault: &Fault) {
     }
 }
 
-fn note(outcomes: &mut [wire::PublishOutcome], one: &Checked, what: Outcome, address: &Address) {
+fn note(
+    outcomes: &mut [wire::PublishOutcome],
+    one: &mut Checked,
+    what: Outcome,
+    address: &Address,
+) {
     let group = address.group.as_deref().unwrap_or_default();
     let stream = &address.stream.name;
     let fault = match what {
@@ -502,7 +541,7 @@ fn note(outcomes: &mut [wire::PublishOutcome], one: &Checked, what: Outcome, add
         Outcome::RefusedBefore => return,
         Outcome::Added | Outcome::SeenSequence => {
             if let Some(outcome) = outcomes.get_mut(one.place) {
-                outcome.message_id.clone_from(&one.message.message_id);
+                outcome.message_id = std::mem::take(&mut one.message.message_id);
                 outcome.duplicate = what == Outcome::SeenSequence;
                 // Refused here, and stored before by a gateway that thought otherwise.
                 outcome.error = None;

@@ -11,22 +11,24 @@ use std::{
 
 use hive_protocol::{
     fault::{Fault, Reason},
-    outcome, request, time,
+    outcome, request,
     wire::{self, SettleStatus},
 };
+use hive_runtime::tasks::BACKGROUND;
 use hive_store::{
-    Lease, StoreError,
-    fetch::{Fetch, Fetched, Taker},
-    header::expiry_and_envelope,
+    Lease,
+    fetch::{Fetch, Fetched, ReadLane, Taken, Taker},
     members::{Joined as Answer, Joining, Kind},
     settle::{Action, Settle, Verdict},
 };
 use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::oneshot;
 
 use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms},
+    delivery::{Deliveries, Fate, Holder},
     joining, outcomes,
 };
 
@@ -78,7 +80,8 @@ impl Answers {
 }
 
 impl Gateway {
-    /// Leases up to `max_messages` messages, waiting for the first.
+    /// Leases up to `max_messages` messages, waiting for the first. It goes on by itself when the
+    /// caller hangs up, until what was leased meanwhile is given back.
     ///
     /// # Errors
     /// Violations, `GROUP_NOT_FOUND`, `GROUP_FULL`, `FENCED`, or what Redis says.
@@ -88,7 +91,7 @@ impl Gateway {
         request: wire::FetchRequest,
     ) -> Result<wire::FetchResponse, Fault> {
         let fetch = request::fetch(&request)?;
-        let _pass = self.enter("fetch")?;
+        let pass = self.enter("fetch")?;
         let view = self.catalog.group(namespace, &fetch.group).await?;
         let request_key = fetch
             .request_id
@@ -97,26 +100,84 @@ impl Gateway {
         if let Some(answer) = request_key.as_deref().and_then(|key| self.answers.get(key)) {
             return Ok((*answer).clone());
         }
+        let (mut caller, answer) = oneshot::channel();
+        let gateway = self.clone();
+        self.tasks.spawn(BACKGROUND, "fetch", async move {
+            let fetched = gateway.fetch_for(&view, fetch, &mut caller).await;
+            if let Ok(found) = &fetched
+                && !found.deliveries.is_empty()
+                && let Some(key) = request_key
+            {
+                // Who asks again gets it, whether it was heard or not.
+                let lease = Duration::from_millis(view.definition.settings.lease_ms);
+                let found = Arc::new(found.clone());
+                gateway.answers.put(key, Instant::now() + lease, found);
+                drop(caller.send(fetched));
+            } else if let Err(Ok(unheard)) = caller.send(fetched) {
+                gateway.give_back_unheard(&view, unheard).await;
+            }
+            drop(pass);
+        });
+        let stopped = |_stopped| Fault::new(Reason::Draining, "this gateway is going away");
+        answer.await.map_err(stopped)?
+    }
+
+    async fn fetch_for(
+        self: &Arc<Self>,
+        view: &GroupView,
+        fetch: request::Fetch,
+        caller: &mut oneshot::Sender<Result<wire::FetchResponse, Fault>>,
+    ) -> Result<wire::FetchResponse, Fault> {
         let names = fetch.capabilities.names();
-        let member = self.pull_member(&view, &fetch.consumer_id, names).await?;
+        let member = self.pull_member(view, &fetch.consumer_id, names).await?;
         let bell = self.bells.listen(&view.shard);
         let end = Instant::now() + Duration::from_millis(fetch.wait_ms);
+        let mut next_due = Instant::now();
         loop {
-            let answer = self.fetch_once(&view, &member, fetch.max_messages).await?;
+            // First, and however often the bell rings: retries need no coordinator.
+            if next_due <= Instant::now() {
+                next_due = Instant::now() + POLL;
+                self.wake_due(view).await;
+            }
+            let answer = self.fetch_once(view, &member, fetch.max_messages).await?;
             let now = Instant::now();
-            if !answer.deliveries.is_empty() || now >= end || self.shutdown.is_draining() {
-                if let Some(key) = request_key.filter(|_| !answer.deliveries.is_empty()) {
-                    let lease = Duration::from_millis(view.definition.settings.lease_ms);
-                    self.answers.put(key, now + lease, Arc::new(answer.clone()));
-                }
+            let is_over = now >= end || self.shutdown.is_draining() || caller.is_closed();
+            if !answer.deliveries.is_empty() || is_over {
                 return Ok(answer);
             }
             let pause = POLL.min(end.saturating_duration_since(now));
             tokio::select! {
                 () = bell.notified() => {},
-                () = tokio::time::sleep(pause) => self.wake_due(&view).await,
+                () = tokio::time::sleep(pause) => {},
                 () = self.shutdown.draining() => {},
+                () = caller.closed() => {},
             }
+        }
+    }
+
+    /// Gives back, uncounted, what was leased for a caller who hung up.
+    async fn give_back_unheard(self: &Arc<Self>, view: &GroupView, unheard: wire::FetchResponse) {
+        let back: Vec<Settle> = unheard
+            .deliveries
+            .iter()
+            .filter_map(|delivery| {
+                Some(Settle {
+                    lease: delivery.lease.parse().ok()?,
+                    attach: 0,
+                    check_session: true,
+                    action: Action::GiveBack { idle_ms: 0 },
+                })
+            })
+            .collect();
+        if back.is_empty() {
+            return;
+        }
+        let group = &view.definition.name;
+        let count = back.len() as u64;
+        match self.settler(&view.namespace, group).settle(back).await {
+            Ok(_verdicts) => self.metrics.given_back_reply.increment(count),
+            // They end with their leases.
+            Err(error) => tracing::warn!(group, count, %error, "give_back_failed"),
         }
     }
 
@@ -156,10 +217,10 @@ impl Gateway {
                 .await?;
         }
         Ok(Taker {
-            consumer: consumer.to_owned(),
-            session,
+            consumer: consumer.into(),
+            session: session.into(),
             attach,
-            capabilities: capabilities.to_vec(),
+            capabilities: capabilities.into(),
         })
     }
 
@@ -185,14 +246,21 @@ impl Gateway {
                 slots: &[(0, max_messages)],
             };
             self.metrics.fetches_script.increment(1);
-            let fetched = match self.store.fetch(&view.shard, &fetch).await {
-                // What it leased may be lost on the way: give it back before the caller asks again.
-                Err(error @ StoreError::Unknown { .. }) => return Err(error.into()),
-                other => other?,
-            };
-            match fetched {
+            // Where the answer is lost, what it leased stays this consumer's until the lease ends: what
+            // else it holds cannot be told apart from here.
+            match self.store.fetch(&view.shard, &fetch).await? {
+                Fetched::Taken { fenced, .. } if !fenced.is_empty() => {
+                    return Err(Fault::new(
+                        Reason::Fenced,
+                        format!(
+                            "consumer `{}` was removed or taken over while it waited",
+                            member.consumer
+                        ),
+                    ));
+                },
                 Fetched::Taken { entries, .. } => {
-                    let (answer, back) = render(view, &read, member, entries);
+                    let now = self.store.now_ms();
+                    let (answer, back) = render((view, now), &read, member, entries);
                     if !back.is_empty() {
                         let settling = view.settling(&read);
                         self.store
@@ -300,58 +368,27 @@ impl Gateway {
 
 /// Leased entries as deliveries, and what is not to be delivered.
 fn render(
-    view: &GroupView,
-    lanes: &[hive_store::fetch::ReadLane],
+    (view, now): (&GroupView, u64),
+    lanes: &[ReadLane],
     member: &Taker,
-    entries: Vec<hive_store::fetch::Taken>,
+    entries: Vec<Taken>,
 ) -> (wire::FetchResponse, Vec<Settle>) {
-    let now = now_ms();
-    let ends = time::to_timestamp(now.saturating_add(view.definition.settings.lease_ms).into());
+    let fates = Deliveries::new(view, lanes, now);
+    let holder = Holder::from(member);
     let mut deliveries: Vec<wire::Delivery> = Vec::new();
     let mut back = Vec::new();
     let mut bytes = 0;
     for entry in entries {
-        let lease = Lease {
-            lane: lanes
-                .get(entry.lane)
-                .map(|lane| lane.reference.clone())
-                .unwrap_or_default(),
-            id: entry.id,
-            count: entry.count,
-            consumer: member.consumer.clone(),
-            session: member.session.clone(),
-            delivered_ms: now,
-        };
-        let action = match expiry_and_envelope(&entry.body) {
-            Ok((expires, _)) if expires > 0 && expires <= now => Some(Action::Expire),
-            Ok((_, envelope)) => {
-                let delivery = wire::Delivery {
-                    lease: lease.to_string(),
-                    attempt: entry.failures.saturating_add(1),
-                    lease_expires_at: Some(ends),
-                    message: envelope,
-                };
+        match fates.fate(entry, holder) {
+            Fate::Deliver(lease, delivery) => {
                 bytes += delivery.encoded_len();
                 if bytes <= ANSWER_BYTES_MAX || deliveries.is_empty() {
                     deliveries.push(delivery);
-                    None
                 } else {
-                    Some(Action::GiveBack { idle_ms: 0 })
+                    back.push(holder.settle(lease, Action::GiveBack { idle_ms: 0 }));
                 }
             },
-            Err(error) => {
-                tracing::error!(lane = lease.lane, id = lease.id, %error, "entry_undecodable");
-                let (category, record) = ("parsing_error".to_owned(), bytes::Bytes::new());
-                Some(Action::Reject { category, record })
-            },
-        };
-        if let Some(action) = action {
-            back.push(Settle {
-                lease,
-                attach: 0,
-                check_session: true,
-                action,
-            });
+            Fate::End(settle) => back.push(settle),
         }
     }
     (wire::FetchResponse { deliveries }, back)

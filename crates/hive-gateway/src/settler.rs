@@ -1,14 +1,15 @@
 //! Coalesces concurrent settles of a group: one script call for what gathered meanwhile.
 //!
-//! As with publishes there are no timers. Two calls may be under way together; a lease is settled
-//! by one of them, and the other finds it gone.
+//! As with publishes there are no timers. A second call goes while one is under way only when it is
+//! a large one: what gathers meanwhile costs Redis half as much per outcome. A lease is settled by
+//! one of the two, and the other finds it gone.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hive_store::{
     StoreError,
-    settle::{Settle, Verdict},
+    settle::{Action, Settle, Verdict},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +19,8 @@ use crate::core::{Gateway, now_ms};
 const ITEMS_MAX: usize = 1_000;
 /// Calls under way together.
 const UNDER_WAY_MAX: usize = 2;
+/// Outcomes that are worth a call beside one that is under way.
+const BESIDE_MIN: usize = 256;
 /// Settles that wait; beyond it callers wait for a place.
 const QUEUE: usize = 1_024;
 
@@ -71,7 +74,9 @@ async fn run(
     let mut calls = FuturesUnordered::new();
     let mut open = true;
     while open || !waiting.is_empty() || !calls.is_empty() {
-        while calls.len() < UNDER_WAY_MAX && !waiting.is_empty() {
+        while calls.is_empty() && !waiting.is_empty()
+            || calls.len() < UNDER_WAY_MAX && count(&waiting) >= BESIDE_MIN
+        {
             let mut items = Vec::new();
             let mut answers = Vec::new();
             while let Some(job) = waiting.front()
@@ -108,6 +113,10 @@ async fn run(
     }
 }
 
+fn count(waiting: &VecDeque<Job>) -> usize {
+    waiting.iter().map(|job| job.items.len()).sum()
+}
+
 type Answers = Vec<(usize, oneshot::Sender<Result<Vec<Verdict>, StoreError>>)>;
 
 fn hand_out(verdicts: Result<Vec<Verdict>, StoreError>, answers: Answers) {
@@ -128,7 +137,7 @@ fn hand_out(verdicts: Result<Vec<Verdict>, StoreError>, answers: Answers) {
 }
 
 impl Gateway {
-    /// Settles a batch with the group's lanes as they are known, read again where one is missing.
+    /// Settles a batch, and rings where that may have made messages ready.
     ///
     /// # Errors
     /// As in `StoreError`; `Lost` when the group is gone.
@@ -145,23 +154,17 @@ impl Gateway {
             .map_err(|fault| StoreError::Unavailable {
                 detail: fault.message,
             })?;
-        let mut lanes = self
-            .catalog
-            .lanes(&view.shard)
-            .await?
-            .of_group(&view.shard, group);
-        let knows = |lanes: &[hive_store::fetch::ReadLane], item: &Settle| {
-            lanes.iter().any(|lane| lane.reference == item.lease.lane)
-        };
-        if !items.iter().all(|item| knows(&lanes, item)) {
-            lanes = self
-                .catalog
-                .read_lanes(&view.shard)
-                .await?
-                .of_group(&view.shard, group);
-        }
-        self.store
+        let lanes = self.catalog.lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, group);
+        let verdicts = self
+            .store
             .settle(&view.shard, view.settling(&lanes), items, now_ms())
-            .await
+            .await?;
+        // An end of an ordered entry makes the next one of its key ready.
+        let has_ordered = lanes.iter().any(|lane| lane.lane.lane.marked);
+        if has_ordered || items.iter().any(|item| item.action != Action::Ack) {
+            self.bells.announce(&self.store, &view.shard);
+        }
+        Ok(verdicts)
     }
 }

@@ -9,9 +9,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -30,10 +30,18 @@ use crate::{
 
 /// Connecting, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for one answer; above the longest pause that a healthy Redis makes (fork, fsync).
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one answer: above the usual pauses of a healthy Redis (fork, fsync), and below
+/// the three seconds in which a caller is answered and a silent connection is replaced. A call that
+/// only waited for a slow disk is repeated, which all but a fetch allow.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// Longest wait for the disk, of WAITAOF; below the wait for the answer.
+const FSYNC_WAIT_MS: u64 = 2_000;
 /// Pause between attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a server answers that was made a replica: behind its name another one may write by now, so
+/// its connection is made anew.
+const READONLY: &str = "READONLY";
 
 /// How to reach Redis.
 #[derive(Debug, Clone)]
@@ -87,6 +95,8 @@ struct Inner {
     server: Mutex<Server>,
     process: String,
     calls: AtomicU64,
+    /// How far Redis' clock is ahead of ours, in ms.
+    clock_ahead_ms: AtomicI64,
 }
 
 /// What is known of the server behind the newest connection.
@@ -131,6 +141,7 @@ impl Store {
                 server: Mutex::new(Server::default()),
                 process: uuid::Uuid::now_v7().simple().to_string(),
                 calls: AtomicU64::new(0),
+                clock_ahead_ms: AtomicI64::new(0),
             }),
         })
     }
@@ -166,6 +177,29 @@ impl Store {
         (&self.inner.process, number)
     }
 
+    /// The time of Redis' clock in ms since 1970, as far as the last [`Store::read_clock`] tells:
+    /// what decides over messages is one clock, not that of whoever happens to handle them.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        our_clock_ms().saturating_add_signed(self.inner.clock_ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// Reads Redis' clock, for [`Store::now_ms`].
+    ///
+    /// # Errors
+    /// As in `StoreError`; what was known stays.
+    pub async fn read_clock(&self) -> Result<(), StoreError> {
+        let mut time = Cmd::new();
+        time.arg("TIME");
+        let [seconds, micros] = self.command(Purpose::Control, time).await?.array()?;
+        let redis = seconds.number()?.saturating_mul(1_000) + micros.number()? / 1_000;
+        let ahead = i64::try_from(i128::from(redis) - i128::from(our_clock_ms()));
+        self.inner
+            .clock_ahead_ms
+            .store(ahead.unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
     fn link(&self, purpose: Purpose) -> &Link {
         let [publish, fetch, settle, control] = &self.inner.links;
         match purpose {
@@ -181,6 +215,10 @@ impl Store {
     /// # Errors
     /// As in `StoreError`; `Unknown` when the answer is lost.
     pub async fn run(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
+        self.run_once(purpose, Arc::new(call)).await
+    }
+
+    async fn run_once(&self, purpose: Purpose, call: Arc<Call>) -> Result<Value, StoreError> {
         let store = self.clone();
         detached(async move {
             match store.send(purpose, &call.command()).await {
@@ -202,8 +240,9 @@ impl Store {
     /// As `run`, after the last attempt.
     pub async fn run_safely(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
         let end = Instant::now() + self.inner.config.wait;
+        let call = Arc::new(call);
         loop {
-            match self.run(purpose, call.clone()).await {
+            match self.run_once(purpose, call.clone()).await {
                 Err(error) if error.is_transient() && Instant::now() < end => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 },
@@ -273,6 +312,14 @@ impl Store {
             let (generation, mut connection) = store.connection(purpose).await?;
             let count = pipeline.len();
             let answer = connection.send_packed_commands(&pipeline, 0, count).await;
+            let is_replica = answer.as_ref().is_ok_and(|values| {
+                values.iter().any(
+                    |value| matches!(value, Value::ServerError(error) if error.code() == READONLY),
+                )
+            });
+            if is_replica {
+                store.drop_connection(purpose, generation).await;
+            }
             store.judge(purpose, generation, answer).await
         })
         .await
@@ -302,16 +349,24 @@ impl Store {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
-            let mut held = self.link(purpose).connection.lock().await;
-            if held
-                .as_ref()
-                .is_some_and(|(number, _)| *number == generation)
-            {
-                *held = None;
-            }
+        if error.is_io_error()
+            || error.is_timeout()
+            || error.is_unrecoverable_error()
+            || error.code() == Some(READONLY)
+        {
+            self.drop_connection(purpose, generation).await;
         }
         Err(StoreError::of_command(&error))
+    }
+
+    async fn drop_connection(&self, purpose: Purpose, generation: u64) {
+        let mut held = self.link(purpose).connection.lock().await;
+        if held
+            .as_ref()
+            .is_some_and(|(number, _)| *number == generation)
+        {
+            *held = None;
+        }
     }
 
     async fn connection(
@@ -406,7 +461,8 @@ impl Store {
     ///
     /// # Errors
     /// As `run_safely`; `Durability` when the server can do neither WAITAOF nor `appendfsync
-    /// always`, or the disk does not answer in time; the effect may stay.
+    /// always`: nothing was done then. `Unknown` when the disk does not answer in time: the effect
+    /// may stay.
     pub async fn run_durably(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
         let end = Instant::now() + self.inner.config.wait;
         loop {
@@ -436,7 +492,7 @@ impl Store {
         // On the connection that wrote: WAITAOF waits for that client's own writes.
         let mut pipeline = Pipeline::new();
         pipeline.add_command(call.command());
-        pipeline.cmd("WAITAOF").arg(1).arg(0).arg(2_000);
+        pipeline.cmd("WAITAOF").arg(1).arg(0).arg(FSYNC_WAIT_MS);
         let mut replies = self.pipeline_raw(purpose, pipeline).await?.into_iter();
         let (value, fsynced) = (replies.next(), replies.next());
         if let Some(Value::ServerError(error)) = value {
@@ -444,7 +500,7 @@ impl Store {
             if error.is_unavailable() {
                 // Where the server forgot its scripts, the next attempt finds this one.
                 let mut load = Cmd::new();
-                load.arg("SCRIPT").arg("LOAD").arg(call.script().source);
+                load.arg("SCRIPT").arg("LOAD").arg(call.script().text());
                 self.command(purpose, load).await?;
             }
             return Err(error);
@@ -452,7 +508,8 @@ impl Store {
         let fsynced = Reply::new("WAITAOF", fsynced.unwrap_or_default());
         let [local, _] = fsynced.array()?;
         if local.number()? == 0 {
-            return Err(StoreError::Durability {
+            // It is written, and may be lost with the machine: not "nothing was done".
+            return Err(StoreError::Unknown {
                 detail: "no fsync within 2 s".into(),
             });
         }
@@ -528,6 +585,13 @@ fn client(config: &StoreConfig) -> Result<redis::Client, redis::RedisError> {
     }
     let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     redis::Client::open(info.set_tcp_settings(tcp))
+}
+
+fn our_clock_ms() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default()
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

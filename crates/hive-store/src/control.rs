@@ -6,6 +6,8 @@
 //! `creating` (or `deleting`) definition that a coordinator carries on with; every step is
 //! idempotent.
 
+use std::sync::Arc;
+
 use hive_domain::{
     group::{GroupDefinition, GroupState, Start},
     stream::StreamDefinition,
@@ -313,11 +315,11 @@ impl Store {
     pub async fn delete_on_shard(&self, shard: &Shard, group: &str) -> Result<Removal, StoreError> {
         loop {
             let lanes = self.lanes(shard).await?;
-            let own: Vec<ReadLane> = lanes.of_group(shard, group);
+            let own = lanes.of_group(shard, group);
             let mut call = Call::new(&GROUP_DELETE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
-            for lane in &own {
+            for lane in &*own {
                 call.key(&lane.stream);
             }
             let mut ready: Vec<&String> = own.iter().map(|lane| &lane.ready).collect();
@@ -330,7 +332,7 @@ impl Store {
                 call.key(shard.group(group, key));
             }
             call.text(group).count(own.len());
-            for lane in &own {
+            for lane in &*own {
                 call.text(&lane.reference);
             }
             let value = self.run_safely(Purpose::Control, call).await?;
@@ -373,7 +375,7 @@ impl Store {
         &self,
         shard: &Shard,
         group: &str,
-    ) -> Result<(Vec<ReadLane>, Lanes), StoreError> {
+    ) -> Result<(Arc<[ReadLane]>, Lanes), StoreError> {
         let lanes = self.lanes(shard).await?;
         Ok((lanes.of_group(shard, group), lanes))
     }

@@ -26,7 +26,7 @@ pub enum StoreError {
     /// Redis is at its memory limit and refuses new work. Nothing was done.
     #[error("redis is at its memory limit")]
     Full,
-    /// The durability asked for cannot be reached. What was written may stay.
+    /// The durability asked for cannot be reached by this server. Nothing was done.
     #[error("the durability cannot be reached: {detail}")]
     Durability {
         /// What is missing.

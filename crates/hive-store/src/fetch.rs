@@ -1,6 +1,9 @@
 //! Leasing messages: the script for all cases, and the plain read for the common one.
 
+use std::{collections::HashMap, sync::Arc};
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 use redis::{Pipeline, Value};
 
 use crate::{
@@ -18,7 +21,7 @@ pub struct ReadLane {
     /// The lane.
     pub lane: LaneRef,
     /// Its name in scripts.
-    pub reference: String,
+    pub reference: Arc<str>,
     /// Its stream.
     pub stream: String,
     /// The ready set that its entries come back to.
@@ -26,26 +29,44 @@ pub struct ReadLane {
 }
 
 /// The lanes of a shard as they were read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Lanes {
     /// All of them, held ones included.
     pub all: Vec<LaneRef>,
+    /// What was asked for of them: every fetch and every settle asks again.
+    by_group: Mutex<HashMap<String, Arc<[ReadLane]>>>,
 }
 
 impl Lanes {
-    /// Those that a group reads.
+    /// These lanes.
     #[must_use]
-    pub fn of_group(&self, shard: &Shard, group: &str) -> Vec<ReadLane> {
-        self.all
+    pub fn new(all: Vec<LaneRef>) -> Self {
+        Self {
+            all,
+            by_group: Mutex::default(),
+        }
+    }
+
+    /// Those that a group reads. `shard` is the one that they were read from.
+    #[must_use]
+    pub fn of_group(&self, shard: &Shard, group: &str) -> Arc<[ReadLane]> {
+        let mut by_group = self.by_group.lock();
+        if let Some(lanes) = by_group.get(group) {
+            return lanes.clone();
+        }
+        let lanes: Arc<[ReadLane]> = self
+            .all
             .iter()
             .filter(|lane| lane.is_read_by(group))
             .map(|lane| ReadLane {
-                reference: lane.to_string(),
+                reference: lane.to_string().into(),
                 stream: shard.lane(lane),
                 ready: shard.ready(group, &lane.lane.suffix()),
                 lane: lane.clone(),
             })
-            .collect()
+            .collect();
+        by_group.insert(group.to_owned(), lanes.clone());
+        lanes
     }
 }
 
@@ -53,13 +74,13 @@ impl Lanes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taker {
     /// Its id.
-    pub consumer: String,
+    pub consumer: Arc<str>,
     /// Its session.
-    pub session: String,
+    pub session: Arc<str>,
     /// Its connection; 0 for a pull consumer.
     pub attach: u64,
     /// Its sorted capabilities.
-    pub capabilities: Vec<String>,
+    pub capabilities: Arc<[String]>,
 }
 
 /// What to fetch.
@@ -88,9 +109,9 @@ pub struct Fetch<'a> {
 /// One leased entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Position in `takers`.
+    /// Position of its consumer in the call.
     pub taker: usize,
-    /// Position in `lanes`.
+    /// Position in `lanes`; 0 for a plain read, which has one.
     pub lane: usize,
     /// Id of the entry.
     pub id: String,
@@ -153,7 +174,7 @@ impl Store {
             all.push(lane);
         }
         all.sort();
-        Ok(Lanes { all })
+        Ok(Lanes::new(all))
     }
 
     /// Leases messages by the script. Not idempotent: what a lost reply leased is given back by the
@@ -202,8 +223,9 @@ impl Store {
         })
     }
 
-    /// Leases messages of one plain lane by pipelined reads: no fence, no share, no other lane. The
-    /// caller uses it only for what the last script fetch showed to be the one source of work.
+    /// Leases messages of one plain lane by pipelined reads, one for each consumer and its count: no
+    /// fence, no share, no other lane. The caller uses it only for what the last script fetch
+    /// showed to be the one source of work.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -211,24 +233,20 @@ impl Store {
         &self,
         shard: &Shard,
         group: &str,
-        lane: (usize, &ReadLane),
-        takers: &[Taker],
-        slots: &[(usize, u32)],
+        lane: &ReadLane,
+        asks: &[(Arc<str>, u32)],
     ) -> Result<PlainFetched, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(slots.len() + 1);
-        for (taker, count) in slots {
-            let Some(taker) = takers.get(*taker) else {
-                continue;
-            };
+        let mut pipeline = Pipeline::with_capacity(asks.len() + 1);
+        for (consumer, count) in asks {
             pipeline
                 .cmd("XREADGROUP")
                 .arg("GROUP")
                 .arg(group)
-                .arg(&taker.consumer)
+                .arg(&**consumer)
                 .arg("COUNT")
                 .arg(*count)
                 .arg("STREAMS")
-                .arg(&lane.1.stream)
+                .arg(&lane.stream)
                 .arg(">");
         }
         pipeline.cmd("HGETALL").arg(shard.lanes());
@@ -237,7 +255,7 @@ impl Store {
             .await?
             .into_iter();
         let mut found = PlainFetched::default();
-        for (taker, _) in slots {
+        for taker in 0..asks.len() {
             match replies.next() {
                 Some(Value::ServerError(error)) => {
                     let error = StoreError::of_command(&error.into());
@@ -256,8 +274,8 @@ impl Store {
                         for entry in entries.list()? {
                             let (id, body) = read_entry(entry)?;
                             found.entries.push(Taken {
-                                taker: *taker,
-                                lane: lane.0,
+                                taker,
+                                lane: 0,
                                 id,
                                 count: 1,
                                 failures: 0,
@@ -305,9 +323,8 @@ fn read_chunk(chunk: Reply, into: &mut Vec<Taken>) -> Result<(), StoreError> {
 
 /// Reads `[id, [field, value]]`.
 pub(crate) fn read_entry(entry: Reply) -> Result<(String, Bytes), StoreError> {
-    let [id, fields] = entry.array()?;
-    let [_, body] = fields.array()?;
-    Ok((id.text()?, Bytes::from(body.bytes()?)))
+    let (id, body) = entry.entry()?;
+    Ok((id, Bytes::from(body)))
 }
 
 fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
@@ -339,7 +356,7 @@ fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
         .count(fetch.slots.len());
     let (classes, class_of) = classes(fetch);
     for lane in fetch.lanes {
-        call.text(&lane.reference);
+        call.text(&*lane.reference);
         let serves: String = classes
             .iter()
             .map(|taker| {
@@ -370,7 +387,7 @@ fn classes<'a>(fetch: &Fetch<'a>) -> (Vec<&'a Taker>, Vec<usize>) {
         fetch
             .lanes
             .iter()
-            .any(|lane| lane.lane.lane.consumer == taker.consumer)
+            .any(|lane| *lane.lane.lane.consumer == *taker.consumer)
     };
     let mut classes: Vec<&Taker> = Vec::new();
     let mut class_of = Vec::with_capacity(fetch.takers.len());

@@ -163,7 +163,7 @@ impl Store {
                 continue;
             };
             let (id, _) = crate::fetch::read_entry(entry)?;
-            figures.waiting_lanes.push(lane.reference.clone());
+            figures.waiting_lanes.push(lane.reference.to_string());
             if let Some((ms, _)) = parse_entry_id(&id) {
                 let oldest = figures
                     .oldest_waiting_ms

@@ -6,7 +6,9 @@
 //! u64 (0: never), then message id with a u8 length, ordering key and dispatch key with u16
 //! lengths.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::borrow::Cow;
+
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 /// Version that this build writes. Readers refuse others: an entry of a later build is not guessed
 /// at.
@@ -16,7 +18,7 @@ pub const GROUP_BACKOFF: u32 = u32::MAX;
 
 /// What scripts read of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub struct Header<'a> {
     /// 0 to 9.
     pub priority: u8,
     /// Attempts before the message is dead; 0 for the group's.
@@ -28,11 +30,11 @@ pub struct Header {
     /// Not delivered after this time in ms since 1970; 0 for never.
     pub expires_at_ms: u64,
     /// At most 255 bytes.
-    pub message_id: String,
+    pub message_id: Cow<'a, str>,
     /// Empty for none.
-    pub ordering_key: String,
+    pub ordering_key: Cow<'a, str>,
     /// Empty for none; names the dispatch of a workflow task.
-    pub dispatch_key: String,
+    pub dispatch_key: Cow<'a, str>,
 }
 
 /// Stored bytes that are no entry of this build.
@@ -42,12 +44,24 @@ pub struct BadHeader(pub &'static str);
 
 const FIXED: usize = 22;
 
-impl Header {
+impl Header<'_> {
+    /// Bytes that the header takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        FIXED + 5 + self.message_id.len() + self.ordering_key.len() + self.dispatch_key.len()
+    }
+
     /// Puts the header before an envelope.
     #[must_use]
     pub fn join(&self, envelope: &[u8]) -> Bytes {
-        let size = FIXED + 5 + self.message_id.len() + self.ordering_key.len();
-        let mut out = BytesMut::with_capacity(size + self.dispatch_key.len() + envelope.len());
+        let mut out = BytesMut::with_capacity(self.size() + envelope.len());
+        self.write(&mut out);
+        out.put_slice(envelope);
+        out.freeze()
+    }
+
+    /// Writes the header; the envelope goes behind it.
+    pub fn write(&self, out: &mut BytesMut) {
         out.put_u8(VERSION);
         out.put_u8(0);
         out.put_u8(self.priority);
@@ -63,15 +77,13 @@ impl Header {
             out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
             out.put_slice(text.as_bytes());
         }
-        out.put_slice(envelope);
-        out.freeze()
     }
 
     /// Takes an entry's body apart; the envelope shares its memory.
     ///
     /// # Errors
     /// `BadHeader` where the bytes are not what `join` wrote.
-    pub fn split(body: &Bytes) -> Result<(Self, Bytes), BadHeader> {
+    pub fn split(body: &Bytes) -> Result<(Header<'static>, Bytes), BadHeader> {
         let fixed: &[u8; FIXED] = body
             .get(..FIXED)
             .and_then(|bytes| bytes.try_into().ok())
@@ -100,25 +112,26 @@ impl Header {
         let message_id = text(body, &mut at, 1)?;
         let ordering_key = text(body, &mut at, 2)?;
         let dispatch_key = text(body, &mut at, 2)?;
-        let header = Self {
+        let header = Header {
             priority,
             max_attempts: u16::from_be_bytes([a0, a1]),
             initial_backoff_ms: u32::from_be_bytes([i0, i1, i2, i3]),
             max_backoff_ms: u32::from_be_bytes([m0, m1, m2, m3]),
             expires_at_ms: u64::from_be_bytes(expires),
-            message_id,
-            ordering_key,
-            dispatch_key,
+            message_id: message_id.into(),
+            ordering_key: ordering_key.into(),
+            dispatch_key: dispatch_key.into(),
         };
         Ok((header, body.slice(at..)))
     }
 }
 
-/// Expiry and envelope alone, for the hot path: no text is copied.
+/// Expiry and envelope alone, for the hot path: nothing is copied, and the body becomes the
+/// envelope.
 ///
 /// # Errors
 /// `BadHeader` where the bytes are not what `join` wrote.
-pub fn expiry_and_envelope(body: &Bytes) -> Result<(u64, Bytes), BadHeader> {
+pub fn expiry_and_envelope(mut body: Bytes) -> Result<(u64, Bytes), BadHeader> {
     let short = BadHeader("it is too short");
     if body.first() != Some(&VERSION) {
         return Err(BadHeader("its version is not 1"));
@@ -129,12 +142,13 @@ pub fn expiry_and_envelope(body: &Bytes) -> Result<(u64, Bytes), BadHeader> {
         .ok_or_else(|| short.clone())?;
     let mut at = FIXED;
     for width in [1, 2, 2] {
-        at = skip(body, at, width).ok_or_else(|| short.clone())?;
+        at = skip(&body, at, width).ok_or_else(|| short.clone())?;
     }
     if at > body.len() {
         return Err(short);
     }
-    Ok((u64::from_be_bytes(expires), body.slice(at..)))
+    body.advance(at);
+    Ok((u64::from_be_bytes(expires), body))
 }
 
 fn skip(body: &Bytes, at: usize, width: usize) -> Option<usize> {
@@ -158,7 +172,7 @@ fn text(body: &Bytes, at: &mut usize, width: usize) -> Result<String, BadHeader>
 mod tests {
     use super::*;
 
-    fn header() -> Header {
+    fn header() -> Header<'static> {
         Header {
             priority: 7,
             max_attempts: 5,
@@ -166,8 +180,8 @@ mod tests {
             max_backoff_ms: GROUP_BACKOFF,
             expires_at_ms: 1_800_000_000_123,
             message_id: "a".into(),
-            ordering_key: "k".repeat(256),
-            dispatch_key: String::new(),
+            ordering_key: "k".repeat(256).into(),
+            dispatch_key: "".into(),
         }
     }
 
@@ -177,7 +191,7 @@ mod tests {
         let (read, envelope) = Header::split(&body).expect("a header");
         assert_eq!(read, header());
         assert_eq!(envelope.as_ref(), b"envelope");
-        let (expires, envelope) = expiry_and_envelope(&body).expect("a header");
+        let (expires, envelope) = expiry_and_envelope(body).expect("a header");
         assert_eq!(
             (expires, envelope.as_ref()),
             (1_800_000_000_123, b"envelope".as_ref())
@@ -189,7 +203,7 @@ mod tests {
         let body = header().join(b"");
         for end in 0..body.len() {
             assert!(Header::split(&body.slice(..end)).is_err(), "{end}");
-            assert!(expiry_and_envelope(&body.slice(..end)).is_err(), "{end}");
+            assert!(expiry_and_envelope(body.slice(..end)).is_err(), "{end}");
         }
         assert!(Header::split(&Bytes::from_static(&[2; 40])).is_err());
     }

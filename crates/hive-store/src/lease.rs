@@ -5,24 +5,42 @@
 //! signed: a forged one must hold the session's 96 random bits and the entry's delivery count to
 //! pass the scripts, and who has those is the holder.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-/// One delivery of one entry to one consumer.
+/// One delivery of one entry to one consumer. What all deliveries of a consumer have in common is
+/// shared, not copied: a gateway makes tens of thousands a second.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// Ref of the lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// Id of the entry in its lane.
     pub id: String,
     /// How often the entry was delivered, this time included.
     pub count: u64,
     /// Who holds it.
-    pub consumer: String,
+    pub consumer: Arc<str>,
     /// The holder's session, 24 hex digits.
-    pub session: String,
+    pub session: Arc<str>,
     /// When it was delivered, in ms since 1970 by the gateway's clock: for figures, never compared.
     pub delivered_ms: u64,
 }
+
+impl Lease {
+    /// The token, made in one piece.
+    #[must_use]
+    pub fn token(&self) -> String {
+        use fmt::Write as _;
+
+        let texts = self.lane.len() + self.id.len() + self.consumer.len() + self.session.len();
+        let mut token = String::with_capacity(texts + NUMBERS);
+        // Writing into a text cannot fail.
+        let _infallible = write!(token, "{self}");
+        token
+    }
+}
+
+/// Room for what a token holds besides its texts: version, separators, a count, milliseconds.
+const NUMBERS: usize = 32;
 
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,14 +66,14 @@ impl FromStr for Lease {
         if next()? != "1" {
             return Err(NotALease);
         }
-        let lane = next()?.to_owned();
+        let lane: Arc<str> = next()?.into();
         lane.parse::<crate::LaneRef>().map_err(|_error| NotALease)?;
         let id = next()?.to_owned();
         if !is_entry_id(&id) {
             return Err(NotALease);
         }
         let count = next()?.parse().map_err(|_error| NotALease)?;
-        let (consumer, session) = (next()?.to_owned(), next()?.to_owned());
+        let (consumer, session): (Arc<str>, Arc<str>) = (next()?.into(), next()?.into());
         let delivered_ms = next()?.parse().map_err(|_error| NotALease)?;
         let named = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         if parts.next().is_some() || !named(&consumer) || !named(&session) || count == 0 {
@@ -99,7 +117,8 @@ mod tests {
             session: "0123456789abcdef01234567".into(),
             delivered_ms: 5,
         };
-        assert_eq!(lease.to_string().parse(), Ok(lease));
+        assert_eq!(lease.token(), lease.to_string());
+        assert_eq!(lease.token().parse(), Ok(lease));
     }
 
     #[test]

@@ -132,8 +132,8 @@ impl Pending {
                 .unwrap_or_default(),
             id: self.id.clone(),
             count: self.count,
-            consumer: self.owner.clone(),
-            session: session.to_owned(),
+            consumer: self.owner.as_str().into(),
+            session: session.into(),
             delivered_ms,
         }
     }

@@ -27,19 +27,28 @@ const SLICES: u64 = 256;
 pub struct Item {
     /// Lanes that it goes to; the first decides its reply. None: the caller has refused it, and
     /// its producer's sequence is noted as refused, so that it is not taken for stored later.
-    pub lanes: Vec<LaneRef>,
+    pub lanes: Arc<[LaneRef]>,
     /// Header and envelope.
     pub body: Bytes,
-    /// Id of the message.
-    pub message_id: String,
     /// Producer and its sequence for this message.
     pub producer: Option<(Arc<str>, u64)>,
-    /// Idempotency key, and the hash of what else must be the same.
-    pub idempotency: Option<(String, u64)>,
+    /// What makes a second publish of it a duplicate.
+    pub idempotency: Option<Idempotency>,
     /// Empty for none. Where an earlier message of the key is refused, this one is too.
     pub ordering_key: String,
     /// In ms since 1970; 0 for at once.
     pub not_before_ms: u64,
+}
+
+/// What makes a second publish of a message a duplicate, and what that is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key.
+    pub key: String,
+    /// Hash of what else must be the same.
+    pub fingerprint: u64,
+    /// Id of the message.
+    pub message_id: String,
 }
 
 /// What became of one message.
@@ -266,9 +275,13 @@ impl<'a> Runs<'a> {
         self.head(item, 1, true);
         self.args.bytes(item.body.clone());
         match &item.idempotency {
-            Some((key, fingerprint)) => {
+            Some(Idempotency {
+                key,
+                fingerprint,
+                message_id,
+            }) => {
                 let slice = self.slices.of(&slice_of(key));
-                let value = format!("{fingerprint:016x} {}", item.message_id);
+                let value = format!("{fingerprint:016x} {message_id}");
                 self.args.count(slice).text(key).text(value);
             },
             None => {

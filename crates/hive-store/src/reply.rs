@@ -63,6 +63,25 @@ impl Reply {
             })
     }
 
+    /// An entry of a stream with one field, `[id, [field, value]]`, as id and value. Taken apart in
+    /// one step: this is the one reply of which there is one for each message.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is none.
+    pub fn entry(self) -> Result<(String, Vec<u8>), StoreError> {
+        let what = self.what;
+        let wrong = || StoreError::Corrupt {
+            what: format!("reply of `{what}`: not an entry"),
+        };
+        if let Value::Array(parts) = self.value
+            && let Ok([Value::BulkString(id), Value::Array(fields)]) = <[Value; 2]>::try_from(parts)
+            && let Ok([_, Value::BulkString(body)]) = <[Value; 2]>::try_from(fields)
+        {
+            return Ok((String::from_utf8(id).map_err(|_error| wrong())?, body));
+        }
+        Err(wrong())
+    }
+
     /// Bytes.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 pub mod seeded;
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, io::Write as _, sync::LazyLock};
 
 use bytes::Bytes;
 use redis::Cmd;
@@ -89,12 +89,12 @@ scripts! {
     TRIM "trim";
 }
 
-/// One value of KEYS or ARGV.
+/// One value of ARGV: where it lies among the short ones, or bytes that are shared until they are
+/// sent.
 #[derive(Debug, Clone)]
 enum Value {
-    Text(String),
+    Short { start: usize, end: usize },
     Bytes(Bytes),
-    Number(u64),
 }
 
 /// A call of a script under construction: keys and arguments in the order of its header.
@@ -103,6 +103,9 @@ pub struct Call {
     script: &'static Script,
     keys: Vec<String>,
     args: Vec<Value>,
+    /// Texts and numbers, one behind the other: an argument of its own memory each would cost a
+    /// gateway more than the sending.
+    short: Vec<u8>,
 }
 
 impl Call {
@@ -113,6 +116,7 @@ impl Call {
             script,
             keys: Vec::new(),
             args: Vec::new(),
+            short: Vec::new(),
         }
     }
 
@@ -129,14 +133,23 @@ impl Call {
     }
 
     /// Adds a text argument.
-    pub fn text(&mut self, text: impl Into<String>) -> &mut Self {
-        self.args.push(Value::Text(text.into()));
-        self
+    pub fn text(&mut self, text: impl AsRef<str>) -> &mut Self {
+        let start = self.short.len();
+        self.short.extend_from_slice(text.as_ref().as_bytes());
+        self.end_short(start)
     }
 
     /// Adds a number argument. Lua numbers are doubles: keep it below 2^53.
     pub fn number(&mut self, number: u64) -> &mut Self {
-        self.args.push(Value::Number(number));
+        let start = self.short.len();
+        // Writing into memory cannot fail.
+        let _infallible = write!(self.short, "{number}");
+        self.end_short(start)
+    }
+
+    fn end_short(&mut self, start: usize) -> &mut Self {
+        let end = self.short.len();
+        self.args.push(Value::Short { start, end });
         self
     }
 
@@ -158,7 +171,16 @@ impl Call {
 
     /// Adds all arguments of another call.
     pub fn append_args(&mut self, other: Self) -> &mut Self {
-        self.args.extend(other.args);
+        let before = self.short.len();
+        self.short.extend(other.short);
+        self.args
+            .extend(other.args.into_iter().map(|value| match value {
+                Value::Short { start, end } => Value::Short {
+                    start: before + start,
+                    end: before + end,
+                },
+                Value::Bytes(bytes) => Value::Bytes(bytes),
+            }));
         self
     }
 
@@ -171,18 +193,17 @@ impl Call {
     /// The command that runs it by its hash.
     #[must_use]
     pub fn command(&self) -> Cmd {
-        let size: usize = self
+        let bodies: usize = self
             .args
             .iter()
             .map(|value| match value {
-                Value::Text(text) => text.len(),
+                Value::Short { .. } => 0,
                 Value::Bytes(bytes) => bytes.len(),
-                Value::Number(_) => 8,
             })
             .sum();
         let keys: usize = self.keys.iter().map(String::len).sum();
-        let mut command =
-            Cmd::with_capacity(self.keys.len() + self.args.len() + 3, size + keys + 64);
+        let size = bodies + self.short.len() + keys + 64;
+        let mut command = Cmd::with_capacity(self.keys.len() + self.args.len() + 3, size);
         command
             .arg("EVALSHA")
             .arg(self.script.hash())
@@ -192,9 +213,10 @@ impl Call {
         }
         for value in &self.args {
             match value {
-                Value::Text(text) => command.arg(text),
+                Value::Short { start, end } => {
+                    command.arg(self.short.get(*start..*end).unwrap_or_default())
+                },
                 Value::Bytes(bytes) => command.arg(bytes.as_ref()),
-                Value::Number(number) => command.arg(*number),
             };
         }
         command

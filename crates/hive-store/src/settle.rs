@@ -1,5 +1,7 @@
 //! Ending and extending leases: batches of outcomes, each judged on its own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
@@ -224,7 +226,7 @@ impl Store {
         group: &str,
         known: &[ReadLane],
         mut leases: impl Iterator<Item = &Lease>,
-    ) -> Result<Option<Vec<ReadLane>>, StoreError> {
+    ) -> Result<Option<Arc<[ReadLane]>>, StoreError> {
         if leases.all(|lease| lane_of(known, &lease.lane).is_some()) {
             return Ok(None);
         }
@@ -387,7 +389,7 @@ impl Store {
 }
 
 fn lane_of(lanes: &[ReadLane], reference: &str) -> Option<usize> {
-    lanes.iter().position(|lane| lane.reference == reference)
+    lanes.iter().position(|lane| *lane.reference == *reference)
 }
 
 fn in_order(sections: &[Section<'_>]) -> Vec<usize> {
@@ -425,7 +427,7 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
         }
     }
     for section in &mut found {
-        section.items.sort_by_key(|position| {
+        section.items.sort_by_cached_key(|position| {
             items
                 .get(*position)
                 .and_then(|item| parse_entry_id(&item.lease.id))
@@ -543,7 +545,7 @@ fn settle_call(
             .number(lease.count)
             .text(&lease.consumer);
         call.text(if item.check_session {
-            lease.session.as_str()
+            &*lease.session
         } else {
             "*"
         });

@@ -1,6 +1,6 @@
 //! A stream with a group on a real Redis, and the calls that agents and gateways would make.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
 use hive_domain::stream::{StreamDefinition, StreamSettings};
@@ -129,7 +129,7 @@ impl World {
         .await;
     }
 
-    pub(crate) async fn lanes(&self) -> Vec<ReadLane> {
+    pub(crate) async fn lanes(&self) -> Arc<[ReadLane]> {
         self.store.read_lanes(&self.shard, GROUP).await.unwrap().0
     }
 
@@ -163,14 +163,13 @@ impl World {
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
                     expires_at_ms,
-                    message_id: message_id.clone(),
-                    ordering_key: String::new(),
-                    dispatch_key: String::new(),
+                    message_id: message_id.into(),
+                    ordering_key: "".into(),
+                    dispatch_key: "".into(),
                 };
                 Item {
-                    lanes: vec![LaneRef::of_group(GROUP, lane.clone())],
+                    lanes: [LaneRef::of_group(GROUP, lane.clone())].into(),
                     body: header.join(b"payload"),
-                    message_id,
                     producer: None,
                     idempotency: None,
                     ordering_key: String::new(),
@@ -211,10 +210,10 @@ impl World {
         };
         Agent {
             taker: Taker {
-                consumer: consumer.to_owned(),
-                session,
+                consumer: consumer.into(),
+                session: session.into(),
                 attach,
-                capabilities: Vec::new(),
+                capabilities: Arc::default(),
             },
             kind,
         }

@@ -63,7 +63,8 @@ const THREADS: Key<Option<u32>> = Key::optional_count(
     "server.threads",
     (1, 1024),
     "4",
-    "Threads that run the daemon. Without it one per core.",
+    "Threads that run the daemon. Without it one for each two cores: on a machine that it shares \
+     with Redis more of them cost more than they bring.",
 );
 const ADMIN_LISTEN: Key<SocketAddr> = Key::address(
     "admin.listen",
@@ -209,12 +210,13 @@ impl Server {
             ),
             Some(_) | None => {},
         }
-        let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let half = NonZeroUsize::new(cores.div_ceil(2)).unwrap_or(NonZeroUsize::MIN);
         let threads = values
             .get(&THREADS)
             .and_then(|threads| usize::try_from(threads).ok())
             .and_then(NonZeroUsize::new)
-            .unwrap_or(cores);
+            .unwrap_or(half);
         let grace = values.get(&GRACE);
         Self {
             listen,

@@ -10,6 +10,7 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -240,10 +241,10 @@ impl Run {
         members
             .chain(former)
             .map(|(consumer, session, attach)| Taker {
-                consumer: consumer.clone(),
-                session: session.clone(),
+                consumer: consumer.as_str().into(),
+                session: session.as_str().into(),
                 attach: *attach,
-                capabilities: Vec::new(),
+                capabilities: Arc::default(),
             })
             .collect()
     }
@@ -273,7 +274,7 @@ impl Run {
                 } else {
                     u64::from(*count)
                 };
-                (takers[*taker].consumer.clone(), count)
+                (takers[*taker].consumer.to_string(), count)
             })
             .collect();
         self.log
@@ -419,7 +420,7 @@ impl Run {
             let model = self.model(group);
             let is_fresh = !settle.check_session
                 || model.is_fresh(&lease.consumer, &lease.session, settle.attach);
-            let by = (lease.consumer.as_str(), lease.count, is_fresh);
+            let by = (&*lease.consumer, lease.count, is_fresh);
             expected[position] = model.settle(&messages, *message, by, &settle.action);
         }
         self.messages = messages;
@@ -464,7 +465,7 @@ impl Run {
             lane: self.messages[message].lane.into(),
             id: self.messages[message].id.clone(),
             count,
-            consumer: owner,
+            consumer: owner.into(),
             session: "*".into(),
             delivered_ms: 0,
         };
@@ -494,7 +495,7 @@ impl Run {
             _ if !model.is_fresh(&lease.consumer, &lease.session, attach) => Verdict::Fenced,
             None => Verdict::Gone,
             Some(owner)
-                if owner == lease.consumer && model.seats[&message].count == lease.count =>
+                if *owner == *lease.consumer && model.seats[&message].count == lease.count =>
             {
                 Verdict::Done
             },
@@ -685,7 +686,7 @@ impl Run {
             lane: self.messages[message].lane.into(),
             id: self.messages[message].id.clone(),
             count: self.groups[group].seats[&message].count,
-            consumer: self.groups[group].owner(message).expect("an owner"),
+            consumer: self.groups[group].owner(message).expect("an owner").into(),
             session: "*".into(),
             delivered_ms: 0,
         };

@@ -264,8 +264,9 @@ async fn a_ready_entry_of_a_lane_that_the_caller_does_not_know_stays_where_it_is
     // One lane went with its group while another came: their number tells nothing.
     let lanes = world.lanes("g").await;
     let old: Vec<_> = lanes
-        .into_iter()
-        .filter(|lane| lane.reference == "g/p4")
+        .iter()
+        .filter(|lane| &*lane.reference == "g/p4")
+        .cloned()
         .collect();
     let fetch = Fetch {
         group: "g",
@@ -333,9 +334,8 @@ async fn a_plain_read_leases_and_tells_of_other_work() {
         .fetch_plain(
             &world.shard,
             "g",
-            (0, &lanes[0]),
-            std::slice::from_ref(&a),
-            &[(0, 1), (0, 5)],
+            &lanes[0],
+            &[(a.consumer.clone(), 1), (a.consumer.clone(), 5)],
         )
         .await
         .expect("read");

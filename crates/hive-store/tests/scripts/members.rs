@@ -82,7 +82,7 @@ async fn a_pull_consumer_keeps_its_session_from_call_to_call() {
         consumer: "a".into(),
         session: "s1".into(),
         attach: 0,
-        capabilities: Vec::new(),
+        capabilities: std::sync::Arc::default(),
     };
     assert_eq!(ids(&world.take("g", &taker, 1).await), ["m"]);
     let stream = World::joining("g", "a", "s3");
@@ -179,9 +179,9 @@ async fn a_redis_consumer_goes_only_when_it_holds_nothing() {
         (0, 1, 0, 0, 0, 1),
         "what it holds stays pending"
     );
-    for lane in &lanes {
+    for lane in &*lanes {
         let names = world.store.lane_consumers("g", lane).await.expect("names");
-        let holds = lane.reference == "g/p4";
+        let holds = &*lane.reference == "g/p4";
         assert_eq!(names.contains(&"a".to_owned()), holds, "{}", lane.reference);
         let forgotten = world
             .store

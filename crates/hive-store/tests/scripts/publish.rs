@@ -3,7 +3,7 @@
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
     keys::GroupKey,
-    publish::{Flushed, Item, Outcome},
+    publish::{Flushed, Idempotency, Item, Outcome},
 };
 
 use crate::world::{World, header, ids, item, ordered, with_group, world};
@@ -17,7 +17,11 @@ fn produced(id: &str, sequence: u64) -> Item {
 
 fn keyed(id: &str, key: &str, print: u64) -> Item {
     Item {
-        idempotency: Some((key.into(), print)),
+        idempotency: Some(Idempotency {
+            key: key.into(),
+            fingerprint: print,
+            message_id: id.into(),
+        }),
         ..item("g/p4", id)
     }
 }
@@ -39,7 +43,7 @@ async fn length(world: &World, lane: &str) -> u64 {
 async fn a_flush_that_is_sent_again_answers_the_same_and_adds_nothing() {
     let world = with_group().await;
     let mut missing = item("g/p4", "b");
-    missing.lanes = vec![crate::world::lane_ref("h/p4")];
+    missing.lanes = [crate::world::lane_ref("h/p4")].into();
     let flush = world.flush(vec![item("g/p4", "a"), missing]).await;
     let first = world.send(&flush).await;
     assert_eq!(first, Flushed::Done(vec![Outcome::Added, Outcome::NoGroup]));
@@ -156,7 +160,7 @@ async fn a_delayed_message_waits_outside_its_lanes() {
     let world = with_group().await;
     world.create("h", Start::Earliest).await;
     let mut both = later("g/p4@c", "direct");
-    both.lanes.push(crate::world::lane_ref("h/p4@c"));
+    both.lanes = ["g/p4@c", "h/p4@c"].map(crate::world::lane_ref).into();
     let outcomes = world.publish(vec![later("/p4", "a"), both]).await;
     assert_eq!(outcomes, [Outcome::Added, Outcome::Added]);
     for group in ["g", "h"] {

@@ -18,7 +18,7 @@ async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
     (a, taken)
 }
 
-fn with_policy(id: &str, change: impl FnOnce(&mut Header)) -> Item {
+fn with_policy(id: &str, change: impl FnOnce(&mut Header<'_>)) -> Item {
     let mut header = header(id);
     change(&mut header);
     Item {
@@ -289,7 +289,7 @@ async fn a_backoff_doubles_up_to_its_limit_within_its_jitter() {
         (0, 0, 0),
     ] {
         let world = with_group().await;
-        let policy = |h: &mut Header| {
+        let policy = |h: &mut Header<'_>| {
             h.initial_backoff_ms = 100_000;
             h.max_backoff_ms = 300_000;
             h.max_attempts = 100;

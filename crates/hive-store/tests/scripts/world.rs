@@ -47,7 +47,7 @@ pub(crate) struct World {
 }
 
 /// A header that leaves everything to the group.
-pub(crate) fn header(id: &str) -> Header {
+pub(crate) fn header(id: &str) -> Header<'_> {
     Header {
         priority: 4,
         max_attempts: 0,
@@ -55,17 +55,16 @@ pub(crate) fn header(id: &str) -> Header {
         max_backoff_ms: GROUP_BACKOFF,
         expires_at_ms: 0,
         message_id: id.into(),
-        ordering_key: String::new(),
-        dispatch_key: String::new(),
+        ordering_key: "".into(),
+        dispatch_key: "".into(),
     }
 }
 
 /// A message for one lane, whose envelope is its id.
 pub(crate) fn item(lane: &str, id: &str) -> Item {
     Item {
-        lanes: vec![lane_ref(lane)],
+        lanes: [lane_ref(lane)].into(),
         body: header(id).join(id.as_bytes()),
-        message_id: id.into(),
         producer: None,
         idempotency: None,
         ordering_key: String::new(),
@@ -90,7 +89,11 @@ pub(crate) fn lane_ref(text: &str) -> LaneRef {
 
 /// The id that `item` wrote into a body.
 pub(crate) fn id_of(body: &Bytes) -> String {
-    Header::split(body).expect("a header").0.message_id
+    Header::split(body)
+        .expect("a header")
+        .0
+        .message_id
+        .into_owned()
 }
 
 /// Ids of what was taken, in order.
@@ -271,13 +274,13 @@ impl World {
         };
         Taker {
             consumer: consumer.into(),
-            session,
+            session: session.into(),
             attach,
-            capabilities,
+            capabilities: capabilities.into(),
         }
     }
 
-    pub(crate) async fn lanes(&self, group: &str) -> Vec<ReadLane> {
+    pub(crate) async fn lanes(&self, group: &str) -> Arc<[ReadLane]> {
         self.store
             .read_lanes(&self.shard, group)
             .await

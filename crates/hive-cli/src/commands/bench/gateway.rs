@@ -32,6 +32,13 @@ const FRAMES_AHEAD: usize = 8;
 /// Deliveries one agent may hold.
 const CREDIT: u32 = 1_000;
 
+/// Credit is granted in portions of so many, or after [`LOOK`]: one read of the gateway then
+/// carries many messages, as `docs/protocol.md` tells every client with a large window.
+const PORTION: u32 = CREDIT / 8;
+
+/// How often an agent looks whether the run is over, and grants what it has not granted yet.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// A run that moves nothing for this long has failed.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -302,11 +309,15 @@ impl Agent {
             .await?;
         let mut held = Held::new();
         let mut beat = tokio::time::interval(self.heartbeat_every);
-        let mut look = tokio::time::interval(Duration::from_millis(5));
+        let mut look = tokio::time::interval(LOOK);
+        let mut earned = 0;
         while !tally.is_complete() && tally.moved.get().elapsed() < STALLED_AFTER {
             let frame = tokio::select! {
                 frame = self.told.message() => frame.context("consume")?,
-                _ = look.tick() => continue,
+                _ = look.tick() => {
+                    self.grant(&mut earned, 1).await?;
+                    continue;
+                },
                 _ = beat.tick() => {
                     let mut leases = held.keys().cloned().collect::<Vec<_>>();
                     leases.sort_unstable();
@@ -333,8 +344,8 @@ impl Agent {
                             _ => note(&format!("an ack was not taken: {}", status.as_str_name())),
                         }
                     }
-                    self.send(Ask::Credit(wire::Credit { messages: count }))
-                        .await?;
+                    earned += count;
+                    self.grant(&mut earned, PORTION).await?;
                 },
                 Some(Told::Cancel(cancel)) => {
                     for lease in &cancel.leases {
@@ -346,6 +357,15 @@ impl Agent {
             }
         }
         self.leave().await
+    }
+
+    /// Grants what was earned, once it is at least `least`.
+    async fn grant(&self, earned: &mut u32, least: u32) -> anyhow::Result<()> {
+        if *earned < least {
+            return Ok(());
+        }
+        let messages = std::mem::take(earned);
+        self.send(Ask::Credit(wire::Credit { messages })).await
     }
 
     async fn send(&self, frame: Ask) -> anyhow::Result<()> {
