@@ -48,6 +48,7 @@ pub mod peek;
 pub mod preflight;
 pub mod publish;
 pub mod registry;
+pub mod repair;
 pub mod reply;
 pub mod retention;
 pub mod scripts;

@@ -7,6 +7,7 @@ mod full;
 mod groups;
 mod members;
 mod publish;
+mod repair;
 mod settle;
 mod sweep;
 mod world;
