@@ -98,7 +98,7 @@ async fn announce(
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
-            tracing::debug!(topic = finding.topic, text = finding.text, "preflight");
+            tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
         },
         Heard::There(_) => redis.ready(),
         Heard::Away(error) => redis.not_ready(error.to_string()),

@@ -29,7 +29,7 @@ pub async fn announce(
     let stop = gateway.shutdown.stopped();
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
-            let (topic, text) = (finding.topic, &finding.text);
+            let (topic, text) = (finding.topic, finding.text());
             match finding.severity {
                 Severity::Info => tracing::info!(topic, text, "preflight"),
                 Severity::Warning | Severity::Refusal => tracing::warn!(topic, text, "preflight"),

@@ -483,6 +483,18 @@ impl Store {
         }
     }
 
+    /// A connection of its own on which nothing is asked of the server yet.
+    pub(crate) async fn bare_connection(&self) -> Result<MultiplexedConnection, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let client = &self.inner.client;
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        connection.await.map_err(|error| StoreError::Unavailable {
+            detail: error.to_string(),
+        })
+    }
+
     /// Rings the bell of a shard: there is new work.
     ///
     /// # Errors

@@ -153,7 +153,7 @@ impl Store {
         };
         for finding in findings {
             if finding.severity == Severity::Refusal && !allow_eviction {
-                return Unfit(finding.text);
+                return Unfit(finding.text());
             }
             heard(Heard::Found(&finding));
         }

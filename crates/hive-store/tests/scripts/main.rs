@@ -6,6 +6,7 @@ mod fetch;
 mod full;
 mod groups;
 mod members;
+mod preflight;
 mod publish;
 mod repair;
 mod settle;
