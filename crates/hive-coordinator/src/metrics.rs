@@ -107,6 +107,14 @@ const DATA_LOSS: MetricDef = counter(
     &[],
 );
 
+const DATASET_CHANGED: MetricDef = MetricDef {
+    name: "hive_dataset_changed",
+    kind: MetricKind::Gauge,
+    unit: Unit::Count,
+    help: "1 while Redis holds other data than this daemon knew and nothing is served, else 0",
+    labels: &[],
+};
+
 /// Every metric of this daemon.
 pub const TABLE: &[MetricDef] = &[
     REFUSED,
@@ -121,6 +129,7 @@ pub const TABLE: &[MetricDef] = &[
     MEMBERS_GONE,
     VIOLATIONS,
     DATA_LOSS,
+    DATASET_CHANGED,
 ];
 
 /// A loop of this daemon.
@@ -270,4 +279,8 @@ pub(crate) fn violation(invariant: Invariant) {
 
 pub(crate) fn data_lost() {
     Counter::new(&DATA_LOSS, &[]).increment(1);
+}
+
+pub(crate) fn dataset_changed(is_changed: bool) {
+    Gauge::new(&DATASET_CHANGED, &[]).set(f64::from(u8::from(is_changed)));
 }

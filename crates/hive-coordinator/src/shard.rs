@@ -190,6 +190,7 @@ pub(crate) fn is_loss(error: &StoreError) -> bool {
         | StoreError::Unknown { .. }
         | StoreError::Full
         | StoreError::Durability { .. }
+        | StoreError::Dataset { .. }
         | StoreError::Corrupt { .. } => false,
     }
 }

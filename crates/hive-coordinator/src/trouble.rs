@@ -52,8 +52,10 @@ impl Trouble {
         let is_news = self.said.lock().insert(which, text.clone()).as_ref() != Some(&text);
         match error {
             StoreError::Lost { .. } => self.lose(text),
-            // The beat says that Redis is away, once for all shards.
-            StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
+            // The beat says that Redis is away or another, once for all shards.
+            StoreError::Unavailable { .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Dataset { .. } => {
                 tracing::debug!(shard, "loop" = name, error = text, "redis_away");
             },
             StoreError::Full

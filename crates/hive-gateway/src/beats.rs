@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use hive_runtime::health::Component;
 use hive_store::{
+    StoreError,
+    dataset::ADVICE,
     preflight::Severity,
     registry::{Heard, Registration, Unfit},
 };
@@ -44,6 +46,21 @@ pub async fn announce(
         Heard::Away(error) => {
             gateway.note_redis(false);
             redis.not_ready(error.to_string());
+        },
+        Heard::Changed(error) => {
+            tracing::error!(%error, advice = ADVICE, "dataset_changed");
+            gateway.metrics.dataset_changed.set(1.0);
+            gateway.note_redis(false);
+            redis.not_ready(error.to_string());
+            // Their memberships are gone. Told so later, by a Redis that knows none of them, they
+            // would pass for fenced out and end; so they join again, and wait.
+            for dispatcher in gateway.dispatchers() {
+                dispatcher.end_all(&StoreError::clone(error).into());
+            }
+        },
+        Heard::Accepted => {
+            tracing::info!("dataset_accepted");
+            gateway.metrics.dataset_changed.set(0.0);
         },
     };
     gateway

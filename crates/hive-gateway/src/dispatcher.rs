@@ -19,7 +19,11 @@ use std::{
 };
 
 use hive_domain::routing::{self, Free};
-use hive_protocol::{fault::Reason, limits::BATCH_BYTES_MAX, time, wire};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::BATCH_BYTES_MAX,
+    time, wire,
+};
 use hive_store::{
     Lane, Lease, Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
@@ -201,6 +205,13 @@ impl Dispatcher {
         }
     }
 
+    /// Ends all connections with this fault.
+    pub(crate) fn end_all(&self, fault: &Fault) {
+        for consumer in std::mem::take(&mut *self.consumers.lock()).values() {
+            consumer.end_with(fault.clone());
+        }
+    }
+
     fn hungry(&self) -> Vec<Arc<Attached>> {
         self.consumers
             .lock()
@@ -330,6 +341,7 @@ impl Dispatcher {
             },
             Fetched::Paused => Ok(Step::Rest),
             Fetched::Gone => {
+                gateway.store.check_dataset().await?;
                 gateway
                     .catalog
                     .forget(&self.namespace, &self.group, &view.definition.stream);

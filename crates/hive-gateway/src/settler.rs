@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hive_protocol::fault::Reason;
 use hive_store::{
     StoreError,
     settle::{Settle, Verdict},
@@ -142,8 +143,14 @@ impl Gateway {
             .catalog
             .group(namespace, group)
             .await
-            .map_err(|fault| StoreError::Unavailable {
-                detail: fault.message,
+            .map_err(|fault| {
+                let is_loss = fault.reason == Reason::DatasetChanged;
+                let detail = fault.message;
+                if is_loss {
+                    StoreError::Dataset { detail }
+                } else {
+                    StoreError::Unavailable { detail }
+                }
             })?;
         let mut lanes = self
             .catalog

@@ -22,6 +22,7 @@ use redis::{
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
+    dataset::Guard,
     error::StoreError,
     keys::{ControlKeys, Shard},
     reply::Reply,
@@ -76,6 +77,8 @@ pub enum Purpose {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    // Whether calls go through while Redis holds other data than this process knew.
+    is_past_guard: bool,
 }
 
 struct Inner {
@@ -85,6 +88,7 @@ struct Inner {
     links: [Link; 4],
     reconnects: AtomicU64,
     server: Mutex<Server>,
+    guard: Guard,
     process: String,
     calls: AtomicU64,
 }
@@ -129,10 +133,33 @@ impl Store {
                 links: Default::default(),
                 reconnects: AtomicU64::new(0),
                 server: Mutex::new(Server::default()),
+                guard: Guard::default(),
                 process: uuid::Uuid::now_v7().simple().to_string(),
                 calls: AtomicU64::new(0),
             }),
+            is_past_guard: false,
         })
+    }
+
+    /// The same store for the few calls that look after lost data, or end the loss: they go through
+    /// while everything else is refused.
+    #[must_use]
+    pub fn past_guard(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            is_past_guard: true,
+        }
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.inner.guard
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        if self.is_past_guard {
+            return Ok(());
+        }
+        self.inner.guard.admit()
     }
 
     /// The shard `index` of a stream.
@@ -271,6 +298,7 @@ impl Store {
         let store = self.clone();
         detached(async move {
             let (generation, mut connection) = store.connection(purpose).await?;
+            store.admit()?;
             let count = pipeline.len();
             let answer = connection.send_packed_commands(&pipeline, 0, count).await;
             store.judge(purpose, generation, answer).await
@@ -280,6 +308,7 @@ impl Store {
 
     async fn send(&self, purpose: Purpose, command: &Cmd) -> Result<Value, StoreError> {
         let (generation, mut connection) = self.connection(purpose).await?;
+        self.admit()?;
         let answer = connection.send_packed_command(command).await;
         // redis-rs hands an error answer on as a value here.
         let answer = answer.and_then(|value| {
@@ -394,6 +423,11 @@ impl Store {
                 .query_async::<String>(&mut connection)
                 .await?;
         }
+        let nonce: Option<String> = redis::cmd("GET")
+            .arg(self.inner.control.nonce())
+            .query_async(&mut connection)
+            .await?;
+        self.inner.guard.suspect(nonce.as_deref());
         *self.inner.server.lock() = Server {
             run_id,
             waitaof,

@@ -70,6 +70,7 @@ scripts! {
     CONSUMER_FORGET "consumer_forget";
     COUNTERS_MEND "counters_mend";
     DAEMON_BEAT "daemon_beat";
+    DATASET_ACCEPT "dataset_accept";
     DEFINITION_CREATE "definition_create";
     DEFINITION_PUT "definition_put";
     DUE_DELAYED "due_delayed";

@@ -1,5 +1,6 @@
 //! Tables over the scripts: state in, call, answer, state out, on a real Redis by the typed calls.
 
+mod dataset;
 mod durable;
 mod end_to_end;
 mod fetch;
