@@ -5,6 +5,7 @@
 //! promises were broken. `torture.rs` is the long one; `scripts/torture` runs it for minutes.
 
 mod crew;
+mod dataset;
 mod hand;
 mod hung;
 mod kills;

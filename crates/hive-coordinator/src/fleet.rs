@@ -13,6 +13,7 @@ use hive_domain::ownership;
 use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::{LOOP, Tasks};
+use hive_store::dataset::ADVICE;
 use hive_store::registry::Registration;
 use hive_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -212,16 +213,26 @@ impl Fleet {
                 if self.away.take().is_some() {
                     tracing::info!("beat_resumed");
                 }
+                metrics::dataset_changed(false);
                 redis.ready();
             },
             Err(error) => {
                 metrics::round_failed(Loop::Beat);
                 let text = error.to_string();
                 redis.not_ready(text.clone());
-                if self.away.as_ref() != Some(&text) {
+                let is_news = self.away.as_ref() != Some(&text);
+                if matches!(error, StoreError::Dataset { .. }) {
+                    // What the loops know is of the data that is gone: they end, and begin anew.
+                    self.shards.clear();
+                    self.set_count();
+                    metrics::dataset_changed(true);
+                    if is_news {
+                        tracing::error!(error = text, advice = ADVICE, "dataset_changed");
+                    }
+                } else if is_news {
                     tracing::warn!(error = text, "beat_failed");
-                    self.away = Some(text);
                 }
+                self.away = Some(text);
             },
         }
     }

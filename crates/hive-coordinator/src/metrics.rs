@@ -18,7 +18,15 @@ const RECOVERED_REASONS: Label = Label::of(
 const DUE_KINDS: Label = Label::of("kind", &["delayed", "scheduled"]);
 const EXPIRED_REASONS: Label = Label::of("reason", &["ttl", "no_capable_consumer", "retention"]);
 const GONE_REASONS: Label = Label::of("reason", &["gateway_lost", "silent"]);
-const INVARIANTS: Label = Label::of("invariant", &["placeholder_indexed", "counters"]);
+const INVARIANTS: Label = Label::of(
+    "invariant",
+    &[
+        "placeholder_indexed",
+        "counters",
+        "delivery_has_entry",
+        "lane_has_group",
+    ],
+);
 /// A slice is to stay below 1 ms of Redis' time; a loop of many slices may take seconds.
 const DURATIONS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -90,7 +98,7 @@ const MEMBERS_GONE: MetricDef = counter(
 );
 const VIOLATIONS: MetricDef = counter(
     "hive_invariant_violations_total",
-    "Broken invariants that the auditor found; each means a fault in this system",
+    "Broken invariants that the auditor found; each means a fault in this system, or lost data",
     &[INVARIANTS],
 );
 const DATA_LOSS: MetricDef = counter(
@@ -98,6 +106,14 @@ const DATA_LOSS: MetricDef = counter(
     "Losses of data found in Redis, each counted once while its shard has the same owner",
     &[],
 );
+
+const DATASET_CHANGED: MetricDef = MetricDef {
+    name: "hive_dataset_changed",
+    kind: MetricKind::Gauge,
+    unit: Unit::Count,
+    help: "1 while Redis holds other data than this daemon knew and nothing is served, else 0",
+    labels: &[],
+};
 
 /// Every metric of this daemon.
 pub const TABLE: &[MetricDef] = &[
@@ -113,6 +129,7 @@ pub const TABLE: &[MetricDef] = &[
     MEMBERS_GONE,
     VIOLATIONS,
     DATA_LOSS,
+    DATASET_CHANGED,
 ];
 
 /// A loop of this daemon.
@@ -177,6 +194,10 @@ pub enum Invariant {
     PlaceholderIndexed,
     /// No more messages are settled and pending than were published.
     Counters,
+    /// What is delivered and not settled has an entry.
+    DeliveryHasEntry,
+    /// A lane has the Redis group of every group that reads it.
+    LaneHasGroup,
 }
 
 /// Why a membership was ended.
@@ -250,10 +271,16 @@ pub(crate) fn violation(invariant: Invariant) {
     let invariant = match invariant {
         Invariant::PlaceholderIndexed => "placeholder_indexed",
         Invariant::Counters => "counters",
+        Invariant::DeliveryHasEntry => "delivery_has_entry",
+        Invariant::LaneHasGroup => "lane_has_group",
     };
     Counter::new(&VIOLATIONS, &[invariant]).increment(1);
 }
 
 pub(crate) fn data_lost() {
     Counter::new(&DATA_LOSS, &[]).increment(1);
+}
+
+pub(crate) fn dataset_changed(is_changed: bool) {
+    Gauge::new(&DATASET_CHANGED, &[]).set(f64::from(u8::from(is_changed)));
 }

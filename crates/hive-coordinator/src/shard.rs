@@ -182,7 +182,7 @@ fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> Settle
 }
 
 /// Whether a lane, or a group's place in it, is gone. XINFO says it as a common refusal.
-fn is_loss(error: &StoreError) -> bool {
+pub(crate) fn is_loss(error: &StoreError) -> bool {
     match error {
         StoreError::Lost { .. } => true,
         StoreError::Refused { detail } => detail.contains("no such key"),
@@ -190,6 +190,7 @@ fn is_loss(error: &StoreError) -> bool {
         | StoreError::Unknown { .. }
         | StoreError::Full
         | StoreError::Durability { .. }
+        | StoreError::Dataset { .. }
         | StoreError::Corrupt { .. } => false,
     }
 }

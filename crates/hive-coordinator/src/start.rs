@@ -50,7 +50,7 @@ pub(crate) async fn wait_until_fit(
         }
     };
     for finding in findings {
-        let (topic, text) = (finding.topic, finding.text);
+        let (topic, text) = (finding.topic, finding.text());
         match finding.severity {
             Severity::Info => tracing::info!(topic, text, "preflight"),
             Severity::Warning => tracing::warn!(topic, text, "preflight"),

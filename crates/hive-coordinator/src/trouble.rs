@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hive_store::StoreError;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::metrics::{self, Loop};
 
@@ -15,6 +16,7 @@ pub(crate) struct Trouble {
     shard: String,
     said: Mutex<BTreeMap<Loop, String>>,
     lost: Mutex<BTreeSet<String>>,
+    news: Notify,
 }
 
 /// Losses that are remembered so as to be told once; more of them need no more telling.
@@ -26,7 +28,13 @@ impl Trouble {
             shard,
             said: Mutex::default(),
             lost: Mutex::default(),
+            news: Notify::new(),
         }
+    }
+
+    /// Waits for a loss that was not told before.
+    pub(crate) async fn has_lost(&self) {
+        self.news.notified().await;
     }
 
     /// Notes how a round ended; true when it went well.
@@ -44,8 +52,10 @@ impl Trouble {
         let is_news = self.said.lock().insert(which, text.clone()).as_ref() != Some(&text);
         match error {
             StoreError::Lost { .. } => self.lose(text),
-            // The beat says that Redis is away, once for all shards.
-            StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
+            // The beat says that Redis is away or another, once for all shards.
+            StoreError::Unavailable { .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Dataset { .. } => {
                 tracing::debug!(shard, "loop" = name, error = text, "redis_away");
             },
             StoreError::Full
@@ -67,6 +77,7 @@ impl Trouble {
             metrics::data_lost();
             tracing::error!(shard = self.shard, error = what, "data_lost");
             lost.insert(what);
+            self.news.notify_one();
         }
     }
 }

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use hive_runtime::health::Component;
 use hive_store::{
+    StoreError,
+    dataset::ADVICE,
     preflight::Severity,
     registry::{Heard, Registration, Unfit},
 };
@@ -46,7 +48,7 @@ pub async fn announce(
     let stop = gateway.shutdown.stopped();
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
-            let (topic, text) = (finding.topic, &finding.text);
+            let (topic, text) = (finding.topic, finding.text());
             match finding.severity {
                 Severity::Info => tracing::info!(topic, text, "preflight"),
                 Severity::Warning | Severity::Refusal => tracing::warn!(topic, text, "preflight"),
@@ -61,6 +63,21 @@ pub async fn announce(
         Heard::Away(error) => {
             gateway.note_redis(false);
             redis.not_ready(error.to_string());
+        },
+        Heard::Changed(error) => {
+            tracing::error!(%error, advice = ADVICE, "dataset_changed");
+            gateway.metrics.dataset_changed.set(1.0);
+            gateway.note_redis(false);
+            redis.not_ready(error.to_string());
+            // Their memberships are gone. Told so later, by a Redis that knows none of them, they
+            // would pass for fenced out and end; so they join again, and wait.
+            for dispatcher in gateway.dispatchers() {
+                dispatcher.end_all(&StoreError::clone(error).into());
+            }
+        },
+        Heard::Accepted => {
+            tracing::info!("dataset_accepted");
+            gateway.metrics.dataset_changed.set(0.0);
         },
     };
     gateway

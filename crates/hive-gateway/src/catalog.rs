@@ -140,11 +140,11 @@ impl Catalog {
     }
 
     async fn read_group(&self, namespace: &str, name: &str) -> Result<Arc<GroupView>, Fault> {
-        let definition = self
-            .store
-            .group(namespace, name)
-            .await?
-            .ok_or_else(|| Fault::no_group(name))?;
+        let Some(definition) = self.store.group(namespace, name).await? else {
+            // A group that is gone with everything else was not deleted.
+            self.store.check_dataset().await?;
+            return Err(Fault::no_group(name));
+        };
         match definition.state {
             GroupState::Active | GroupState::Paused => {},
             GroupState::Creating => return Err(Fault::no_group(name)),
@@ -183,11 +183,10 @@ impl Catalog {
         if let Some(view) = fresh(&self.streams, &key) {
             return Ok(view);
         }
-        let definition = self
-            .store
-            .stream(namespace, name)
-            .await?
-            .ok_or_else(|| Fault::no_stream(name))?;
+        let Some(definition) = self.store.stream(namespace, name).await? else {
+            self.store.check_dataset().await?;
+            return Err(Fault::no_stream(name));
+        };
         let shard = self.store.shard(namespace, name, 0);
         let groups = self.store.groups_on_shard(&shard).await?;
         let view = Arc::new(StreamView {

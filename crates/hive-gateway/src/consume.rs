@@ -327,6 +327,8 @@ impl Session {
                     self.attached.beat(&token, told, lease_ms);
                 },
                 Verdict::Fenced => {
+                    // Members that are gone with everything else look like fenced ones.
+                    self.gateway.store.check_dataset().await?;
                     return Err(Fault::new(
                         Reason::Fenced,
                         format!(

@@ -19,6 +19,7 @@ use hive_store::{Shard, Store, StoreError};
 use parking_lot::Mutex;
 
 use crate::{
+    accepting::Memory,
     attached::Attached,
     bells::Bells,
     catalog::{Catalog, GroupView},
@@ -64,6 +65,8 @@ pub struct Gateway {
     pub store: Store,
     /// Definitions and lanes.
     pub catalog: Catalog,
+    /// Definitions for the time after a loss.
+    pub memory: Memory,
     /// Wakes whoever waits for work.
     pub bells: Arc<Bells>,
     /// Instruments.
@@ -104,6 +107,7 @@ impl Gateway {
     ) -> Arc<Self> {
         Arc::new(Self {
             catalog: Catalog::new(store.clone()),
+            memory: Memory::default(),
             bells: Arc::new(Bells::default()),
             metrics: Arc::new(Metrics::new()),
             tasks,

@@ -20,7 +20,11 @@ use std::{
 };
 
 use hive_domain::routing::{self, Free};
-use hive_protocol::{fault::Reason, limits::BATCH_BYTES_MAX, wire};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::BATCH_BYTES_MAX,
+    wire,
+};
 use hive_store::{
     Shard, StoreError,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
@@ -292,6 +296,13 @@ impl Dispatcher {
         }
     }
 
+    /// Ends all connections with this fault.
+    pub(crate) fn end_all(&self, fault: &Fault) {
+        for consumer in std::mem::take(&mut *self.consumers.lock()).values() {
+            consumer.end_with(fault.clone());
+        }
+    }
+
     fn hungry(&self) -> Hungry {
         let consumers = self
             .consumers
@@ -407,6 +418,7 @@ impl Dispatcher {
             },
             Fetched::Paused => Ok(Step::Rest),
             Fetched::Gone => {
+                gateway.store.check_dataset().await?;
                 gateway
                     .catalog
                     .forget(&self.namespace, &self.group, &view.definition.stream);

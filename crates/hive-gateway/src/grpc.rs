@@ -195,6 +195,7 @@ impl StreamService for Door {
         get_stream GetStreamRequest GetStreamResponse;
         list_streams ListStreamsRequest ListStreamsResponse;
         update_stream UpdateStreamRequest UpdateStreamResponse;
+        accept_loss AcceptLossRequest AcceptLossResponse;
     }
 }
 

@@ -21,6 +21,7 @@
     clippy::string_slice
 )]
 
+pub mod accepting;
 pub mod attached;
 pub mod beats;
 pub mod bells;
@@ -122,6 +123,7 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
     );
     tasks.spawn(LOOP, "clock", beats::read_clock(gateway.clone()));
     tasks.spawn(LOOP, "shard_beats", beats::beat_shards(gateway.clone()));
+    tasks.spawn(LOOP, "remember", accepting::remember(gateway.clone()));
     let routes = grpc::routes(&gateway);
     let routes = tonic::service::Routes::from(
         routes

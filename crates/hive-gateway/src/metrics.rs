@@ -63,6 +63,14 @@ const FETCHES: MetricDef = MetricDef {
     labels: &[Label::of("path", &["script", "plain"])],
 };
 
+const DATASET_CHANGED: MetricDef = MetricDef {
+    name: "hive_dataset_changed",
+    kind: MetricKind::Gauge,
+    unit: Unit::Count,
+    help: "1 while Redis holds other data than this daemon knew and nothing is served, else 0",
+    labels: &[],
+};
+
 /// Every metric of this daemon.
 pub const TABLE: &[MetricDef] = &[
     PUBLISHED,
@@ -72,6 +80,7 @@ pub const TABLE: &[MetricDef] = &[
     CONNECTIONS,
     FLUSH_MESSAGES,
     FETCHES,
+    DATASET_CHANGED,
 ];
 
 /// The instruments of this daemon.
@@ -109,6 +118,8 @@ pub struct Metrics {
     pub fetches_script: Counter,
     /// Plain fetches.
     pub fetches_plain: Counter,
+    /// Whether Redis holds other data than was known.
+    pub dataset_changed: Gauge,
 }
 
 impl Metrics {
@@ -132,6 +143,7 @@ impl Metrics {
             flush_messages: Histogram::new(&FLUSH_MESSAGES, &[]),
             fetches_script: Counter::new(&FETCHES, &["script"]),
             fetches_plain: Counter::new(&FETCHES, &["plain"]),
+            dataset_changed: Gauge::new(&DATASET_CHANGED, &[]),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hive_protocol::fault::Reason;
 use hive_store::{
     StoreError,
     settle::{Action, Settle, Verdict},
@@ -151,8 +152,14 @@ impl Gateway {
             .catalog
             .group(namespace, group)
             .await
-            .map_err(|fault| StoreError::Unavailable {
-                detail: fault.message,
+            .map_err(|fault| {
+                let is_loss = fault.reason == Reason::DatasetChanged;
+                let detail = fault.message;
+                if is_loss {
+                    StoreError::Dataset { detail }
+                } else {
+                    StoreError::Unavailable { detail }
+                }
             })?;
         let lanes = self.catalog.lanes(&view.shard).await?;
         let lanes = lanes.of_group(&view.shard, group);

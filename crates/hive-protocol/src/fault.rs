@@ -173,6 +173,8 @@ reasons! {
     RedisFull = "REDIS_FULL", Saturated;
     /// Redis does not answer, or not yet.
     RedisUnavailable = "REDIS_UNAVAILABLE", Unavailable;
+    /// Redis no longer holds the data that was known: it must come back, or its loss be accepted.
+    DatasetChanged = "DATASET_CHANGED", Unavailable;
     /// This replica is going away; another one serves.
     Draining = "DRAINING", Unavailable;
     /// This replica does not serve yet.

@@ -27,6 +27,7 @@ use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
+use hive_store::dataset::ADVICE;
 use hive_store::registry::{Heard, Registration, Unfit};
 use hive_store::{Store, StoreConfig, StoreError};
 use tonic::service::Routes;
@@ -98,10 +99,19 @@ async fn announce(
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
-            tracing::debug!(topic = finding.topic, text = finding.text, "preflight");
+            tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
         },
         Heard::There(_) => redis.ready(),
         Heard::Away(error) => redis.not_ready(error.to_string()),
+        Heard::Changed(error) => {
+            tracing::error!(%error, advice = ADVICE, "dataset_changed");
+            metrics::dataset_changed(true);
+            redis.not_ready(error.to_string());
+        },
+        Heard::Accepted => {
+            tracing::info!("dataset_accepted");
+            metrics::dataset_changed(false);
+        },
     };
     store
         .announce(&me, allow_eviction, shutdown.stopped(), heard)

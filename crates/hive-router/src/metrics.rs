@@ -1,6 +1,6 @@
 //! The metrics of `hive-router`; those of the chassis come with it.
 
-use hive_runtime::metrics::{Counter, MetricDef, MetricKind, Unit};
+use hive_runtime::metrics::{Counter, Gauge, MetricDef, MetricKind, Unit};
 
 /// Calls that no service takes.
 const REFUSED: MetricDef = MetricDef {
@@ -11,11 +11,25 @@ const REFUSED: MetricDef = MetricDef {
     labels: &[],
 };
 
+/// Whether Redis holds other data than was known.
+const DATASET_CHANGED: MetricDef = MetricDef {
+    name: "hive_dataset_changed",
+    kind: MetricKind::Gauge,
+    unit: Unit::Count,
+    help: "1 while Redis holds other data than this daemon knew and nothing is served, else 0",
+    labels: &[],
+};
+
 /// Every metric of this daemon.
-pub const TABLE: &[MetricDef] = &[REFUSED];
+pub const TABLE: &[MetricDef] = &[REFUSED, DATASET_CHANGED];
 
 /// Counts calls that no service takes.
 #[must_use]
 pub fn refused() -> Counter {
     Counter::new(&REFUSED, &[])
+}
+
+/// Says whether Redis holds other data than was known.
+pub fn dataset_changed(is_changed: bool) {
+    Gauge::new(&DATASET_CHANGED, &[]).set(f64::from(u8::from(is_changed)));
 }

@@ -22,6 +22,7 @@ use redis::{
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
+    dataset::Guard,
     error::StoreError,
     keys::{ControlKeys, Shard},
     reply::Reply,
@@ -84,6 +85,8 @@ pub enum Purpose {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    // Whether calls go through while Redis holds other data than this process knew.
+    is_past_guard: bool,
 }
 
 struct Inner {
@@ -93,6 +96,7 @@ struct Inner {
     links: [Link; 4],
     reconnects: AtomicU64,
     server: Mutex<Server>,
+    guard: Guard,
     process: String,
     calls: AtomicU64,
     /// How far Redis' clock is ahead of ours, in ms.
@@ -139,11 +143,34 @@ impl Store {
                 links: Default::default(),
                 reconnects: AtomicU64::new(0),
                 server: Mutex::new(Server::default()),
+                guard: Guard::default(),
                 process: uuid::Uuid::now_v7().simple().to_string(),
                 calls: AtomicU64::new(0),
                 clock_ahead_ms: AtomicI64::new(0),
             }),
+            is_past_guard: false,
         })
+    }
+
+    /// The same store for the few calls that look after lost data, or end the loss: they go through
+    /// while everything else is refused.
+    #[must_use]
+    pub fn past_guard(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            is_past_guard: true,
+        }
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.inner.guard
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        if self.is_past_guard {
+            return Ok(());
+        }
+        self.inner.guard.admit()
     }
 
     /// The shard `index` of a stream.
@@ -310,6 +337,7 @@ impl Store {
         let store = self.clone();
         detached(async move {
             let (generation, mut connection) = store.connection(purpose).await?;
+            store.admit()?;
             let count = pipeline.len();
             let answer = connection.send_packed_commands(&pipeline, 0, count).await;
             let is_replica = answer.as_ref().is_ok_and(|values| {
@@ -327,6 +355,7 @@ impl Store {
 
     async fn send(&self, purpose: Purpose, command: &Cmd) -> Result<Value, StoreError> {
         let (generation, mut connection) = self.connection(purpose).await?;
+        self.admit()?;
         let answer = connection.send_packed_command(command).await;
         // redis-rs hands an error answer on as a value here.
         let answer = answer.and_then(|value| {
@@ -449,6 +478,11 @@ impl Store {
                 .query_async::<String>(&mut connection)
                 .await?;
         }
+        let nonce: Option<String> = redis::cmd("GET")
+            .arg(self.inner.control.nonce())
+            .query_async(&mut connection)
+            .await?;
+        self.inner.guard.suspect(nonce.as_deref());
         *self.inner.server.lock() = Server {
             run_id,
             waitaof,
@@ -538,6 +572,18 @@ impl Store {
                 detail: "no connection in time".into(),
             }),
         }
+    }
+
+    /// A connection of its own on which nothing is asked of the server yet.
+    pub(crate) async fn bare_connection(&self) -> Result<MultiplexedConnection, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let client = &self.inner.client;
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        connection.await.map_err(|error| StoreError::Unavailable {
+            detail: error.to_string(),
+        })
     }
 
     /// Rings the bell of a shard: there is new work.

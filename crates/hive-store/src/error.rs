@@ -8,6 +8,10 @@ use redis::RedisError;
 /// What a refused caller is told to wait: a restart of Redis takes about so long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What callers are told while Redis holds other data than was known.
+const DATASET_CHANGED: &str = "redis no longer holds the data that this system knew; nothing is \
+    done until the data is back or an operator accepts the loss: hive doctor --accept-loss";
+
 /// Why an operation on Redis did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -43,6 +47,12 @@ pub enum StoreError {
     Lost {
         /// Which key.
         what: String,
+    },
+    /// Redis holds other data than this process knew. Nothing was sent.
+    #[error("redis holds other data than this process knew: {detail}")]
+    Dataset {
+        /// How it shows.
+        detail: String,
     },
     /// Redis refused the command for another reason: a fault of this system or its set-up.
     #[error("redis refused: {detail}")]
@@ -138,6 +148,9 @@ impl From<StoreError> for Fault {
             .with_retry_after(RETRY_AFTER),
             StoreError::Corrupt { .. } => Self::new(Reason::Corrupt, "stored data does not decode"),
             StoreError::Lost { .. } => Self::new(Reason::DataLoss, "data in redis is gone"),
+            StoreError::Dataset { .. } => {
+                Self::new(Reason::DatasetChanged, DATASET_CHANGED).with_retry_after(RETRY_AFTER)
+            },
             StoreError::Refused { .. } => Self::new(Reason::Bug, "redis refused a command"),
         };
         fault.with_detail(detail)

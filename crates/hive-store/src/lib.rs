@@ -18,7 +18,7 @@
 //! - **D1** dead-lettering and settling are one step; **D2** an entry dies once per group;
 //! - **E1** an old session, connection or definition changes nothing;
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
-//!   lives.
+//!   lives; **C3** lost data is never gone on with by itself.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 
@@ -35,6 +35,7 @@ pub mod attempt;
 pub mod ceiling;
 pub mod connection;
 pub mod control;
+pub mod dataset;
 pub mod dead;
 pub mod error;
 pub mod fetch;
@@ -48,6 +49,7 @@ pub mod peek;
 pub mod preflight;
 pub mod publish;
 pub mod registry;
+pub mod repair;
 pub mod reply;
 pub mod retention;
 pub mod scripts;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     connection::{Purpose, Store},
+    dataset::fresh_nonce,
     error::StoreError,
     preflight::{Finding, Severity},
     reply,
@@ -58,6 +59,10 @@ pub enum Heard<'a> {
     There(&'a [Replica]),
     /// Redis did not answer a beat.
     Away(&'a StoreError),
+    /// Redis answered, and it holds other data than this replica knew: said once.
+    Changed(&'a StoreError),
+    /// The data is what this replica knew again, or was accepted: said once.
+    Accepted,
 }
 
 /// This Redis may lose accepted work by its set-up; an operator must mend it.
@@ -78,16 +83,25 @@ pub struct Replica {
     pub version: String,
     /// Last beat in ms since 1970.
     pub beat_ms: u64,
+    /// The nonce of the dataset that it knows; `-` for none.
+    pub dataset: String,
 }
 
 impl Store {
     /// Says that this replica lives; answers all that do, by daemon and instance.
     ///
     /// # Errors
-    /// As in `StoreError`.
+    /// As in `StoreError`; `Dataset` when Redis holds other data than this replica knew.
     pub async fn beat(&self, me: &Registration) -> Result<Vec<Replica>, StoreError> {
-        self.registry(&format!("{}/{}", me.daemon, me.instance), me, false)
-            .await
+        let member = format!("{}/{}", me.daemon, me.instance);
+        let (replicas, nonce) = self.past_guard().registry(&member, me, false).await?;
+        let claims: Vec<String> = replicas
+            .iter()
+            .map(|replica| replica.dataset.clone())
+            .collect();
+        self.guard().judge(&nonce, &claims);
+        self.guard().admit()?;
+        Ok(replicas)
     }
 
     /// Takes this replica out of the registry.
@@ -95,7 +109,8 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn sign_off(&self, me: &Registration) -> Result<(), StoreError> {
-        self.registry(&format!("{}/{}", me.daemon, me.instance), me, true)
+        self.past_guard()
+            .registry(&format!("{}/{}", me.daemon, me.instance), me, true)
             .await
             .map(drop)
     }
@@ -112,7 +127,8 @@ impl Store {
             version: String::new(),
             epoch: 0,
         };
-        self.registry("-", &nobody, false).await
+        let (replicas, _) = self.registry("-", &nobody, false).await?;
+        Ok(replicas)
     }
 
     /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis
@@ -153,13 +169,31 @@ impl Store {
         };
         for finding in findings {
             if finding.severity == Severity::Refusal && !allow_eviction {
-                return Unfit(finding.text);
+                return Unfit(finding.text());
             }
             heard(Heard::Found(&finding));
         }
+        let (mut is_changed, mut known) = (false, self.guard().claim());
         loop {
             match self.beat(me).await {
-                Ok(live) => heard(Heard::There(&live)),
+                Ok(live) => {
+                    // It slept through a loss, and others accepted it.
+                    if !is_changed && self.guard().has_moved_on(&known) {
+                        let detail = "its loss was accepted while this process was away".into();
+                        heard(Heard::Changed(&StoreError::Dataset { detail }));
+                        is_changed = true;
+                    }
+                    known = self.guard().claim();
+                    if std::mem::take(&mut is_changed) {
+                        heard(Heard::Accepted);
+                    }
+                    heard(Heard::There(&live));
+                },
+                Err(error @ StoreError::Dataset { .. }) => {
+                    if !std::mem::replace(&mut is_changed, true) {
+                        heard(Heard::Changed(&error));
+                    }
+                },
                 Err(error) => heard(Heard::Away(&error)),
             }
             pace.tick().await;
@@ -171,17 +205,19 @@ impl Store {
         member: &str,
         me: &Registration,
         leave: bool,
-    ) -> Result<Vec<Replica>, StoreError> {
+    ) -> Result<(Vec<Replica>, String), StoreError> {
         let mut call = Call::new(&DAEMON_BEAT);
         call.key(self.control_keys().daemons());
+        call.key(self.control_keys().nonce());
         call.text(member)
             .text(&me.advertise)
             .text(&me.version)
             .number(me.epoch);
         call.number(GONE_MS).flag(leave).number(0);
+        call.text(self.guard().claim()).text(fresh_nonce());
         let value = self.run_safely(Purpose::Control, call).await?;
         let (_, parts) = reply::status("daemon_beat", value)?;
-        let [_, rows] = parts
+        let [_, rows, nonce] = parts
             .try_into()
             .map_err(|_error| StoreError::reply("daemon_beat"))?;
         let mut replicas: Vec<Replica> = reply::pairs(rows)?
@@ -189,7 +225,7 @@ impl Store {
             .filter_map(|(name, row)| parse(name, row))
             .collect();
         replicas.sort_by(|a, b| (&a.daemon, &a.instance).cmp(&(&b.daemon, &b.instance)));
-        Ok(replicas)
+        Ok((replicas, nonce.text()?))
     }
 }
 
@@ -200,6 +236,8 @@ fn parse(member: &str, row: &str) -> Option<Replica> {
         beat_ms: parts.next()?.parse().ok()?,
         advertise: parts.next()?.to_owned(),
         version: parts.next()?.to_owned(),
+        // Behind the epoch; a build that knows no nonce writes none.
+        dataset: parts.nth(1).unwrap_or("-").to_owned(),
         daemon: daemon.to_owned(),
         instance: instance.to_owned(),
     })

@@ -68,7 +68,9 @@ scripts! {
     ACK "ack";
     CLOCK_TICK "clock_tick";
     CONSUMER_FORGET "consumer_forget";
+    COUNTERS_MEND "counters_mend";
     DAEMON_BEAT "daemon_beat";
+    DATASET_ACCEPT "dataset_accept";
     DEFINITION_CREATE "definition_create";
     DEFINITION_PUT "definition_put";
     DUE_DELAYED "due_delayed";
@@ -77,12 +79,15 @@ scripts! {
     FETCH "fetch";
     GROUP_CREATE "group_create";
     GROUP_DELETE "group_delete";
+    GROUP_RESTORE "group_restore";
     GROUP_STATE "group_state";
     GROUP_TAKE "group_take";
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
     LEAVE "leave";
+    PENDING_CHECK "pending_check";
+    PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";
     REINDEX "reindex";
     SETTLE "settle";

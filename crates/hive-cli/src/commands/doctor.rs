@@ -3,8 +3,11 @@
 //! Checks that find trouble are listed with advice. The exit code is 1 when something needs
 //! somebody, and 69 when not even a gateway answers.
 
+mod loss;
+mod server;
+
 use clap::Args;
-use hive_client::wire;
+use hive_client::{CallError, wire};
 use serde::Serialize;
 
 use crate::{
@@ -22,10 +25,27 @@ const BACKLOG_SHARE_MANY: f64 = 0.8;
 
 /// What to look at.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct DoctorArgs {
     /// Show what is well, too.
     #[arg(long)]
     all: bool,
+    /// Look at this Redis, too: is it fit to keep accepted work?
+    #[arg(long, env = "HIVE_REDIS_URL", value_name = "URL")]
+    redis_url: Option<String>,
+    /// First part of the keys in that Redis.
+    #[arg(long, env = "HIVE_REDIS_PREFIX", default_value = "hive")]
+    redis_prefix: String,
+    /// Where Redis lost the data that the daemons knew: write streams and groups back as a gateway
+    /// remembers them, and let everything go on without the messages.
+    #[arg(long)]
+    accept_loss: bool,
+    /// Do not ask.
+    #[arg(long, requires = "accept_loss")]
+    yes: bool,
 }
 
 /// How serious a finding is.
@@ -83,28 +103,41 @@ impl Finding {
 /// # Errors
 /// When no gateway answers.
 pub(crate) async fn run(args: DoctorArgs, common: &Common) -> anyhow::Result<Exit> {
-    let mut findings = reach(common).await?;
-    let client = common.client()?;
-    let groups = client
-        .list_groups(wire::ListGroupsRequest {})
-        .await
-        .map_err(refused)?
-        .groups;
-    let streams = client
-        .list_streams(wire::ListStreamsRequest {})
-        .await
-        .map_err(refused)?
-        .streams;
-    findings.extend(groups.iter().map(group));
-    findings.extend(streams.iter().map(|one| stream(one, &groups)));
-    if groups.is_empty() {
-        let advice = "create one: hive group create NAME";
-        findings.push(Finding::new(
-            Level::Note,
-            "groups",
-            "there is none yet",
-            advice,
-        ));
+    if args.accept_loss {
+        return loss::accept(common, args.yes).await;
+    }
+    let mut findings = Vec::new();
+    if let Some(url) = &args.redis_url {
+        findings.extend(server::look(url, &args.redis_prefix).await);
+    }
+    let reached = reach(common).await?;
+    findings.extend(reached.findings);
+    let (mut groups, mut streams) = (Vec::new(), Vec::new());
+    match reached.state {
+        State::Serving => {
+            let client = common.client()?;
+            let list = client.list_groups(wire::ListGroupsRequest {}).await;
+            groups = list.map_err(refused)?.groups;
+            let list = client.list_streams(wire::ListStreamsRequest {}).await;
+            streams = list.map_err(refused)?.streams;
+            findings.extend(groups.iter().map(group));
+            findings.extend(streams.iter().map(|one| stream(one, &groups)));
+            if groups.is_empty() {
+                let advice = "create one: hive group create NAME";
+                let finding = "there is none yet";
+                findings.push(Finding::new(Level::Note, "groups", finding, advice));
+            }
+        },
+        // Gateways refuse every call then.
+        State::Lost => {},
+        State::Away(error) => {
+            // What Redis told is worth knowing all the same.
+            if !findings.iter().any(|finding| finding.what == server::WHAT) {
+                return Err(refused(error).into());
+            }
+            common.out().list(&findings)?;
+            return Ok(Exit::Unavailable);
+        },
     }
     let worst = findings
         .iter()
@@ -129,30 +162,55 @@ pub(crate) async fn run(args: DoctorArgs, common: &Common) -> anyhow::Result<Exi
     })
 }
 
+/// What asking the gateways came to.
+struct Reached {
+    findings: Vec<Finding>,
+    state: State,
+}
+
+enum State {
+    /// At least one serves.
+    Serving,
+    /// They answer, and serve nobody: the data in Redis is not what they knew.
+    Lost,
+    /// None answers.
+    Away(CallError),
+}
+
 /// Asks every gateway on its own; the command goes on when at least one answers.
-async fn reach(common: &Common) -> anyhow::Result<Vec<Finding>> {
-    let (mut findings, mut last) = (Vec::new(), None);
+async fn reach(common: &Common) -> anyhow::Result<Reached> {
+    let (mut findings, mut away) = (Vec::new(), None);
+    let (mut serving, mut lost) = (0, 0);
     for url in common.urls() {
         let client = common.client_of(vec![url.clone()])?;
-        match client.list_streams(wire::ListStreamsRequest {}).await {
-            Ok(_) => findings.push(Finding::new(Level::Well, &url, "answers", "")),
+        let finding = match loss::look(&client).await {
+            Ok(answer) if answer.loss.is_empty() => {
+                serving += 1;
+                Finding::new(Level::Well, &url, "answers", "")
+            },
+            Ok(answer) => {
+                lost += 1;
+                let finding = format!(
+                    "serves nobody: redis no longer holds the data that it knew, {}",
+                    answer.loss
+                );
+                Finding::new(Level::Trouble, &url, finding, loss::ADVICE)
+            },
             Err(error) => {
                 let advice = "is the gateway running, and ready? see its /readyz";
-                findings.push(Finding::new(
-                    Level::Trouble,
-                    &url,
-                    error.to_string(),
-                    advice,
-                ));
-                last = Some(error);
+                let finding = Finding::new(Level::Trouble, &url, error.to_string(), advice);
+                away = Some(error);
+                finding
             },
-        }
+        };
+        findings.push(finding);
     }
-    let is_reached = findings.iter().any(|finding| finding.level == Level::Well);
-    match last {
-        Some(error) if !is_reached => Err(refused(error).into()),
-        _ => Ok(findings),
-    }
+    let state = match away {
+        Some(error) if serving + lost == 0 => State::Away(error),
+        Some(_) | None if lost > 0 => State::Lost,
+        Some(_) | None => State::Serving,
+    };
+    Ok(Reached { findings, state })
 }
 
 /// What a group's figures say, and what to do about it.

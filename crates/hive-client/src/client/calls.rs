@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use hive_protocol::wire::{
-    AddConsumerRequest, AddConsumerResponse, CreateGroupRequest, CreateGroupResponse,
-    DeleteGroupRequest, DeleteGroupResponse, FetchRequest, FetchResponse, GetGroupRequest,
-    GetStreamRequest, Group, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
-    ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
-    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
-    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
-    ResumeGroupRequest, SettleRequest, SettleResponse, Stream, UpdateGroupRequest,
-    UpdateStreamRequest,
+    AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
+    CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, FetchRequest,
+    FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
+    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
+    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
+    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
+    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
+    SettleResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -53,6 +53,8 @@ impl Client {
         remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;
         /// Shows all streams of the namespace.
         list_streams(ListStreamsRequest) -> ListStreamsResponse, Safe, streams;
+        /// Shows whether Redis lost the data that the system knew, and accepts the loss.
+        accept_loss(AcceptLossRequest) -> AcceptLossResponse, Safe, streams;
         /// Settles deliveries of a client without streams.
         settle(SettleRequest) -> SettleResponse, Safe, messaging;
         /// Looks at the unsettled messages of a group without taking any.

@@ -6,7 +6,7 @@ use hive_coordinator::settings::Recovery;
 use hive_runtime::Daemon;
 use hive_runtime::config::{check_reference, reference, specs};
 use hive_testkit::daemon::Daemon as Process;
-use hive_testkit::redis::RedisServer;
+use hive_testkit::redis::{Aof, RedisServer};
 use hive_testkit::wait::until;
 
 use crate::seconds;
@@ -42,7 +42,8 @@ async fn a_redis_that_evicts_is_refused_unless_that_is_allowed() {
 
 #[tokio::test]
 async fn a_coordinator_without_redis_is_not_ready_and_resumes_by_itself() {
-    let mut redis = RedisServer::start().await.unwrap();
+    let redis = RedisServer::builder().aof(Aof::Everysec).start().await;
+    let mut redis = redis.unwrap();
     let daemon = coordinator(&redis, &[]).await;
     redis.kill9().unwrap();
     until(seconds(6), "the coordinator to be not ready", async || {

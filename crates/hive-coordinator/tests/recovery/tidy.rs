@@ -221,3 +221,55 @@ async fn a_group_that_its_lane_lost_is_told_once_and_holds_up_no_other() {
     .await;
     assert_eq!(metric(&daemon, "hive_data_loss_total").await, Some(1.0));
 }
+
+/// Series of the invariant.
+fn violations(invariant: &str) -> String {
+    format!("hive_invariant_violations_total{{invariant=\"{invariant}\"}}")
+}
+
+#[tokio::test]
+async fn a_delivery_whose_entry_is_gone_is_told_and_counts_no_longer() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(2, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 2).await;
+    let lane = hive_store::LaneRef::of_group(GROUP, Lane::plain(4));
+    let removal = format!("XDEL {} {}", world.shard.lane(&lane), leases[0].id);
+    assert_eq!(world.raw(&removal).await, ":1");
+    let often = ("HIVE_RECOVERY_AUDIT_INTERVAL", "200ms");
+    let daemon = coordinator(&world.redis, &[often]).await;
+    until(seconds(5), "the delivery to be written off", async || {
+        world.figures().await.pending == 1
+    })
+    .await;
+    let figures = world.figures().await;
+    assert_eq!((figures.waiting, figures.settled, figures.acked), (0, 1, 0));
+    until(seconds(1), "the alarm", async || {
+        metric(&daemon, &violations("delivery_has_entry")).await == Some(1.0)
+    })
+    .await;
+    assert_eq!(metric(&daemon, "hive_data_loss_total").await, Some(1.0));
+    let verdicts = world.settle(&agent, &leases, Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Gone, Verdict::Done]);
+}
+
+#[tokio::test]
+async fn a_group_that_its_lane_lost_is_restored_and_works_on() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(3, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 2).await;
+    world.settle(&agent, &leases[..1], Action::Ack).await;
+    let daemon = coordinator(&world.redis, &[]).await;
+    let lane = hive_store::LaneRef::of_group(GROUP, Lane::plain(4));
+    let loss = format!("XGROUP DESTROY {} {GROUP}", world.shard.lane(&lane));
+    assert_eq!(world.raw(&loss).await, ":1");
+    // Long before the auditor's own pace: whoever misses the group wakes it.
+    until(seconds(5), "the group to be restored", async || {
+        metric(&daemon, &violations("lane_has_group")).await == Some(1.0)
+    })
+    .await;
+    assert_eq!(world.figures().await.waiting, 3);
+    assert_eq!(world.fetch(&agent, 9).await.len(), 3);
+    assert!(daemon.log_tail().contains("group_restored"));
+}

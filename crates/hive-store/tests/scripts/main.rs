@@ -1,12 +1,15 @@
 //! Tables over the scripts: state in, call, answer, state out, on a real Redis by the typed calls.
 
+mod dataset;
 mod durable;
 mod end_to_end;
 mod fetch;
 mod full;
 mod groups;
 mod members;
+mod preflight;
 mod publish;
+mod repair;
 mod settle;
 mod sweep;
 mod world;

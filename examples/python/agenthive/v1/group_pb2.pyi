@@ -361,3 +361,21 @@ class UpdateStreamResponse(_message.Message):
     STREAM_FIELD_NUMBER: _ClassVar[int]
     stream: Stream
     def __init__(self, stream: _Optional[_Union[Stream, _Mapping]] = ...) -> None: ...
+
+class AcceptLossRequest(_message.Message):
+    __slots__ = ("look_only",)
+    LOOK_ONLY_FIELD_NUMBER: _ClassVar[int]
+    look_only: bool
+    def __init__(self, look_only: bool = ...) -> None: ...
+
+class AcceptLossResponse(_message.Message):
+    __slots__ = ("loss", "streams", "groups", "accepted")
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    loss: str
+    streams: _containers.RepeatedScalarFieldContainer[str]
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    accepted: bool
+    def __init__(self, loss: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[str]] = ..., accepted: bool = ...) -> None: ...

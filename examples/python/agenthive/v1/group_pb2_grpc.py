@@ -523,6 +523,11 @@ class StreamServiceStub(object):
                 request_serializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.SerializeToString,
                 response_deserializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.FromString,
                 _registered_method=True)
+        self.AcceptLoss = channel.unary_unary(
+                '/agenthive.v1.StreamService/AcceptLoss',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.AcceptLossRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.AcceptLossResponse.FromString,
+                _registered_method=True)
 
 
 class StreamServiceServicer(object):
@@ -550,6 +555,15 @@ class StreamServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptLoss(self, request, context):
+        """For operators: shows whether Redis lost the data that the system knew, and accepts the loss.
+        Streams and groups of all namespaces are written back as this gateway remembers them, and all
+        daemons go on. Nothing changes where nothing is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StreamServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -567,6 +581,11 @@ def add_StreamServiceServicer_to_server(servicer, server):
                     servicer.UpdateStream,
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.FromString,
                     response_serializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.SerializeToString,
+            ),
+            'AcceptLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptLoss,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.AcceptLossRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.AcceptLossResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -651,6 +670,33 @@ class StreamService(object):
             '/agenthive.v1.StreamService/UpdateStream',
             agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.SerializeToString,
             agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.StreamService/AcceptLoss',
+            agenthive_dot_v1_dot_group__pb2.AcceptLossRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.AcceptLossResponse.FromString,
             options,
             channel_credentials,
             insecure,
