@@ -89,6 +89,16 @@ async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), S
 
 /// Moves everything unsettled of a group to the dead letters as cancelled.
 async fn cancel_all(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreError> {
+    let mut delayed = 0;
+    loop {
+        let step = scope
+            .store
+            .cancel_scheduled(&scope.shard, &group.name, delayed);
+        delayed = step.await?.0;
+        if delayed == 0 {
+            break;
+        }
+    }
     let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
     for (number, lane) in lanes.iter().enumerate() {
         for _ in 0..SLICES_MAX {

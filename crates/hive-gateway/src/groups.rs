@@ -389,8 +389,16 @@ impl Gateway {
             stream: stream.ok_or_else(|| Fault::no_stream(&definition.stream))?,
             shard: shard.clone(),
         };
-        let mut cancelled = 0;
+        let (mut cancelled, mut delayed) = (0, Some(0));
         while std::time::Instant::now() < end {
+            if let Some(cursor) = delayed {
+                let (next, moved) = self.store.cancel_scheduled(shard, group, cursor).await?;
+                cancelled += moved;
+                delayed = (next > 0).then_some(next);
+                if delayed.is_some() {
+                    continue;
+                }
+            }
             let lanes = self.catalog.read_lanes(shard).await?;
             let read = lanes.of_group(shard, group);
             for (position, lane) in read.iter().enumerate() {

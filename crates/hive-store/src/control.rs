@@ -20,11 +20,17 @@ use crate::{
     keys::{GroupKey, Shard},
     lane::LaneRef,
     reply,
-    scripts::{Call, DEFINITION_CREATE, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE},
+    scripts::{
+        Call, DEFINITION_CREATE, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE,
+        SCHEDULED_CANCEL,
+    },
 };
 
 /// Most groups, and most streams, of a namespace.
 pub const DEFINITIONS_MAX: u64 = 10_000;
+
+/// Delayed messages looked at per step of a deletion: 4 us each keeps a step under 2 ms.
+const CANCEL_LIMIT: u64 = 400;
 
 /// Answer of a compare-and-set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,17 +312,74 @@ impl Store {
         Ok(reply::status("group_state", value)?.0 == "SET")
     }
 
+    /// Moves one slice of the delayed messages in the lanes of a group that is being deleted to the
+    /// dead letters; answers the next cursor, 0 at the end, and how many went.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn cancel_scheduled(
+        &self,
+        shard: &Shard,
+        group: &str,
+        cursor: u64,
+    ) -> Result<(u64, u64), StoreError> {
+        let mut call = Call::new(&SCHEDULED_CANCEL);
+        call.key(shard.scheduled())
+            .key(shard.bodies())
+            .key(shard.dead())
+            .key(shard.groups());
+        call.text(group).number(cursor).number(CANCEL_LIMIT);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (word, parts) = reply::status("scheduled_cancel", value)?;
+        if word == "LIVE" {
+            return Ok((0, 0));
+        }
+        let [next, moved] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("scheduled_cancel"))?;
+        Ok((next.number()?, moved.number()?))
+    }
+
+    /// Whether a delayed message waits for a lane of this group. Its counter alone may say too few:
+    /// messages to all groups that are older than the group are taken off it when they come due.
+    async fn has_scheduled(&self, shard: &Shard, group: &str) -> Result<bool, StoreError> {
+        let mut cursor = 0;
+        loop {
+            let mut scan = Cmd::new();
+            scan.arg("ZSCAN").arg(shard.scheduled()).arg(cursor);
+            scan.arg("MATCH").arg(format!("*/{group}/p*"));
+            scan.arg("COUNT").arg(1_000);
+            let [next, found] = self.command(Purpose::Control, scan).await?.array()?;
+            if !found.list()?.is_empty() {
+                return Ok(true);
+            }
+            cursor = next.number()?;
+            if cursor == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Removes a group from a shard if nothing of it is unsettled.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn delete_on_shard(&self, shard: &Shard, group: &str) -> Result<Removal, StoreError> {
+        let is_deleting = !self
+            .groups_on_shard(shard)
+            .await?
+            .iter()
+            .any(|name| name == group);
+        if !is_deleting && self.has_scheduled(shard, group).await? {
+            return Ok(Removal::NotEmpty(1));
+        }
         loop {
             let lanes = self.lanes(shard).await?;
             let own: Vec<ReadLane> = lanes.of_group(shard, group);
             let mut call = Call::new(&GROUP_DELETE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
+            call.key(shard.group(group, GroupKey::Counters));
             for lane in &own {
                 call.key(&lane.stream);
             }

@@ -85,6 +85,7 @@ scripts! {
     LEAVE "leave";
     PUBLISH "publish";
     REINDEX "reindex";
+    SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
     TRIM "trim";
 }

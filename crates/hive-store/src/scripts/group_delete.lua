@@ -5,10 +5,11 @@ group_delete: remove a group that has nothing unsettled.
 Why one script: a message that arrives between the count and the removal would vanish.
 
 KEYS
-  1 groups  hash    group -> `<state> <version>`
-  2 lanes   hash    lane ref -> id of its newest entry
-  3 dead    stream  dead letters of the shard
-  4.. lane streams, then the other keys of the group
+  1 groups    hash    group -> `<state> <version>`
+  2 lanes     hash    lane ref -> id of its newest entry
+  3 dead      stream  dead letters of the shard
+  4 counters  hash    totals of the group
+  5.. lane streams, then the other keys of the group
 ARGV
   1 group       name
   2 lane_count  u53     lanes that follow
@@ -16,7 +17,8 @@ ARGV
 RETURNS  { status, detail }
   DELETED    ""     gone, with its own lanes; the last few messages that reached a group in
                     state `deleting` over lanes for all groups are dead letters
-  NOT_EMPTY  count  so many are unsettled, at least; nothing was written
+  NOT_EMPTY  count  so many are unsettled or, unless the group is in state `deleting`, scheduled,
+                    at least; nothing was written
   LANES      ""     there are lanes that the caller does not know; nothing was written
   ABSENT     ""     no such group
 IDEMPOTENT  yes: the second call answers ABSENT
@@ -36,12 +38,14 @@ end
 -- up to a hundred messages that came behind it are cancelled here.
 local limit = string.sub(row, 1, 8) == 'deleting' and 100 or 0
 local pending, waiting = 0, {}
+-- A delayed message is accepted as any other; a forced deletion has cancelled those of its lanes.
+if limit == 0 then pending = tonumber(redis.call('HGET', KEYS[4], 'scheduled') or 0) end
 for l = 1, tonumber(ARGV[2]) do
-  if redis.call('EXISTS', KEYS[3 + l]) == 1 then
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[3 + l])) do
+  if redis.call('EXISTS', KEYS[4 + l]) == 1 then
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[4 + l])) do
       if info[2] == ARGV[1] then
         pending = pending + info[6]
-        for _, entry in ipairs(redis.call('XRANGE', KEYS[3 + l], '(' .. info[8], '+', 'COUNT',
+        for _, entry in ipairs(redis.call('XRANGE', KEYS[4 + l], '(' .. info[8], '+', 'COUNT',
           limit + 1)) do
           waiting[#waiting + 1] = { ref = ARGV[2 + l], id = entry[1], body = entry[2][2] }
         end
@@ -59,12 +63,12 @@ end
 for l = 1, tonumber(ARGV[2]) do
   local ref = ARGV[2 + l]
   if string.sub(ref, 1, #own) == own then
-    redis.call('UNLINK', KEYS[3 + l])
+    redis.call('UNLINK', KEYS[4 + l])
     redis.call('HDEL', KEYS[2], ref)
-  elseif redis.call('EXISTS', KEYS[3 + l]) == 1 then
-    redis.call('XGROUP', 'DESTROY', KEYS[3 + l], ARGV[1])
+  elseif redis.call('EXISTS', KEYS[4 + l]) == 1 then
+    redis.call('XGROUP', 'DESTROY', KEYS[4 + l], ARGV[1])
   end
 end
-for k = 4 + tonumber(ARGV[2]), #KEYS do redis.call('UNLINK', KEYS[k]) end
+for k = 5 + tonumber(ARGV[2]), #KEYS do redis.call('UNLINK', KEYS[k]) end
 redis.call('HDEL', KEYS[1], ARGV[1])
 return { 'DELETED', '' }
