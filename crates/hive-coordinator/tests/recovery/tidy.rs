@@ -5,6 +5,7 @@ use std::time::Duration;
 use hive_domain::group::{GroupSettings, GroupState};
 use hive_domain::stream::StreamSettings;
 use hive_store::Lane;
+use hive_store::control::Removal;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
 use hive_testkit::redis::RedisServer;
@@ -159,6 +160,37 @@ async fn half_made_and_half_deleted_groups_are_finished() {
     let letters = store.dead_letters(&world.shard, "-", 10).await.unwrap();
     assert_eq!(letters.len(), 3);
     assert!(letters.iter().all(|letter| letter.category == "cancelled"));
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_shard_decided_is_carried_out() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let store = store_on(&world.redis);
+    // A lane for all groups, which does not know the group any more afterwards.
+    let other = define(
+        &store,
+        ("work", StreamSettings::default()),
+        ("other", lease(30_000)),
+        GroupState::Active,
+    )
+    .await;
+    store.create_on_shard(&world.shard, &other).await.unwrap();
+    world.publish_to_all(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, Action::Ack).await;
+    let retired = store.retire_on_shard(&world.shard, GROUP).await;
+    assert_eq!(retired.unwrap(), Removal::Done(0));
+    // Here the gateway died.
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(5), "the definition to be gone", async || {
+        store.group(NAMESPACE, GROUP).await.unwrap().is_none()
+    })
+    .await;
+    let there = store.shard_groups(&world.shard).await.unwrap();
+    let names: Vec<_> = there.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(names, ["other"]);
+    assert_eq!(store.dead_count(&world.shard).await.unwrap(), 0);
 }
 
 #[tokio::test]

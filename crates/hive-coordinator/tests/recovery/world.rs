@@ -153,12 +153,30 @@ impl World {
         expires_at_ms: u64,
         not_before_ms: u64,
     ) {
+        let lane = LaneRef::of_group(GROUP, lane);
+        self.publish_ref(count, lane, expires_at_ms, not_before_ms)
+            .await;
+    }
+
+    /// Publishes `count` messages to whichever groups there are, or held for a consumer.
+    pub(crate) async fn publish_to_all(&mut self, count: usize, lane: Lane, expires_at_ms: u64) {
+        self.publish_ref(count, LaneRef::of_all(lane), expires_at_ms, 0)
+            .await;
+    }
+
+    async fn publish_ref(
+        &mut self,
+        count: usize,
+        lane: LaneRef,
+        expires_at_ms: u64,
+        not_before_ms: u64,
+    ) {
         self.flushes += 1;
         let items = (0..count)
             .map(|number| {
                 let message_id = format!("{}-{}-{number}", self.stream, self.flushes);
                 let header = Header {
-                    priority: lane.priority,
+                    priority: lane.lane.priority,
                     max_attempts: 0,
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
@@ -168,7 +186,7 @@ impl World {
                     dispatch_key: String::new(),
                 };
                 Item {
-                    lanes: vec![LaneRef::of_group(GROUP, lane.clone())],
+                    lanes: vec![lane.clone()],
                     body: header.join(b"payload"),
                     message_id,
                     producer: None,
@@ -182,8 +200,8 @@ impl World {
             number: self.flushes,
             incarnation: "test".into(),
             max_backlog: 1_000_000,
-            buffer_without_groups: false,
-            groups: vec![GROUP.to_owned()],
+            buffer_without_groups: true,
+            groups: self.store.groups_on_shard(&self.shard).await.unwrap(),
             items,
             durable: false,
         };
