@@ -48,7 +48,7 @@ async fn defined(scope: &Scope, name: &str) -> Result<Option<GroupDefinition>, S
 }
 
 /// Brings a definition and its shard together: whoever changed the one was cut off before the
-/// other.
+/// other. The definition wins, but for a deletion, which the shard decides.
 async fn reconcile(scope: &Scope, found: &ShardGroup) -> Result<(), StoreError> {
     let Some(mut group) = defined(scope, &found.name).await? else {
         return Ok(());
@@ -70,7 +70,18 @@ async fn reconcile(scope: &Scope, found: &ShardGroup) -> Result<(), StoreError> 
             group.version = version;
             finish_deletion(scope, &group).await
         },
-        (_, GroupState::Creating | GroupState::Active | GroupState::Paused) => Ok(()),
+        (said, there) if said == there => Ok(()),
+        (said, _) => {
+            // The script refuses it where a newer definition was carried out meanwhile.
+            if scope.store.set_state_on_shard(&scope.shard, &group).await? {
+                let (shard, version) = (&scope.shard, group.version);
+                tracing::info!(?shard, group = group.name, version, "state_carried_out");
+                if said == GroupState::Active {
+                    scope.ring().await?;
+                }
+            }
+            Ok(())
+        },
     }
 }
 

@@ -194,6 +194,22 @@ async fn a_deletion_that_the_shard_decided_is_carried_out() {
 }
 
 #[tokio::test]
+async fn a_pause_and_a_resume_that_were_cut_off_are_carried_out() {
+    let world = World::new(lease(30_000), StreamSettings::default()).await;
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    for state in [GroupState::Paused, GroupState::Active] {
+        let mut group = world.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+        group.state = state;
+        world.store.put_group(NAMESPACE, &group).await.unwrap();
+        until(seconds(5), "the shard to follow", async || {
+            let there = world.store.shard_groups(&world.shard).await.unwrap();
+            there[0].state == state && there[0].version == group.version + 1
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn an_entry_that_its_index_lost_is_put_back_and_told() {
     let mut world = World::new(lease(30_000), StreamSettings::default()).await;
     world.publish(1, Lane::plain(4), 0).await;
