@@ -88,10 +88,6 @@ async fn round(
         Some(_) | None => tick(scope, memory, &view).await?,
     };
     *clock = Some(now);
-    for group in view.live() {
-        let memory = memory.groups.entry(group.name.clone()).or_default();
-        memory.note_lease(group.settings.lease_ms, now.now_ms);
-    }
     let lanes = scope.store.lanes(&scope.shard).await?;
     if is_due {
         memory.beats = scope
@@ -141,12 +137,11 @@ async fn tick(scope: &Scope, memory: &mut Memory, view: &View) -> Result<Clock, 
     let longest_ms = view
         .live()
         .map(|group| {
-            let earlier = memory
-                .groups
-                .get(&group.name)
-                .and_then(GroupMemory::earlier);
-            let earlier_ms = earlier.map_or(0, |(lease_ms, _)| lease_ms);
-            group.settings.lease_ms.max(earlier_ms)
+            let own = memory.groups.get(&group.name);
+            group
+                .settings
+                .lease_ms
+                .max(own.map_or(0, GroupMemory::told_ms))
         })
         .max()
         .unwrap_or_default();

@@ -48,6 +48,8 @@ pub struct Joining<'a> {
     pub capabilities: &'a [String],
     /// Most members of the group.
     pub max_consumers: u32,
+    /// The lease that it is told, in ms.
+    pub lease_ms: u64,
 }
 
 /// Answer of a join.
@@ -104,6 +106,8 @@ pub struct Member {
     pub last_ms: u64,
     /// Sorted capabilities.
     pub capabilities: Vec<String>,
+    /// The lease that it was told when it joined, in ms; 0 where an older build wrote its row.
+    pub lease_ms: u64,
 }
 
 /// An entry that somebody holds.
@@ -163,7 +167,9 @@ impl Store {
         } else {
             call.text(joining.capabilities.join(","));
         }
-        call.number(u64::from(joining.max_consumers)).number(0);
+        call.number(u64::from(joining.max_consumers))
+            .number(joining.lease_ms)
+            .number(0);
         let (word, parts) = reply::status("join", self.run_safely(Purpose::Control, call).await?)?;
         let mut parts = parts.into_iter();
         let mut next = || parts.next().ok_or_else(|| StoreError::reply("join"));
@@ -481,6 +487,10 @@ fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         "-" => Vec::new(),
         names => names.split(',').map(str::to_owned).collect(),
     };
+    let lease_ms = match parts.next() {
+        Some(lease) => lease.parse().ok()?,
+        None => 0,
+    };
     let consumer = consumer.to_owned();
     Some(Member {
         consumer,
@@ -491,5 +501,6 @@ fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         concurrency,
         last_ms,
         capabilities,
+        lease_ms,
     })
 }

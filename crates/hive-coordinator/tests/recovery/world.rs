@@ -209,6 +209,11 @@ impl World {
         assert_eq!(flushed, Flushed::Done(vec![Outcome::Added; count]));
     }
 
+    async fn lease_ms(&self) -> u64 {
+        let group = self.store.group(NAMESPACE, GROUP).await.unwrap();
+        group.unwrap().settings.lease_ms
+    }
+
     pub(crate) async fn join(&self, consumer: &str, kind: Kind, gateway: &str) -> Agent {
         let joining = Joining {
             group: GROUP,
@@ -220,6 +225,7 @@ impl World {
             concurrency: 1,
             capabilities: &[],
             max_consumers: 10,
+            lease_ms: self.lease_ms().await,
         };
         let Joined::Member {
             session, attach, ..
