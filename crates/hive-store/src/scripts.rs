@@ -71,6 +71,7 @@ scripts! {
     DAEMON_BEAT "daemon_beat";
     DEFINITION_CREATE "definition_create";
     DEFINITION_PUT "definition_put";
+    DELAYED_SHIFT "delayed_shift";
     DUE_DELAYED "due_delayed";
     DUE_SCHEDULED "due_scheduled";
     EXTEND "extend";
@@ -82,6 +83,7 @@ scripts! {
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
+    LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
     PUBLISH "publish";
     REINDEX "reindex";

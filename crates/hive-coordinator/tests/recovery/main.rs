@@ -153,6 +153,24 @@ async fn a_delayed_message_is_due_within_100_ms() {
 }
 
 #[tokio::test]
+async fn a_backoff_is_no_longer_for_a_clock_that_went_back() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, nack(592_000)).await;
+    // As if all this had been written by a clock that was 590 s ahead.
+    let ahead = world.figures().await.now_ms + 590_000;
+    let noted = format!("HSET {} last_ms {ahead}", world.shard.clock());
+    assert_eq!(world.raw(&noted).await, ":1");
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(10), "the backoff to be over", async || {
+        world.figures().await.ready == 1
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_scheduled_message_comes_when_its_delay_is_over() {
     let mut world = World::new(lease(30_000), StreamSettings::default()).await;
     world.publish(1, Lane::plain(4), 0).await;
