@@ -6,6 +6,7 @@ mod fetch;
 mod full;
 mod groups;
 mod members;
+mod peek;
 mod publish;
 mod settle;
 mod sweep;
