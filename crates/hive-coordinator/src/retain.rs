@@ -8,6 +8,7 @@ use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
 use hive_store::members::PLACEHOLDER;
 
+use crate::expire::Walks;
 use crate::metrics::{self, Loop};
 use crate::shard::{Scope, View, every};
 use crate::{expire, lifecycle};
@@ -33,6 +34,7 @@ struct Agenda {
 /// Tidies, round by round.
 pub(crate) async fn run(scope: Scope) {
     let (mut retained, mut forgot) = (None::<Instant>, Instant::now());
+    let mut walks = Walks::new();
     let mut pace = every(TEND_EVERY.min(scope.settings.retention_every));
     loop {
         pace.tick().await;
@@ -41,7 +43,7 @@ pub(crate) async fn run(scope: Scope) {
             retain: retained.is_none_or(|at| at.elapsed() >= scope.settings.retention_every),
             forget: forgot.elapsed() >= FORGET_EVERY,
         };
-        let end = round(&scope, agenda).await;
+        let end = round(&scope, agenda, &mut walks).await;
         if scope.trouble.note(Loop::Tend, began, end) {
             if agenda.retain {
                 retained = Some(began);
@@ -53,20 +55,24 @@ pub(crate) async fn run(scope: Scope) {
     }
 }
 
-async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
+async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), StoreError> {
     let view = scope.view();
+    let is_there = |name: &String| view.live().any(|group| group.name == *name);
+    walks.retain(|(group, _), _| group.is_empty() || is_there(group));
     lifecycle::resume(scope, &view).await?;
     let lanes = scope.store.lanes(&scope.shard).await?;
     for group in view.live() {
         let read = lanes.of_group(&scope.shard, &group.name);
         let end = expire::by_ttl(scope, group, &read).await;
         scope.settle_trouble(&group.name, end).await?;
+        let end = expire::behind_head(scope, group, &read, walks).await;
+        scope.settle_trouble(&group.name, end).await?;
         if agenda.forget {
             let end = forget_consumers(scope, &group.name, &read).await;
             scope.settle_trouble(&group.name, end).await?;
         }
     }
-    tend_held(scope, &view, &lanes).await?;
+    tend_held(scope, &view, &lanes, walks).await?;
     // Redis' time comes from the first round of the other loop.
     let Some(now_ms) = scope.now_ms() else {
         return Ok(());
@@ -84,7 +90,12 @@ async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
 
 /// Direct messages whose consumer no group had: a delayed one may have come due after its consumer
 /// joined, and one that nobody came for ends with its time to live.
-async fn tend_held(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), StoreError> {
+async fn tend_held(
+    scope: &Scope,
+    view: &View,
+    lanes: &Lanes,
+    walks: &mut Walks,
+) -> Result<(), StoreError> {
     let (store, shard) = (&scope.store, &scope.shard);
     let groups: Vec<String> = view.live().map(|group| group.name.clone()).collect();
     let mut moved = 0;
@@ -93,8 +104,7 @@ async fn tend_held(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), Stor
         for group in store.groups_of_consumer(shard, &groups, consumer).await? {
             moved += store.move_held(shard, &group, consumer, &lanes.all).await?;
         }
-        let expired = store.expire_held(shard, held).await?;
-        metrics::expired(metrics::Expired::NoCapableConsumer, expired);
+        expire::held(scope, held, walks).await?;
     }
     if moved > 0 {
         scope.ring().await?;

@@ -160,7 +160,7 @@ impl Gateway {
                 ) {
                     continue;
                 }
-                match self.listed(namespace, &definition).await {
+                match Box::pin(self.listed(namespace, &definition)).await {
                     Ok(group) => groups.push(group),
                     // Deleted while we listed.
                     Err(fault)
@@ -661,8 +661,11 @@ impl Gateway {
         let groups = self.store.groups_on_shard(&shard).await?;
         let lanes = self.catalog.lanes(&shard).await?;
         let entries = self.store.entries(&shard, &lanes.all).await?;
+        let is_held = |lane: &&LaneRef| lane.is_held();
+        let held: Vec<LaneRef> = lanes.all.iter().filter(is_held).cloned().collect();
+        let held = self.store.entries(&shard, &held).await?;
         let dead = self.store.dead_count(&shard).await?;
-        Ok(convert::stream(definition, groups, entries, dead))
+        Ok(convert::stream(definition, groups, (entries, held), dead))
     }
 
     /// Changes limits of a stream.

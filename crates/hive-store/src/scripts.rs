@@ -90,6 +90,7 @@ scripts! {
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
     TRIM "trim";
+    WAITING_EXPIRE "waiting_expire";
 }
 
 /// One value of KEYS or ARGV.

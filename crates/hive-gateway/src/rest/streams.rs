@@ -141,6 +141,12 @@ pub(super) static STREAM: Shape = Shape::new(
                 "Messages kept, settled or not.",
             ),
             required(
+                "held_for_consumers",
+                Count(0, u64::MAX),
+                "Direct messages whose consumer is no member of any group: they wait for it until \
+                 their time to live is over.",
+            ),
+            required(
                 "dead_letters",
                 Count(0, u64::MAX),
                 "Dead letters that nobody has taken yet.",
@@ -229,6 +235,7 @@ pub(super) struct StreamOut {
     buffer_without_groups: bool,
     groups: Vec<String>,
     entries: u64,
+    held_for_consumers: u64,
     dead_letters: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<String>,
@@ -260,6 +267,7 @@ impl From<wire::Stream> for StreamOut {
             shards: stream.shards,
             groups: stream.groups,
             entries: stream.entries,
+            held_for_consumers: stream.held_for_consumers,
             dead_letters: stream.dead_letters,
         }
     }
