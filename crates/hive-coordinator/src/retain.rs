@@ -1,5 +1,6 @@
 //! The loop that keeps a shard tidy: time to live, retention, names nobody uses, half-made groups.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use hive_domain::stream::StreamSettings;
@@ -19,7 +20,9 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// A trim that deletes fewer has nothing left to delete.
 const TRIM_SLICE: u64 = 500;
-/// Slices per lane and pass: a million messages.
+/// No limit by length: scripts count in doubles.
+const LENGTH_MAX: u64 = 1 << 52;
+/// Slices per pass: a million messages.
 const TRIMS_MAX: u32 = 2_000;
 /// Producers are forgotten in pages; more than these wait for the next pass.
 const PRODUCER_PAGES_MAX: u32 = 1_000;
@@ -130,24 +133,76 @@ async fn retain(
         }
     }
     // A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.
-    for lane in lanes.all.iter().filter(|lane| !lane.is_held()) {
-        trim(scope, lane, age_ms, length).await?;
+    let lanes: Vec<LaneRef> = lanes
+        .all
+        .iter()
+        .filter(|lane| !lane.is_held())
+        .cloned()
+        .collect();
+    for lane in &lanes {
+        if lane.group.is_empty() {
+            expire_buffered(scope, lane, age_ms).await?;
+        }
+        while trim(scope, lane, age_ms, LENGTH_MAX).await? >= TRIM_SLICE {}
+    }
+    shorten(scope, &lanes, age_ms, length).await
+}
+
+/// Ends old messages of a lane that no group reads.
+async fn expire_buffered(scope: &Scope, lane: &LaneRef, age_ms: u64) -> Result<(), StoreError> {
+    for _ in 0..TRIMS_MAX {
+        let ended = scope
+            .store
+            .expire_buffered(&scope.shard, lane, age_ms)
+            .await?;
+        metrics::expired(metrics::Expired::Retention, ended.expired);
+        metrics::trimmed(ended.deleted);
+        if !ended.more {
+            break;
+        }
     }
     Ok(())
 }
 
-async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<(), StoreError> {
+/// Deletes settled messages, the oldest of all lanes first, while the shard has more than `length`.
+async fn shorten(
+    scope: &Scope,
+    lanes: &[LaneRef],
+    age_ms: u64,
+    length: u64,
+) -> Result<(), StoreError> {
+    // Lanes whose head is unsettled: they have nothing to give.
+    let mut pinned = BTreeSet::new();
     for _ in 0..TRIMS_MAX {
-        let began = Instant::now();
-        let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
-        metrics::trimmed(gone);
-        if gone < TRIM_SLICE {
+        let sizes = scope.store.lane_sizes(&scope.shard, lanes).await?;
+        let kept: u64 = sizes.iter().map(|size| size.entries).sum();
+        let excess = kept.saturating_sub(length).min(TRIM_SLICE);
+        let oldest = lanes
+            .iter()
+            .zip(&sizes)
+            .filter(|(lane, size)| size.oldest.is_some() && !pinned.contains(lane))
+            .min_by_key(|(_, size)| size.oldest);
+        let Some((lane, size)) = oldest.filter(|_| excess > 0) else {
             break;
+        };
+        let left = size.entries.saturating_sub(excess);
+        if trim(scope, lane, age_ms, left).await? == 0 {
+            pinned.insert(lane);
         }
+    }
+    Ok(())
+}
+
+/// Trims one slice of a lane; answers how many went.
+async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<u64, StoreError> {
+    let began = Instant::now();
+    let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
+    metrics::trimmed(gone);
+    if gone > 0 {
         // As long as the slice took: half of Redis' time at most, and others go between.
         tokio::time::sleep(began.elapsed().max(Duration::from_millis(1))).await;
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Removes Redis consumers that are no members and hold nothing; the script checks both.

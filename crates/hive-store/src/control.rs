@@ -417,6 +417,7 @@ impl Store {
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
             call.key(shard.group(group, GroupKey::Counters));
+            call.key(shard.settled_below());
             for lane in &own {
                 call.key(&lane.stream);
             }

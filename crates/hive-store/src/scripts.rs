@@ -66,6 +66,7 @@ macro_rules! scripts {
 
 scripts! {
     ACK "ack";
+    BUFFERED_EXPIRE "buffered_expire";
     CLOCK_TICK "clock_tick";
     CONSUMER_FORGET "consumer_forget";
     DAEMON_BEAT "daemon_beat";

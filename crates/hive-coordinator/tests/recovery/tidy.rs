@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hive_domain::group::{GroupSettings, GroupState};
 use hive_domain::stream::StreamSettings;
-use hive_store::Lane;
 use hive_store::control::Removal;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
+use hive_store::{Lane, LaneRef};
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
 
@@ -38,6 +38,53 @@ async fn retention_deletes_settled_messages_alone() {
     assert_eq!(verdicts, [Verdict::Done]);
     until(seconds(5), "the fourth to go as well", async || {
         trimmed().await == Some(4.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retention_by_number_holds_for_all_lanes_together_the_oldest_go_first() {
+    let limits = StreamSettings {
+        retention_max_len: 4,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    for priority in [4, 7, 9] {
+        world.publish(3, Lane::plain(priority), 0).await;
+        // The age of an entry is its millisecond.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 9).await;
+    world.settle(&agent, &leases, Action::Ack).await;
+    let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+    let kept = async || {
+        let mut kept = Vec::new();
+        for priority in [4, 7, 9] {
+            let lane = LaneRef::of_group(GROUP, Lane::plain(priority));
+            kept.push(world.store.entries(&world.shard, &[lane]).await.unwrap());
+        }
+        kept
+    };
+    until(seconds(5), "five messages to go", async || {
+        kept().await == [0, 1, 3]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn buffered_messages_beyond_the_age_die_where_no_group_is() {
+    let limits = StreamSettings {
+        retention_max_age_ms: 1_000,
+        buffer_without_groups: true,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    world.drop_group().await;
+    world.publish_to_all(3, Lane::plain(4), 0).await;
+    let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+    until(seconds(6), "three dead letters", async || {
+        world.store.dead_count(&world.shard).await.unwrap() == 3
     })
     .await;
 }
@@ -254,7 +301,7 @@ async fn a_group_that_its_lane_lost_is_told_once_and_holds_up_no_other() {
         .create_on_shard(&world.shard, &broken)
         .await
         .unwrap();
-    let lane = hive_store::LaneRef::of_all(Lane::plain(2));
+    let lane = LaneRef::of_all(Lane::plain(2));
     let lost = format!("HSET {} {lane} 1-0", world.shard.lanes());
     assert_eq!(world.raw(&lost).await, ":1");
     let stream = world.shard.lane(&lane);

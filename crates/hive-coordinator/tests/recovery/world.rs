@@ -119,6 +119,16 @@ impl World {
         }
     }
 
+    /// Deletes the group `g`.
+    pub(crate) async fn drop_group(&self) {
+        let group = self.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+        let (store, shard) = (&self.store, &self.shard);
+        store.retire_on_shard(shard, GROUP).await.unwrap();
+        store.delete_on_shard(shard, GROUP).await.unwrap();
+        let removed = store.remove_group(NAMESPACE, GROUP, group.version).await;
+        assert_eq!(removed.unwrap(), Put::Stored(0));
+    }
+
     /// Starts Redis again and waits until the test's own connections have found it.
     pub(crate) async fn restart_redis(&mut self) {
         self.redis.restart().await.unwrap();

@@ -2,6 +2,7 @@
 
 use hive_domain::group::Start;
 use hive_store::{
+    control::Removal,
     header::Header,
     keys::GroupKey,
     publish::Item,
@@ -549,6 +550,70 @@ async fn a_trim_goes_by_slices() {
         slices.push(trim(&world, 60_000, 10).await);
     }
     assert_eq!(slices, [500, 500, 190]);
+}
+
+async fn expire_buffered(world: &World, lane: &str, max_age_ms: u64) -> (u64, u64) {
+    let lane = lane_ref(lane);
+    let ended = world
+        .store
+        .expire_buffered(&world.shard, &lane, max_age_ms)
+        .await
+        .expect("buffered_expire");
+    (ended.expired, ended.deleted)
+}
+
+/// Waits until what was published before is older than a millisecond.
+async fn grow_old() {
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+}
+
+#[tokio::test]
+async fn buffered_messages_of_a_lane_without_groups_die_of_age_alone() {
+    let world = crate::world::world().await;
+    let mut flush = world.flush(vec![item("/p4", "a"), item("/p4", "b")]).await;
+    flush.buffer_without_groups = true;
+    world.send(&flush).await;
+    grow_old().await;
+    assert_eq!(trim(&world, 1, 0).await, 0, "a trim ends nothing unsettled");
+    assert_eq!(expire_buffered(&world, "/p4", 60_000).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 0).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 1).await, (2, 0));
+    assert_eq!(length(&world).await, 0);
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await;
+    let seen: Vec<_> = dead
+        .expect("dead")
+        .into_iter()
+        .map(|dead| (dead.group, dead.category))
+        .collect();
+    let expected = (String::new(), "expired".to_owned());
+    assert_eq!(seen, [expected.clone(), expected]);
+    world.create("g", Start::Earliest).await;
+    world.add("/p4", &["c"]).await;
+    grow_old().await;
+    assert_eq!(
+        expire_buffered(&world, "/p4", 1).await,
+        (0, 0),
+        "`g` has it"
+    );
+}
+
+#[tokio::test]
+async fn what_the_last_group_of_a_lane_had_settled_is_deleted_and_no_dead_letter() {
+    let world = with_group().await;
+    world.add("/p4", &["a", "b"]).await;
+    let a = world.join("g", "a", &[]).await;
+    for taken in world.take("g", &a, 9).await {
+        world.settle("g", &a, &taken, Action::Ack).await;
+    }
+    let retired = world.store.retire_on_shard(&world.shard, "g").await;
+    assert_eq!(retired.expect("retire"), Removal::Done(0));
+    let mut flush = world.flush(vec![item("/p4", "c")]).await;
+    flush.buffer_without_groups = true;
+    world.send(&flush).await;
+    grow_old().await;
+    assert_eq!(expire_buffered(&world, "/p4", 60_000).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 0).await, (0, 2));
+    assert_eq!(expire_buffered(&world, "/p4", 1).await, (1, 0));
 }
 
 #[tokio::test]
