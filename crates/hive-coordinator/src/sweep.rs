@@ -62,6 +62,8 @@ impl GroupMemory {
     pub(crate) fn note_members(&mut self, members: &[Member]) {
         let told = members.iter().map(|member| member.lease_ms);
         self.told_ms = told.max().unwrap_or_default();
+        self.charges
+            .retain(|name, _| members.iter().any(|member| member.consumer == *name));
     }
 
     /// How many deliveries of this member were counted within the last lease.
@@ -259,5 +261,34 @@ fn action(
             };
             Some((Action::GiveBack { idle_ms }, reason))
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_of_a_consumer_goes_with_its_membership() {
+        let member = |consumer: &str, lease_ms| Member {
+            consumer: consumer.to_owned(),
+            session: "s".to_owned(),
+            attach: 0,
+            kind: Kind::Pull,
+            gateway: "-".to_owned(),
+            concurrency: 1,
+            last_ms: 0,
+            capabilities: Vec::new(),
+            lease_ms,
+        };
+        let mut memory = GroupMemory::default();
+        let (a, b) = (member("a", 5), member("b", 30));
+        for member in [&a, &b] {
+            memory.charge(&member.consumer, "s", 0);
+        }
+        memory.note_members(&[a, b.clone()]);
+        assert_eq!((memory.charges.len(), memory.told_ms()), (2, 30));
+        memory.note_members(&[b]);
+        assert_eq!(memory.charges.keys().collect::<Vec<_>>(), ["b"]);
     }
 }
