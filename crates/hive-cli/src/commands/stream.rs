@@ -35,10 +35,11 @@ pub(crate) struct UpdateArgs {
     /// Most unsettled messages.
     #[arg(long)]
     max_backlog: Option<u64>,
-    /// How long settled messages are kept for replay.
+    /// How long messages are kept: then settled ones are deleted, and unsettled ones that nobody
+    /// holds become dead letters.
     #[arg(long, value_parser = duration)]
     retention_max_age: Option<Duration>,
-    /// How many messages are kept.
+    /// How many messages are kept; beyond it the oldest settled ones are deleted.
     #[arg(long)]
     retention_max_len: Option<u64>,
     /// When a publish or a settle is acknowledged.

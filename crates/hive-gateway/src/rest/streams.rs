@@ -82,7 +82,7 @@ const SETTINGS: [Field; 4] = [
     optional(
         "retention",
         One(&RETENTION),
-        "How long settled messages are kept.",
+        "How long messages are kept.",
     ),
     optional(
         "durability",
@@ -99,17 +99,18 @@ const SETTINGS: [Field; 4] = [
 
 static RETENTION: Shape = Shape::new(
     "Retention",
-    "How long settled messages are kept: until either limit is passed.",
+    "How long messages are kept: settled ones until either limit is passed, unsettled ones that \
+     no consumer holds until `max_age_seconds` is; these become dead letters, as `expired`.",
     &[&[
         optional(
             "max_age_seconds",
             Kind::Seconds(0, RETENTION_MAX_AGE_MS_MAX),
-            "Longest time. Default 86400.",
+            "Longest time; 0 keeps no settled message, and ends no other. Default 86400.",
         ),
         optional(
             "max_len",
             Count(0, COUNT_MAX),
-            "Most messages. Default 1,000,000.",
+            "Most messages, of all priorities together. Default 1,000,000.",
         ),
     ]],
 );
