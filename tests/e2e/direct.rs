@@ -88,6 +88,7 @@ async fn a_message_to_an_agent_that_no_group_has_waits_for_it_to_join() -> Resul
     let waiting = fleet.figures("one").await?;
     assert!(waiting.lag >= 1, "what waits is in sight: {waiting:?}");
     let client = fleet.client(0)?;
+    assert_eq!(client.get_stream("s").await?.held_for_consumers, 1);
     let mut late = Member::join(&client, 0, join("one", "late")).await?;
     late.credit(10).await?;
     let got = late.deliveries(2).await?;
@@ -96,6 +97,7 @@ async fn a_message_to_an_agent_that_no_group_has_waits_for_it_to_join() -> Resul
     assert_eq!(texts, ["by group", "by stream"]);
     late.settle(got.iter().map(ack).collect()).await?;
     fleet.drained("one").await?;
+    assert_eq!(client.get_stream("s").await?.held_for_consumers, 0);
     assert_eq!(seen.messages(), 0);
     other.stop().await
 }

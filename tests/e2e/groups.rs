@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use hive_client::{FaultKind, Reason, message, wire};
 use hive_protocol::time::to_duration;
 use hive_testkit::{redis::Aof, wait};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::{
     fleet::{Agent, Fleet, PATIENCE, Seen},
@@ -172,6 +174,66 @@ async fn a_group_with_unsettled_messages_is_deleted_by_force_alone() -> Result<(
         .await?;
     assert_eq!(fleet.figures("doomed").await?.lag, 0);
     client.delete_group(delete(false)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_half_deleted_hides_no_other_and_goes() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    for group in ["leaving", "lost", "staying"] {
+        fleet.group(group, wire::GroupSettings::default()).await?;
+    }
+    let client = fleet.client(0)?;
+    let request = wire::PublishRequest {
+        stream: "s".into(),
+        message: Some(message("t", "for all")),
+        ..wire::PublishRequest::default()
+    };
+    client.publish(request).await?;
+    let got = fleet.fetch("leaving", "puller", 1).await?;
+    fleet
+        .settle("leaving", got.iter().map(ack).collect())
+        .await?;
+    // A gateway that died between the shard and the definition.
+    let store = fleet.store()?;
+    let shard = store.shard("default", "s", 0);
+    store.retire_on_shard(&shard, "leaving").await?;
+    // And a shard that lost a group.
+    let lane = shard.lane(&"/p4".parse()?);
+    let mut socket = UnixStream::connect(fleet.redis.socket()).await?;
+    let command = format!("XGROUP DESTROY {lane} lost\r\n");
+    socket.write_all(command.as_bytes()).await?;
+    assert_eq!(socket.read(&mut [0; 64]).await?, ":1\r\n".len());
+    let list = async || {
+        let groups = client.list_groups(wire::ListGroupsRequest {}).await?.groups;
+        anyhow::Ok(
+            groups
+                .into_iter()
+                .map(|group| (group.name, group.figures.unwrap_or_default().health))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let lost = ("lost".to_owned(), "data_lost".to_owned());
+    let staying = ("staying".to_owned(), "no_consumers".to_owned());
+    assert_eq!(list().await?, [lost, staying]);
+    let gone = client.get_group("leaving").await.expect_err("it goes");
+    assert_eq!(gone.fault().reason, Reason::GroupGone);
+    let request = wire::CreateGroupRequest {
+        name: "leaving".into(),
+        stream_name: "s".into(),
+        agent_type: "tester".into(),
+        ..wire::CreateGroupRequest::default()
+    };
+    let again = client.create_group(request).await.expect_err("it goes");
+    assert_eq!(again.fault().reason, Reason::GroupGone);
+    // The same call again carries on.
+    let delete = wire::DeleteGroupRequest {
+        name: "leaving".into(),
+        force: false,
+    };
+    assert_eq!(client.delete_group(delete).await?.cancelled, 0);
+    assert!(store.group("default", "leaving").await?.is_none());
+    assert_eq!(store.shard_groups(&shard).await?.len(), 2);
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! Moves messages whose time is over to the dead letters: by their own time to live, or by the
 //! retention of their stream. What a consumer holds is left alone.
 
+use std::collections::BTreeMap;
+
 use hive_domain::group::GroupDefinition;
 use hive_store::StoreError;
 use hive_store::attempt::{self, Attempt};
 use hive_store::fetch::ReadLane;
+use hive_store::lane::LaneRef;
 use hive_store::lease::parse_entry_id;
 use hive_store::members::Pending;
 use hive_store::settle::{Action, Settle};
@@ -19,9 +22,68 @@ const SLICE: u64 = 20;
 const PAGE: u64 = 200;
 /// Calls per lane and pass; what is left is for the next pass.
 const CALLS_MAX: u32 = 500;
+/// Slices per lane and round of a walk behind the head.
+const SLICES_BEHIND: u32 = 4;
 const TAKEN: &str = "~taken";
 /// Places whose entries may be ended from outside: their index is no more than a hint.
 const ENDABLE: [&str; 2] = ["~ready", "~delayed"];
+
+/// Where the walks over lanes go on that look behind the heads, by group (empty for held lanes) and
+/// lane; rounds between them take slices, so that a long lane costs Redis little at a time.
+pub(crate) type Walks = BTreeMap<(String, String), String>;
+
+/// Goes on with a walk behind the head of a lane: a message that lives longer must not keep those
+/// behind it. Where several groups read the lane, an expired message ends when it comes to the head.
+pub(crate) async fn behind_head(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lanes: &[ReadLane],
+    walks: &mut Walks,
+) -> Result<(), StoreError> {
+    for lane in lanes {
+        let key = (group.name.clone(), lane.reference.to_string());
+        let (action, reason) = end_of(scope, group, lane).await?;
+        let end = if let Action::Reject { category, record } = &action {
+            (category.as_str(), record.as_ref())
+        } else {
+            ("expired", [].as_slice())
+        };
+        let mut from = Some(walks.remove(&key).unwrap_or_else(|| "-".to_owned()));
+        for _ in 0..SLICES_BEHIND {
+            let Some(cursor) = from else { break };
+            let step = scope
+                .store
+                .expire_waiting(&scope.shard, &group.name, lane, &cursor, end);
+            let expired;
+            (expired, from) = step.await?;
+            metrics::expired(reason, expired);
+        }
+        if let Some(cursor) = from {
+            walks.insert(key, cursor);
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with a walk over a lane of messages whose consumer no group has.
+pub(crate) async fn held(
+    scope: &Scope,
+    lane: &LaneRef,
+    walks: &mut Walks,
+) -> Result<(), StoreError> {
+    let key = (String::new(), lane.to_string());
+    let mut from = Some(walks.remove(&key).unwrap_or_else(|| "-".to_owned()));
+    for _ in 0..SLICES_BEHIND {
+        let Some(cursor) = from else { break };
+        let expired;
+        (expired, from) = scope.store.expire_held(&scope.shard, lane, &cursor).await?;
+        metrics::expired(Expired::NoCapableConsumer, expired);
+    }
+    if let Some(cursor) = from {
+        walks.insert(key, cursor);
+    }
+    Ok(())
+}
 
 /// Ends messages at the heads of lanes whose time to live has passed.
 pub(crate) async fn by_ttl(

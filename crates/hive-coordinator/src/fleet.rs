@@ -1,7 +1,8 @@
 //! Who owns what: beats into the registry, and starts and stops the loops of shards.
 //!
 //! Every replica computes the same owner from the same list of live coordinators. While lists
-//! differ, for a beat or two, a shard may have two owners or none.
+//! differ, for a beat or two, a shard may have two owners or none. Definitions are read beside the
+//! beat: however many namespaces there are, the registry hears of this replica in time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::shard::{self, Scope, ShardName, View, every};
 const BEAT: Duration = Duration::from_secs(1);
 /// A beat without an answer for so long means that Redis is away.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A namespace that had no definition is looked at again after so long.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// A group that is half made for longer was left so by whoever began.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -41,8 +44,8 @@ pub(crate) struct Fleet {
     count: Arc<AtomicUsize>,
     /// Half-made groups by namespace and name: the version, and when it was first seen.
     unfinished: BTreeMap<(String, String), (u64, Instant)>,
-    /// What was last said of Redis; none when it answers.
-    away: Option<String>,
+    /// Namespaces without definitions, and when that was seen.
+    empty: BTreeMap<String, Instant>,
 }
 
 struct Owned {
@@ -72,26 +75,37 @@ impl Fleet {
             shards: BTreeMap::new(),
             count: Arc::default(),
             unfinished: BTreeMap::new(),
-            away: None,
+            empty: BTreeMap::new(),
         }
     }
 
     /// Beats until the daemon drains, then hands everything over by signing off.
     pub(crate) async fn run(mut self, redis: Component) {
         let shutdown = self.shutdown.clone();
-        let mut pace = every(BEAT);
-        loop {
-            let round = async {
+        let (sender, mut alive) = watch::channel(None);
+        let beats = beats(self.store.clone(), self.me.clone(), redis, sender);
+        let rounds = async {
+            drop(alive.wait_for(Option::is_some).await);
+            let mut pace = every(BEAT);
+            loop {
                 pace.tick().await;
-                let began = Instant::now();
-                let end = self.round().await;
-                metrics::round(Loop::Beat, began.elapsed());
-                self.note(&redis, end);
-            };
-            tokio::select! {
-                () = round => {},
-                () = shutdown.draining() => break,
+                let coordinators = alive.borrow().clone();
+                if coordinators.as_ref().is_some_and(Vec::is_empty) {
+                    // Nobody may look after anything, this replica included.
+                    self.shards.clear();
+                    self.set_count();
+                } else if let Some(coordinators) = coordinators
+                    && let Err(error) = self.round(&coordinators).await
+                {
+                    metrics::round_failed(Loop::Beat);
+                    tracing::debug!(%error, "definitions_not_read");
+                }
             }
+        };
+        tokio::select! {
+            () = beats => {},
+            () = rounds => {},
+            () = shutdown.draining() => {},
         }
         self.shards.clear();
         self.set_count();
@@ -101,22 +115,13 @@ impl Fleet {
         }
     }
 
-    async fn round(&mut self) -> Result<(), StoreError> {
-        let replicas = tokio::time::timeout(BEAT_TIMEOUT, self.store.beat(&self.me))
-            .await
-            .map_err(|_elapsed| StoreError::Unavailable {
-                detail: "no answer in time".into(),
-            })??;
-        let coordinators: Vec<String> = replicas
-            .into_iter()
-            .filter(|replica| replica.daemon == self.me.daemon)
-            .map(|replica| replica.instance)
-            .collect();
+    /// Looks after the shards that are this replica's among the live coordinators.
+    async fn round(&mut self, coordinators: &[String]) -> Result<(), StoreError> {
         let views = self.read_views().await?;
         self.shards.retain(|name, _| views.contains_key(name));
         for (name, view) in views {
             let key = format!("{}/{}/{}", name.namespace, name.stream, name.index);
-            if ownership::owner(&key, &coordinators) == Some(self.me.instance.as_str()) {
+            if ownership::owner(&key, coordinators) == Some(self.me.instance.as_str()) {
                 self.look_after(name, view);
             } else if self.shards.remove(&name).is_some() {
                 tracing::debug!(shard = key, "shard_handed_over");
@@ -131,7 +136,18 @@ impl Fleet {
         let mut views: BTreeMap<ShardName, View> = BTreeMap::new();
         let mut unfinished = BTreeMap::new();
         for namespace in self.store.namespaces().await? {
-            for stream in self.store.streams(&namespace).await? {
+            let seen = self.empty.get(&namespace);
+            if seen.is_some_and(|seen| seen.elapsed() < EMPTY_FOR) {
+                continue;
+            }
+            let streams = self.store.streams(&namespace).await?;
+            let groups = self.store.groups(&namespace).await?;
+            if streams.is_empty() && groups.is_empty() {
+                self.empty.insert(namespace, Instant::now());
+                continue;
+            }
+            self.empty.remove(&namespace);
+            for stream in streams {
                 for index in 0..stream.shards {
                     let name = ShardName {
                         namespace: namespace.clone(),
@@ -141,7 +157,7 @@ impl Fleet {
                     views.entry(name).or_default().stream = Some(stream.settings.clone());
                 }
             }
-            for group in self.store.groups(&namespace).await? {
+            for group in groups {
                 let mut is_stuck = false;
                 if matches!(group.state, GroupState::Creating | GroupState::Deleting) {
                     let key = (namespace.clone(), group.name.clone());
@@ -206,11 +222,37 @@ impl Fleet {
         self.count.store(self.shards.len(), Ordering::Relaxed);
         metrics::owned_shards(self.shards.len());
     }
+}
 
-    fn note(&mut self, redis: &Component, end: Result<(), StoreError>) {
+/// Tells the registry once a second that this replica lives, and whoever listens who else does.
+async fn beats(
+    store: Store,
+    me: Registration,
+    redis: Component,
+    alive: watch::Sender<Option<Vec<String>>>,
+) {
+    // What was last said of Redis; none when it answers.
+    let mut away: Option<String> = None;
+    let mut pace = every(BEAT);
+    loop {
+        pace.tick().await;
+        let began = Instant::now();
+        let beat = tokio::time::timeout(BEAT_TIMEOUT, store.beat(&me)).await;
+        metrics::round(Loop::Beat, began.elapsed());
+        let end = beat.unwrap_or_else(|_elapsed| {
+            Err(StoreError::Unavailable {
+                detail: "no answer in time".into(),
+            })
+        });
         match end {
-            Ok(()) => {
-                if self.away.take().is_some() {
+            Ok(replicas) => {
+                let coordinators = replicas
+                    .into_iter()
+                    .filter(|replica| replica.daemon == me.daemon)
+                    .map(|replica| replica.instance)
+                    .collect();
+                alive.send_replace(Some(coordinators));
+                if away.take().is_some() {
                     tracing::info!("beat_resumed");
                 }
                 metrics::dataset_changed(false);
@@ -220,11 +262,10 @@ impl Fleet {
                 metrics::round_failed(Loop::Beat);
                 let text = error.to_string();
                 redis.not_ready(text.clone());
-                let is_news = self.away.as_ref() != Some(&text);
+                let is_news = away.as_ref() != Some(&text);
                 if matches!(error, StoreError::Dataset { .. }) {
                     // What the loops know is of the data that is gone: they end, and begin anew.
-                    self.shards.clear();
-                    self.set_count();
+                    alive.send_replace(Some(Vec::new()));
                     metrics::dataset_changed(true);
                     if is_news {
                         tracing::error!(error = text, advice = ADVICE, "dataset_changed");
@@ -232,7 +273,7 @@ impl Fleet {
                 } else if is_news {
                     tracing::warn!(error = text, "beat_failed");
                 }
-                self.away = Some(text);
+                away = Some(text);
             },
         }
     }

@@ -5,7 +5,7 @@
 
 use hive_domain::group::{GroupDefinition, GroupState};
 use hive_store::StoreError;
-use hive_store::control::{Put, Removal};
+use hive_store::control::{Put, Removal, ShardGroup};
 use hive_store::settle::{Action, Settle};
 use hive_store::sweep::Take;
 
@@ -17,17 +17,21 @@ const PAGE: u64 = 200;
 /// Slices cancelled per lane and round; the next round goes on.
 const SLICES_MAX: u32 = 500;
 
-/// Carries on with the stuck groups of a shard. The first shard of a stream also says so in the
+/// Carries on with what is half done on a shard. The first shard of a stream also says so in the
 /// definition.
 pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError> {
+    for found in scope.store.shard_groups(&scope.shard).await? {
+        let is_told = |group: &&GroupDefinition| group.name == found.name;
+        if let Some(known) = view.live().find(is_told)
+            && known.state != found.state
+        {
+            reconcile(scope, &found).await?;
+        }
+    }
     for name in &view.stuck {
-        // The view is a beat old: what is stored now decides.
-        let Some(group) = scope.store.group(&scope.namespace, name).await? else {
+        let Some(group) = defined(scope, name).await? else {
             continue;
         };
-        if group.stream != *scope.stream {
-            continue;
-        }
         match group.state {
             GroupState::Creating => finish_creation(scope, group).await?,
             GroupState::Deleting => finish_deletion(scope, &group).await?,
@@ -35,6 +39,50 @@ pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError>
         }
     }
     Ok(())
+}
+
+/// What is defined now: the view is a beat old.
+async fn defined(scope: &Scope, name: &str) -> Result<Option<GroupDefinition>, StoreError> {
+    let group = scope.store.group(&scope.namespace, name).await?;
+    Ok(group.filter(|group| group.stream == *scope.stream))
+}
+
+/// Brings a definition and its shard together: whoever changed the one was cut off before the
+/// other. The definition wins, but for a deletion, which the shard decides.
+async fn reconcile(scope: &Scope, found: &ShardGroup) -> Result<(), StoreError> {
+    let Some(mut group) = defined(scope, &found.name).await? else {
+        return Ok(());
+    };
+    match (group.state, found.state) {
+        (GroupState::Creating | GroupState::Deleting, _) => Ok(()),
+        (_, GroupState::Deleting) => {
+            // Read behind the definition: a group that was deleted and made again meanwhile is
+            // active on its shard before its definition says so.
+            let now = scope.store.shard_groups(&scope.shard).await?;
+            if !now.contains(found) {
+                return Ok(());
+            }
+            group.state = GroupState::Deleting;
+            let Put::Stored(version) = scope.store.put_group(&scope.namespace, &group).await?
+            else {
+                return Ok(());
+            };
+            group.version = version;
+            finish_deletion(scope, &group).await
+        },
+        (said, there) if said == there => Ok(()),
+        (said, _) => {
+            // The script refuses it where a newer definition was carried out meanwhile.
+            if scope.store.set_state_on_shard(&scope.shard, &group).await? {
+                let (shard, version) = (&scope.shard, group.version);
+                tracing::info!(?shard, group = group.name, version, "state_carried_out");
+                if said == GroupState::Active {
+                    scope.ring().await?;
+                }
+            }
+            Ok(())
+        },
+    }
 }
 
 async fn finish_creation(scope: &Scope, mut group: GroupDefinition) -> Result<(), StoreError> {
@@ -57,15 +105,13 @@ async fn finish_creation(scope: &Scope, mut group: GroupDefinition) -> Result<()
 
 async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreError> {
     scope.store.set_state_on_shard(&scope.shard, group).await?;
-    cancel_all(scope, group).await?;
-    let removal = scope
-        .store
-        .delete_on_shard(&scope.shard, &group.name)
-        .await?;
-    match removal {
-        Removal::Done | Removal::Absent => {},
-        // What is left is for the next round.
-        Removal::NotEmpty(_) => return Ok(()),
+    // Also first: the lanes of a group that was found empty do not know it any more.
+    if !remove(scope, group).await? {
+        cancel_all(scope, group).await?;
+        if !remove(scope, group).await? {
+            // What is left is for the next round.
+            return Ok(());
+        }
     }
     if scope.index != 0 {
         return Ok(());
@@ -85,6 +131,22 @@ async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), S
         tracing::info!(namespace, group, "deletion_finished");
     }
     Ok(())
+}
+
+/// Removes a group from the shard; false when it has unsettled messages.
+async fn remove(scope: &Scope, group: &GroupDefinition) -> Result<bool, StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
+    let mut delayed = 0;
+    loop {
+        delayed = store.cancel_scheduled(shard, &group.name, delayed).await?.0;
+        if delayed == 0 {
+            break;
+        }
+    }
+    match store.delete_on_shard(shard, &group.name).await? {
+        Removal::Done(_) | Removal::Absent => Ok(true),
+        Removal::NotEmpty(_) => Ok(false),
+    }
 }
 
 /// Moves everything unsettled of a group to the dead letters as cancelled.

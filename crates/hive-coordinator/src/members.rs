@@ -19,7 +19,7 @@ const GATEWAY_ROW_MS: u64 = 3_600_000;
 /// Looks at every member of every group of the shard.
 pub(crate) async fn tend(
     scope: &Scope,
-    memory: &Memory,
+    memory: &mut Memory,
     view: &View,
     lanes: &Lanes,
     now: Clock,
@@ -40,12 +40,14 @@ pub(crate) async fn tend(
 /// Looks at the members of a group; answers which gateways serve any.
 async fn tend_group(
     scope: &Scope,
-    memory: &Memory,
+    memory: &mut Memory,
     group: &GroupDefinition,
     lanes: &Lanes,
     now: Clock,
 ) -> Result<Vec<String>, StoreError> {
     let members = scope.store.members(&scope.shard, &group.name).await?;
+    let own = memory.groups.entry(group.name.clone()).or_default();
+    own.note_members(&members);
     let read = lanes.of_group(&scope.shard, &group.name);
     let mut serving = Vec::new();
     for member in members {

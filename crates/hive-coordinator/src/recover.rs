@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hive_store::StoreError;
-use hive_store::fetch::Lanes;
+use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::sweep::Tick;
 
 use crate::metrics::Loop;
@@ -51,6 +51,8 @@ pub(crate) struct Clock {
     pub(crate) in_grace: bool,
     /// When the current stretch of unbroken time began, in ms since 1970.
     pub(crate) steady_ms: u64,
+    /// The clock went back, and what goes by it was not put right yet.
+    went_back: bool,
 }
 
 /// Recovers, round by round.
@@ -88,11 +90,14 @@ async fn round(
         Some(_) | None => tick(scope, memory, &view).await?,
     };
     *clock = Some(now);
-    for group in view.live() {
-        let memory = memory.groups.entry(group.name.clone()).or_default();
-        memory.note_lease(group.settings.lease_ms, now.now_ms);
-    }
     let lanes = scope.store.lanes(&scope.shard).await?;
+    if now.went_back {
+        put_right(scope, &view, &lanes).await?;
+        *clock = Some(Clock {
+            went_back: false,
+            ..now
+        });
+    }
     if is_due {
         memory.beats = scope
             .store
@@ -141,12 +146,11 @@ async fn tick(scope: &Scope, memory: &mut Memory, view: &View) -> Result<Clock, 
     let longest_ms = view
         .live()
         .map(|group| {
-            let earlier = memory
-                .groups
-                .get(&group.name)
-                .and_then(GroupMemory::earlier);
-            let earlier_ms = earlier.map_or(0, |(lease_ms, _)| lease_ms);
-            group.settings.lease_ms.max(earlier_ms)
+            let own = memory.groups.get(&group.name);
+            group
+                .settings
+                .lease_ms
+                .max(own.map_or(0, GroupMemory::told_ms))
         })
         .max()
         .unwrap_or_default();
@@ -167,7 +171,7 @@ async fn tick(scope: &Scope, memory: &mut Memory, view: &View) -> Result<Clock, 
         .ticked
         .as_ref()
         .is_some_and(|ticked| ticked.at.elapsed() > BROKEN_AFTER || ticked.run_id != run_id);
-    memory.steady_ms = steady_ms(memory, tick, longest_ms, was_away);
+    memory.steady_ms = steady_ms(memory, tick, was_away);
     memory.is_broken = false;
     memory.ticked = Some(Ticked {
         at: Instant::now(),
@@ -177,20 +181,59 @@ async fn tick(scope: &Scope, memory: &mut Memory, view: &View) -> Result<Clock, 
         now_ms: tick.now_ms,
         in_grace: tick.now_ms < tick.grace_until_ms,
         steady_ms: memory.steady_ms,
+        went_back: tick.back_ms > 0,
     })
 }
 
+/// After the clock went back: backoffs would end so much later, and deliveries made at a time that
+/// is yet to come would not grow old until then. Delayed messages stay where they are: `not_before`
+/// names a time of day, and that time is still to come.
+async fn put_right(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), StoreError> {
+    let groups: Vec<&str> = view.live().map(|group| group.name.as_str()).collect();
+    for group in &groups {
+        while scope.store.shift_delayed(&scope.shard, group).await? {}
+        for lane in &*lanes.of_group(&scope.shard, group) {
+            let end = restamp(scope, group, lane).await;
+            scope.settle_trouble(group, end).await?;
+        }
+    }
+    scope.store.forget_step_back(&scope.shard, &groups).await?;
+    tracing::warn!(shard = ?scope.shard, "clock_went_back");
+    Ok(())
+}
+
+async fn restamp(scope: &Scope, group: &str, lane: &ReadLane) -> Result<(), StoreError> {
+    let mut from = Some("-".to_owned());
+    while let Some(cursor) = from {
+        from = scope.store.restamp(group, lane, &cursor).await?;
+    }
+    Ok(())
+}
+
 /// When the current stretch began: a grace tells of a break that another replica saw.
-fn steady_ms(memory: &Memory, tick: Tick, longest_ms: u64, was_away: bool) -> u64 {
-    let by_grace = tick
-        .grace_until_ms
-        .saturating_sub(longest_ms)
-        .min(tick.now_ms);
+fn steady_ms(memory: &Memory, tick: Tick, was_away: bool) -> u64 {
     let is_break = was_away || (memory.is_broken && memory.ticked.is_some());
     let own = if is_break {
         tick.now_ms
     } else {
         memory.steady_ms.min(tick.now_ms)
     };
-    own.max(by_grace)
+    own.max(tick.grace_from_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_grace_makes_no_gateway_seem_alive() {
+        let tick = Tick {
+            now_ms: 50_000,
+            grace_until_ms: 86_401_000,
+            grace_from_ms: 1_000,
+            back_ms: 0,
+        };
+        assert_eq!(steady_ms(&Memory::default(), tick, false), 1_000);
+        assert_eq!(steady_ms(&Memory::default(), tick, true), 50_000);
+    }
 }

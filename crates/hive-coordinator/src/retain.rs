@@ -1,5 +1,6 @@
 //! The loop that keeps a shard tidy: time to live, retention, names nobody uses, half-made groups.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use hive_domain::stream::StreamSettings;
@@ -8,6 +9,7 @@ use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
 use hive_store::members::PLACEHOLDER;
 
+use crate::expire::Walks;
 use crate::metrics::{self, Loop};
 use crate::shard::{Scope, View, every};
 use crate::{expire, lifecycle};
@@ -18,7 +20,9 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// A trim that deletes fewer has nothing left to delete.
 const TRIM_SLICE: u64 = 500;
-/// Slices per lane and pass: a million messages.
+/// No limit by length: scripts count in doubles.
+const LENGTH_MAX: u64 = 1 << 52;
+/// Slices per pass: a million messages.
 const TRIMS_MAX: u32 = 2_000;
 /// Producers are forgotten in pages; more than these wait for the next pass.
 const PRODUCER_PAGES_MAX: u32 = 1_000;
@@ -33,6 +37,7 @@ struct Agenda {
 /// Tidies, round by round.
 pub(crate) async fn run(scope: Scope) {
     let (mut retained, mut forgot) = (None::<Instant>, Instant::now());
+    let mut walks = Walks::new();
     let mut pace = every(TEND_EVERY.min(scope.settings.retention_every));
     loop {
         pace.tick().await;
@@ -41,7 +46,7 @@ pub(crate) async fn run(scope: Scope) {
             retain: retained.is_none_or(|at| at.elapsed() >= scope.settings.retention_every),
             forget: forgot.elapsed() >= FORGET_EVERY,
         };
-        let end = round(&scope, agenda).await;
+        let end = round(&scope, agenda, &mut walks).await;
         if scope.trouble.note(Loop::Tend, began, end) {
             if agenda.retain {
                 retained = Some(began);
@@ -53,20 +58,24 @@ pub(crate) async fn run(scope: Scope) {
     }
 }
 
-async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
+async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), StoreError> {
     let view = scope.view();
+    let is_there = |name: &String| view.live().any(|group| group.name == *name);
+    walks.retain(|(group, _), _| group.is_empty() || is_there(group));
     lifecycle::resume(scope, &view).await?;
     let lanes = scope.store.lanes(&scope.shard).await?;
     for group in view.live() {
         let read = lanes.of_group(&scope.shard, &group.name);
         let end = expire::by_ttl(scope, group, &read).await;
         scope.settle_trouble(&group.name, end).await?;
+        let end = expire::behind_head(scope, group, &read, walks).await;
+        scope.settle_trouble(&group.name, end).await?;
         if agenda.forget {
             let end = forget_consumers(scope, &group.name, &read).await;
             scope.settle_trouble(&group.name, end).await?;
         }
     }
-    tend_held(scope, &view, &lanes).await?;
+    tend_held(scope, &view, &lanes, walks).await?;
     // Redis' time comes from the first round of the other loop.
     let Some(now_ms) = scope.now_ms() else {
         return Ok(());
@@ -84,7 +93,12 @@ async fn round(scope: &Scope, agenda: Agenda) -> Result<(), StoreError> {
 
 /// Direct messages whose consumer no group had: a delayed one may have come due after its consumer
 /// joined, and one that nobody came for ends with its time to live.
-async fn tend_held(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), StoreError> {
+async fn tend_held(
+    scope: &Scope,
+    view: &View,
+    lanes: &Lanes,
+    walks: &mut Walks,
+) -> Result<(), StoreError> {
     let (store, shard) = (&scope.store, &scope.shard);
     let groups: Vec<String> = view.live().map(|group| group.name.clone()).collect();
     let mut moved = 0;
@@ -93,8 +107,7 @@ async fn tend_held(scope: &Scope, view: &View, lanes: &Lanes) -> Result<(), Stor
         for group in store.groups_of_consumer(shard, &groups, consumer).await? {
             moved += store.move_held(shard, &group, consumer, &lanes.all).await?;
         }
-        let expired = store.expire_held(shard, held).await?;
-        metrics::expired(metrics::Expired::NoCapableConsumer, expired);
+        expire::held(scope, held, walks).await?;
     }
     if moved > 0 {
         scope.ring().await?;
@@ -120,24 +133,76 @@ async fn retain(
         }
     }
     // A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.
-    for lane in lanes.all.iter().filter(|lane| !lane.is_held()) {
-        trim(scope, lane, age_ms, length).await?;
+    let lanes: Vec<LaneRef> = lanes
+        .all
+        .iter()
+        .filter(|lane| !lane.is_held())
+        .cloned()
+        .collect();
+    for lane in &lanes {
+        if lane.group.is_empty() {
+            expire_buffered(scope, lane, age_ms).await?;
+        }
+        while trim(scope, lane, age_ms, LENGTH_MAX).await? >= TRIM_SLICE {}
+    }
+    shorten(scope, &lanes, age_ms, length).await
+}
+
+/// Ends old messages of a lane that no group reads.
+async fn expire_buffered(scope: &Scope, lane: &LaneRef, age_ms: u64) -> Result<(), StoreError> {
+    for _ in 0..TRIMS_MAX {
+        let ended = scope
+            .store
+            .expire_buffered(&scope.shard, lane, age_ms)
+            .await?;
+        metrics::expired(metrics::Expired::Retention, ended.expired);
+        metrics::trimmed(ended.deleted);
+        if !ended.more {
+            break;
+        }
     }
     Ok(())
 }
 
-async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<(), StoreError> {
+/// Deletes settled messages, the oldest of all lanes first, while the shard has more than `length`.
+async fn shorten(
+    scope: &Scope,
+    lanes: &[LaneRef],
+    age_ms: u64,
+    length: u64,
+) -> Result<(), StoreError> {
+    // Lanes whose head is unsettled: they have nothing to give.
+    let mut pinned = BTreeSet::new();
     for _ in 0..TRIMS_MAX {
-        let began = Instant::now();
-        let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
-        metrics::trimmed(gone);
-        if gone < TRIM_SLICE {
+        let sizes = scope.store.lane_sizes(&scope.shard, lanes).await?;
+        let kept: u64 = sizes.iter().map(|size| size.entries).sum();
+        let excess = kept.saturating_sub(length).min(TRIM_SLICE);
+        let oldest = lanes
+            .iter()
+            .zip(&sizes)
+            .filter(|(lane, size)| size.oldest.is_some() && !pinned.contains(lane))
+            .min_by_key(|(_, size)| size.oldest);
+        let Some((lane, size)) = oldest.filter(|_| excess > 0) else {
             break;
+        };
+        let left = size.entries.saturating_sub(excess);
+        if trim(scope, lane, age_ms, left).await? == 0 {
+            pinned.insert(lane);
         }
+    }
+    Ok(())
+}
+
+/// Trims one slice of a lane; answers how many went.
+async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<u64, StoreError> {
+    let began = Instant::now();
+    let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
+    metrics::trimmed(gone);
+    if gone > 0 {
         // As long as the slice took: half of Redis' time at most, and others go between.
         tokio::time::sleep(began.elapsed().max(Duration::from_millis(1))).await;
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Removes Redis consumers that are no members and hold nothing; the script checks both.

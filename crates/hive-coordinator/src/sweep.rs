@@ -30,9 +30,8 @@ const LEASE_EXPIRED: &str = "lease_expired";
 /// What is remembered of a group between rounds.
 #[derive(Debug, Default)]
 pub(crate) struct GroupMemory {
-    lease_ms: u64,
-    /// The longer lease before the last change, and when it changed.
-    earlier: Option<(u64, u64)>,
+    /// The longest lease that a member was told.
+    told_ms: u64,
     /// By consumer: what was counted in the failure that goes on.
     charges: BTreeMap<String, Charge>,
 }
@@ -54,17 +53,17 @@ pub(crate) struct Walk {
 }
 
 impl GroupMemory {
-    /// The longer lease before the last change, and when it changed, in ms since 1970.
-    pub(crate) const fn earlier(&self) -> Option<(u64, u64)> {
-        self.earlier
+    /// The longest lease that a member was told, in ms: it may be longer than the group's is now.
+    pub(crate) const fn told_ms(&self) -> u64 {
+        self.told_ms
     }
 
-    /// Notes the lease that the definition says now.
-    pub(crate) fn note_lease(&mut self, lease_ms: u64, now_ms: u64) {
-        if self.lease_ms > lease_ms {
-            self.earlier = Some((self.lease_ms, now_ms));
-        }
-        self.lease_ms = lease_ms;
+    /// Notes who is a member.
+    pub(crate) fn note_members(&mut self, members: &[Member]) {
+        let told = members.iter().map(|member| member.lease_ms);
+        self.told_ms = told.max().unwrap_or_default();
+        self.charges
+            .retain(|name, _| members.iter().any(|member| member.consumer == *name));
     }
 
     /// How many deliveries of this member were counted within the last lease.
@@ -144,7 +143,7 @@ pub(crate) async fn settle(
     // Members are read after the walk: whoever joined meanwhile and holds something is one of them.
     let members = scope.store.members(&scope.shard, &group.name).await?;
     let own = memory.groups.entry(group.name.clone()).or_default();
-    let owners = owners(own, &members, &memory.beats, now);
+    let owners = owners(own, (group, &members), &memory.beats, now);
     let held: Vec<Held> = walk
         .found
         .iter()
@@ -190,7 +189,7 @@ pub(crate) async fn settle(
 
 fn owners(
     own: &mut GroupMemory,
-    members: &[Member],
+    (group, members): (&GroupDefinition, &[Member]),
     beats: &BTreeMap<String, u64>,
     now: Clock,
 ) -> BTreeMap<String, Owner> {
@@ -211,8 +210,8 @@ fn owners(
                     (GATEWAY_FIRST_MS, is_suspect)
                 },
             };
-            let expiry_ms =
-                recovery::expiry_ms(own.lease_ms, own.earlier, member.last_ms, slack_ms);
+            let lease_ms = group.settings.lease_ms;
+            let expiry_ms = recovery::expiry_ms(lease_ms, member.lease_ms, slack_ms);
             let concurrency = match member.kind {
                 Kind::Stream if is_suspect => 0,
                 Kind::Stream => member.concurrency,
@@ -262,5 +261,34 @@ fn action(
             };
             Some((Action::GiveBack { idle_ms }, reason))
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_of_a_consumer_goes_with_its_membership() {
+        let member = |consumer: &str, lease_ms| Member {
+            consumer: consumer.to_owned(),
+            session: "s".to_owned(),
+            attach: 0,
+            kind: Kind::Pull,
+            gateway: "-".to_owned(),
+            concurrency: 1,
+            last_ms: 0,
+            capabilities: Vec::new(),
+            lease_ms,
+        };
+        let mut memory = GroupMemory::default();
+        let (a, b) = (member("a", 5), member("b", 30));
+        for member in [&a, &b] {
+            memory.charge(&member.consumer, "s", 0);
+        }
+        memory.note_members(&[a, b.clone()]);
+        assert_eq!((memory.charges.len(), memory.told_ms()), (2, 30));
+        memory.note_members(&[b]);
+        assert_eq!(memory.charges.keys().collect::<Vec<_>>(), ["b"]);
     }
 }

@@ -135,16 +135,12 @@ pub fn is_gateway_dead(
     now_ms.saturating_sub(heard_ms) > silence_ms
 }
 
-/// The idle time that ends a delivery of a member, in ms: the group's lease, and the one before it
-/// where that was longer and the member joined before the change; with `slack_ms` on top, where
-/// somebody else is to act first.
+/// The idle time that ends a delivery of a member, in ms: the group's lease, or the one that the
+/// member was told when it joined, where that is longer: it sends heartbeats by it. With `slack_ms`
+/// on top, where somebody else is to act first.
 #[must_use]
-pub fn expiry_ms(lease_ms: u64, earlier: Option<(u64, u64)>, joined_ms: u64, slack_ms: u64) -> u64 {
-    let lease_ms = match earlier {
-        Some((earlier_ms, changed_ms)) if joined_ms <= changed_ms => lease_ms.max(earlier_ms),
-        Some(_) | None => lease_ms,
-    };
-    lease_ms.saturating_add(slack_ms)
+pub fn expiry_ms(lease_ms: u64, told_ms: u64, slack_ms: u64) -> u64 {
+    lease_ms.max(told_ms).saturating_add(slack_ms)
 }
 
 #[cfg(test)]
@@ -275,9 +271,9 @@ mod tests {
 
     #[test]
     fn a_shortened_lease_holds_for_members_that_join_after_it() {
-        assert_eq!(expiry_ms(5, Some((30, 100)), 100, 0), 30);
-        assert_eq!(expiry_ms(5, Some((30, 100)), 101, 0), 5);
-        assert_eq!(expiry_ms(50, Some((30, 100)), 1, 0), 50);
-        assert_eq!(expiry_ms(50, None, 1, 500), 550);
+        assert_eq!(expiry_ms(5, 30, 0), 30);
+        assert_eq!(expiry_ms(5, 5, 0), 5);
+        assert_eq!(expiry_ms(50, 30, 500), 550);
+        assert_eq!(expiry_ms(50, 0, 0), 50);
     }
 }

@@ -63,9 +63,10 @@ impl FromStr for Durability {
 pub struct StreamSettings {
     /// Most unsettled messages, at least 1.
     pub max_backlog: u64,
-    /// How long settled messages are kept for replay, 0 to 3,650 days. 0 keeps none.
+    /// How long messages are kept, 0 to 3,650 days: then settled ones are deleted, and unsettled
+    /// ones that nobody holds are dead letters. 0 keeps no settled one, and ends no other.
     pub retention_max_age_ms: u64,
-    /// How many messages are kept. 0 keeps no settled one.
+    /// How many messages a shard keeps, of all its lanes. 0 keeps no settled one.
     pub retention_max_len: u64,
     /// When a publish or a settle is acknowledged.
     pub durability: Durability,

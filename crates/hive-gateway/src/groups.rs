@@ -77,14 +77,14 @@ impl Gateway {
                 },
             };
             if definition.state == GroupState::Deleting {
-                return Err(Fault::new(
-                    Reason::GroupGone,
-                    format!("group `{}` is being deleted", definition.name),
-                )
-                .with_retry_after(Duration::from_secs(1)));
+                return Err(being_deleted(&definition.name));
             }
             // Also for a group that exists: what a crash left half made is finished here.
-            self.store.create_on_shard(&shard, &definition).await?;
+            let is_made = self.store.create_on_shard(&shard, &definition).await?;
+            let there = self.store.groups_on_shard(&shard).await?;
+            if !is_made && !there.contains(&definition.name) {
+                return Err(being_deleted(&definition.name));
+            }
             if definition.state == GroupState::Creating {
                 definition.state = GroupState::Active;
                 match self.store.put_group(namespace, &definition).await? {
@@ -160,10 +160,11 @@ impl Gateway {
                 ) {
                     continue;
                 }
-                match self.catalog.group(namespace, &definition.name).await {
-                    Ok(view) => groups.push(self.shown(&view).await?),
+                match Box::pin(self.listed(namespace, &definition)).await {
+                    Ok(group) => groups.push(group),
                     // Deleted while we listed.
-                    Err(fault) if fault.reason == Reason::GroupNotFound => {},
+                    Err(fault)
+                        if matches!(fault.reason, Reason::GroupNotFound | Reason::GroupGone) => {},
                     Err(fault) => return Err(fault),
                 }
             }
@@ -172,8 +173,47 @@ impl Gateway {
         .await
     }
 
+    /// One group of many: that the data of one is gone must not hide the others.
+    async fn listed(
+        &self,
+        namespace: &str,
+        definition: &GroupDefinition,
+    ) -> Result<wire::Group, Fault> {
+        let view = self.catalog.group(namespace, &definition.name).await?;
+        match self.shown(&view).await {
+            Err(fault) if fault.reason == Reason::DataLoss => {
+                let group = definition.name.as_str();
+                tracing::warn!(namespace, group, "group_without_data");
+                let figures = wire::GroupFigures {
+                    health: "data_lost".to_owned(),
+                    ..wire::GroupFigures::default()
+                };
+                Ok(convert::group(definition, Some(figures)))
+            },
+            other => other,
+        }
+    }
+
     async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
-        let figures = self.group_figures(view).await?;
+        let figures = match self.group_figures(view).await {
+            // Its lanes, or its places in them, are gone: with it, or without.
+            Err(fault) if matches!(fault.reason, Reason::DataLoss | Reason::Bug) => {
+                let name = view.definition.name.as_str();
+                let there = self.store.groups_on_shard(&view.shard).await?;
+                if there.iter().any(|group| group == name) {
+                    return Err(fault);
+                }
+                self.catalog
+                    .forget(&view.namespace, name, &view.definition.stream);
+                self.catalog.group(&view.namespace, name).await?;
+                let states = self.store.shard_groups(&view.shard).await?;
+                if states.iter().any(|group| group.name == name) {
+                    return Err(being_deleted(name));
+                }
+                return Err(fault);
+            },
+            other => other?,
+        };
         let is_stranded = self.is_stranded(view, &figures).await?;
         let figures = wire_figures(&figures, view, is_stranded);
         Ok(convert::group(&view.definition, Some(figures)))
@@ -333,24 +373,17 @@ impl Gateway {
         name::check("name", &request.name)?;
         let _pass = self.enter("delete_group")?;
         let group = &request.name;
-        let mut definition = self
+        let definition = self
             .store
             .group(namespace, group)
             .await?
             .ok_or_else(|| Fault::no_group(group))?;
         let shard = self.store.shard(namespace, &definition.stream, 0);
-        let mut cancelled = 0;
-        if request.force {
-            definition.state = GroupState::Deleting;
-            match self.store.put_group(namespace, &definition).await? {
-                Put::Stored(version) => definition.version = version,
-                Put::Conflict | Put::Full => return Err(changing("group", group)),
-            }
-            self.store.set_state_on_shard(&shard, &definition).await?;
-            cancelled = self
-                .cancel_everything(namespace, &shard, &definition)
-                .await?;
-        } else if let Removal::NotEmpty(_) = self.store.delete_on_shard(&shard, group).await? {
+        let is_begun = definition.state == GroupState::Deleting;
+        if !request.force
+            && !is_begun
+            && let Removal::NotEmpty(_) = self.store.retire_on_shard(&shard, group).await?
+        {
             let view = self.catalog.group(namespace, group).await?;
             let figures = self.group_figures(&view).await?;
             return Err(Fault::new(
@@ -362,6 +395,15 @@ impl Gateway {
                 ),
             ));
         }
+        // None: a coordinator was faster.
+        let Some(definition) = self.mark_deleting(namespace, &definition).await? else {
+            self.catalog.forget(namespace, group, &definition.stream);
+            return Ok(wire::DeleteGroupResponse { cancelled: 0 });
+        };
+        self.store.set_state_on_shard(&shard, &definition).await?;
+        let cancelled = self
+            .cancel_everything(namespace, &shard, &definition)
+            .await?;
         match self
             .store
             .remove_group(namespace, group, definition.version)
@@ -372,6 +414,34 @@ impl Gateway {
         }
         self.catalog.forget(namespace, group, &definition.stream);
         Ok(wire::DeleteGroupResponse { cancelled })
+    }
+
+    /// Says in the definition that the group is being deleted; none when it is gone already, also
+    /// where another one of the name was made since.
+    async fn mark_deleting(
+        &self,
+        namespace: &str,
+        was: &GroupDefinition,
+    ) -> Result<Option<GroupDefinition>, Fault> {
+        for _ in 0..TRIES {
+            let mut definition = match self.store.group(namespace, &was.name).await? {
+                Some(definition) if definition.created_at == was.created_at => definition,
+                Some(_) | None => return Ok(None),
+            };
+            if definition.state == GroupState::Deleting {
+                return Ok(Some(definition));
+            }
+            definition.state = GroupState::Deleting;
+            match self.store.put_group(namespace, &definition).await? {
+                Put::Stored(version) => {
+                    definition.version = version;
+                    return Ok(Some(definition));
+                },
+                Put::Conflict => {},
+                Put::Full => return Err(too_many("groups")),
+            }
+        }
+        Err(changing("group", &was.name))
     }
 
     async fn cancel_everything(
@@ -389,8 +459,22 @@ impl Gateway {
             stream: stream.ok_or_else(|| Fault::no_stream(&definition.stream))?,
             shard: shard.clone(),
         };
-        let mut cancelled = 0;
+        let (mut cancelled, mut delayed) = (0, Some(0));
         while std::time::Instant::now() < end {
+            if let Some(cursor) = delayed {
+                let (next, moved) = self.store.cancel_scheduled(shard, group, cursor).await?;
+                cancelled += moved;
+                delayed = (next > 0).then_some(next);
+                if delayed.is_some() {
+                    continue;
+                }
+            }
+            // Also first: the lanes of a group that was found empty do not know it any more.
+            match self.store.delete_on_shard(shard, group).await? {
+                Removal::Done(last) => return Ok(cancelled + last),
+                Removal::Absent => return Ok(cancelled),
+                Removal::NotEmpty(_) => {},
+            }
             let lanes = self.catalog.read_lanes(shard).await?;
             let read = lanes.of_group(shard, group);
             for (position, lane) in read.iter().enumerate() {
@@ -416,12 +500,6 @@ impl Gateway {
                     self.store.settle(shard, settling, &items, now_ms()).await?;
                     cancelled += items.len() as u64;
                 }
-            }
-            if !matches!(
-                self.store.delete_on_shard(shard, group).await?,
-                Removal::NotEmpty(_)
-            ) {
-                return Ok(cancelled);
             }
         }
         Err(Fault::new(
@@ -583,8 +661,11 @@ impl Gateway {
         let groups = self.store.groups_on_shard(&shard).await?;
         let lanes = self.catalog.lanes(&shard).await?;
         let entries = self.store.entries(&shard, &lanes.all).await?;
+        let is_held = |lane: &&LaneRef| lane.is_held();
+        let held: Vec<LaneRef> = lanes.all.iter().filter(is_held).cloned().collect();
+        let held = self.store.entries(&shard, &held).await?;
         let dead = self.store.dead_count(&shard).await?;
-        Ok(convert::stream(definition, groups, entries, dead))
+        Ok(convert::stream(definition, groups, (entries, held), dead))
     }
 
     /// Changes limits of a stream.
@@ -706,6 +787,11 @@ fn health_word(
     } else {
         "healthy"
     }
+}
+
+fn being_deleted(group: &str) -> Fault {
+    let text = format!("group `{group}` is being deleted");
+    Fault::new(Reason::GroupGone, text).with_retry_after(Duration::from_secs(1))
 }
 
 fn too_many(what: &str) -> Fault {

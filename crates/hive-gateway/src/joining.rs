@@ -143,6 +143,7 @@ async fn enter(
         concurrency: join.concurrency,
         capabilities: join.capabilities.names(),
         max_consumers: view.definition.settings.max_consumers,
+        lease_ms: view.definition.settings.lease_ms,
     };
     Ok(gateway.store.join(&view.shard, &joining).await?)
 }

@@ -38,13 +38,8 @@ impl Gateway {
                 },
                 other => other?,
             };
-            let messages = found
-                .seen
-                .into_iter()
-                .map(shown)
-                .collect::<Result<_, _>>()?;
             Ok(wire::PeekMessagesResponse {
-                messages,
+                messages: found.seen.into_iter().map(shown).collect(),
                 next_cursor: found.next,
             })
         })
@@ -64,7 +59,8 @@ fn place(state: wire::MessageState) -> Option<Place> {
     }
 }
 
-fn shown(seen: Seen) -> Result<wire::PeekedMessage, StoreError> {
+/// One message of many: that the bytes of one are gone must not hide the others.
+fn shown(seen: Seen) -> wire::PeekedMessage {
     let state = match seen.place {
         Place::Waiting => wire::MessageState::Waiting,
         Place::Leased => wire::MessageState::Leased,
@@ -73,15 +69,31 @@ fn shown(seen: Seen) -> Result<wire::PeekedMessage, StoreError> {
         Place::Parked => wire::MessageState::Parked,
         Place::Scheduled => wire::MessageState::Scheduled,
     };
-    let wrong = |what: String| StoreError::Corrupt { what };
-    let (_, envelope) = Header::split(&seen.body).map_err(|error| wrong(error.to_string()))?;
-    let message =
-        wire::Message::decode(envelope).map_err(|error| wrong(format!("an envelope: {error}")))?;
-    Ok(wire::PeekedMessage {
+    let envelope = Header::split(&seen.body).ok().map(|(_, envelope)| envelope);
+    let message = envelope.and_then(|envelope| wire::Message::decode(envelope).ok());
+    wire::PeekedMessage {
         state: state.into(),
         consumer_id: seen.consumer,
         deliveries: seen.deliveries,
         idle: (seen.place == Place::Leased).then(|| time::to_duration(seen.idle_ms)),
-        message: Some(message),
-    })
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_whose_bytes_are_gone_is_shown_without_them() {
+        let shown = shown(Seen {
+            place: Place::Leased,
+            consumer: "a".to_owned(),
+            deliveries: 2,
+            idle_ms: 1_000,
+            body: bytes::Bytes::new(),
+        });
+        assert_eq!((shown.consumer_id.as_str(), shown.deliveries), ("a", 2));
+        assert_eq!(shown.message, None);
+    }
 }

@@ -200,6 +200,7 @@ impl Gateway {
             concurrency: 1,
             capabilities,
             max_consumers: view.definition.settings.max_consumers,
+            lease_ms: view.definition.settings.lease_ms,
         };
         let answer = self.store.join(&view.shard, &joining).await?;
         let Answer::Member {

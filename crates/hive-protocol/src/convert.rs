@@ -130,7 +130,7 @@ pub fn group_settings(settings: &GroupSettings) -> wire::GroupSettings {
 pub fn stream(
     definition: &StreamDefinition,
     groups: Vec<String>,
-    entries: u64,
+    (entries, held): (u64, u64),
     dead_letters: u64,
 ) -> wire::Stream {
     wire::Stream {
@@ -141,6 +141,7 @@ pub fn stream(
         entries,
         dead_letters,
         created_at: Some(time::to_timestamp(definition.created_at)),
+        held_for_consumers: held,
     }
 }
 

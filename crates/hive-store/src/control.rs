@@ -5,6 +5,14 @@
 //! shard gets its Redis groups, then the definition says `active`. A crash between leaves a
 //! `creating` (or `deleting`) definition that a coordinator carries on with; every step is
 //! idempotent.
+//!
+//! A deletion by force begins with the definition: `deleting`, then the shard, then no definition.
+//! One without force must not: whether the group is empty is known on the shard alone, where a
+//! publish may come at any moment, and a definition that said `deleting` before it was known would
+//! be carried on with by force. So the shard decides, in the step that checks, and keeps the group
+//! as `deleting`; then it goes on as by force. At each point of a crash one of two things is there:
+//! a definition that says `deleting`, or an active one whose shard says so. The group leaves the
+//! shard before its definition goes, so that no new group of the name ever finds the old one.
 
 use std::sync::Arc;
 
@@ -22,11 +30,17 @@ use crate::{
     keys::{GroupKey, Shard},
     lane::LaneRef,
     reply,
-    scripts::{Call, DEFINITION_CREATE, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE},
+    scripts::{
+        Call, DEFINITION_CREATE, DEFINITION_PUT, GROUP_CREATE, GROUP_DELETE, GROUP_STATE,
+        SCHEDULED_CANCEL,
+    },
 };
 
 /// Most groups, and most streams, of a namespace.
 pub const DEFINITIONS_MAX: u64 = 10_000;
+
+/// Delayed messages looked at per step of a deletion: 4 us each keeps a step under 2 ms.
+const CANCEL_LIMIT: u64 = 400;
 
 /// Answer of a compare-and-set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +53,25 @@ pub enum Put {
     Full,
 }
 
-/// Answer of the step that removes a group from a shard.
+/// A group as its shard has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardGroup {
+    /// Its name.
+    pub name: String,
+    /// Active, paused or deleting.
+    pub state: GroupState,
+    /// Version of the definition that said so.
+    pub version: u64,
+}
+
+/// Answer of a step that removes a group from a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// Gone.
-    Done,
+    /// Gone; so many messages that came last are dead letters.
+    Done(u64),
     /// At least so many messages are unsettled.
     NotEmpty(u64),
-    /// It was not there.
+    /// It was not there, or is another one by now that nobody deletes.
     Absent,
 }
 
@@ -308,17 +333,93 @@ impl Store {
         Ok(reply::status("group_state", value)?.0 == "SET")
     }
 
-    /// Removes a group from a shard if nothing of it is unsettled.
+    /// Moves one slice of the delayed messages in the lanes of a group that is being deleted to the
+    /// dead letters; answers the next cursor, 0 at the end, and how many went.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn cancel_scheduled(
+        &self,
+        shard: &Shard,
+        group: &str,
+        cursor: u64,
+    ) -> Result<(u64, u64), StoreError> {
+        let mut call = Call::new(&SCHEDULED_CANCEL);
+        call.key(shard.scheduled())
+            .key(shard.bodies())
+            .key(shard.dead())
+            .key(shard.groups());
+        call.text(group).number(cursor).number(CANCEL_LIMIT);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (word, parts) = reply::status("scheduled_cancel", value)?;
+        if word == "LIVE" {
+            return Ok((0, 0));
+        }
+        let [next, moved] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("scheduled_cancel"))?;
+        Ok((next.number()?, moved.number()?))
+    }
+
+    /// Whether a delayed message waits for a lane of this group. Its counter alone may say too few:
+    /// messages to all groups that are older than the group are taken off it when they come due.
+    async fn has_scheduled(&self, shard: &Shard, group: &str) -> Result<bool, StoreError> {
+        let mut cursor = 0;
+        loop {
+            let mut scan = Cmd::new();
+            scan.arg("ZSCAN").arg(shard.scheduled()).arg(cursor);
+            scan.arg("MATCH").arg(format!("*/{group}/p*"));
+            scan.arg("COUNT").arg(1_000);
+            let [next, found] = self.command(Purpose::Control, scan).await?.array()?;
+            if !found.list()?.is_empty() {
+                return Ok(true);
+            }
+            cursor = next.number()?;
+            if cursor == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Decides the deletion of a group that has nothing unsettled, delayed messages included: it is
+    /// in state `deleting` afterwards, on its shard alone.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn retire_on_shard(&self, shard: &Shard, group: &str) -> Result<Removal, StoreError> {
+        let is_live = self
+            .groups_on_shard(shard)
+            .await?
+            .iter()
+            .any(|name| name == group);
+        if is_live && self.has_scheduled(shard, group).await? {
+            return Ok(Removal::NotEmpty(1));
+        }
+        self.remove_on_shard(shard, group, true).await
+    }
+
+    /// Removes a group in state `deleting` from a shard if nothing of it is unsettled.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn delete_on_shard(&self, shard: &Shard, group: &str) -> Result<Removal, StoreError> {
+        self.remove_on_shard(shard, group, false).await
+    }
+
+    async fn remove_on_shard(
+        &self,
+        shard: &Shard,
+        group: &str,
+        retire: bool,
+    ) -> Result<Removal, StoreError> {
         loop {
             let lanes = self.lanes(shard).await?;
             let own = lanes.of_group(shard, group);
             let mut call = Call::new(&GROUP_DELETE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
+            call.key(shard.group(group, GroupKey::Counters));
+            call.key(shard.settled_below());
             for lane in &*own {
                 call.key(&lane.stream);
             }
@@ -331,23 +432,48 @@ impl Store {
             for key in GroupKey::ALL {
                 call.key(shard.group(group, key));
             }
-            call.text(group).count(own.len());
+            call.text(group).flag(retire).count(own.len());
             for lane in &*own {
                 call.text(&lane.reference);
             }
             let value = self.run_safely(Purpose::Control, call).await?;
             let (word, parts) = reply::status("group_delete", value)?;
+            let count = reply::detail("group_delete", parts)?.parse();
             match word.as_str() {
-                "DELETED" => return Ok(Removal::Done),
-                "ABSENT" => return Ok(Removal::Absent),
-                "NOT_EMPTY" => {
-                    let count = reply::detail("group_delete", parts)?;
-                    return Ok(Removal::NotEmpty(count.parse().unwrap_or(1)));
-                },
+                "DELETED" => return Ok(Removal::Done(count.unwrap_or_default())),
+                "RETIRED" => return Ok(Removal::Done(0)),
+                "ABSENT" | "LIVE" => return Ok(Removal::Absent),
+                "NOT_EMPTY" => return Ok(Removal::NotEmpty(count.unwrap_or(1))),
                 "LANES" => {},
                 _ => return Err(StoreError::reply("group_delete")),
             }
         }
+    }
+
+    /// The groups of a shard with their states, by name; without those in a state that this build
+    /// does not know.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn shard_groups(&self, shard: &Shard) -> Result<Vec<ShardGroup>, StoreError> {
+        let rows = self.group_rows(shard).await?.into_iter();
+        Ok(rows
+            .filter_map(|(name, row)| {
+                let (state, version) = row.split_once(' ')?;
+                let state = match state {
+                    "active" => GroupState::Active,
+                    "paused" => GroupState::Paused,
+                    "deleting" => GroupState::Deleting,
+                    _ => return None,
+                };
+                let version = version.parse().ok()?;
+                Some(ShardGroup {
+                    name,
+                    state,
+                    version,
+                })
+            })
+            .collect())
     }
 
     /// Names of the groups of a shard that are not being deleted, by name.
@@ -355,16 +481,19 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn groups_on_shard(&self, shard: &Shard) -> Result<Vec<String>, StoreError> {
-        let mut read = Cmd::new();
-        read.arg("HGETALL").arg(shard.groups());
-        let rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
-        let mut names: Vec<String> = rows
-            .into_iter()
+        let rows = self.group_rows(shard).await?.into_iter();
+        Ok(rows
             .filter(|(_, state)| !state.starts_with("deleting"))
             .map(|(name, _)| name)
-            .collect();
-        names.sort();
-        Ok(names)
+            .collect())
+    }
+
+    async fn group_rows(&self, shard: &Shard) -> Result<Vec<(String, String)>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(shard.groups());
+        let mut rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        rows.sort();
+        Ok(rows)
     }
 
     /// The lanes of a shard that one group reads, and how many lanes the shard has.

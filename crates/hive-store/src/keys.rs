@@ -78,6 +78,12 @@ impl Shard {
         self.key("dead")
     }
 
+    /// Up to which entry all of a lane was settled when its last group went.
+    #[must_use]
+    pub fn settled_below(&self) -> String {
+        self.key("settled_below")
+    }
+
     /// Last time seen, run id, grace.
     #[must_use]
     pub fn clock(&self) -> String {
@@ -250,6 +256,7 @@ mod tests {
             shard.bodies(),
             shard.dedup(1, 2),
             shard.dead(),
+            shard.settled_below(),
             shard.clock(),
             shard.gateways(),
             shard.doorbell(),

@@ -1,6 +1,7 @@
 //! Members of a group: join, attach, leave, and what each of them holds.
 
-use redis::{Cmd, Pipeline};
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
 
 use crate::{
     connection::{Purpose, Store},
@@ -10,11 +11,14 @@ use crate::{
     lane::{Lane, LaneRef},
     lease::Lease,
     reply,
-    scripts::{CONSUMER_FORGET, Call, HELD_EXPIRE, HELD_MOVE, JOIN, LEAVE},
+    scripts::{CONSUMER_FORGET, Call, HELD_EXPIRE, HELD_MOVE, JOIN, LEAVE, WAITING_EXPIRE},
 };
 
 /// Entries read per step where a consumer's holdings are walked.
 const WALK: u64 = 1_000;
+/// Messages looked at per step for their time to live: the script reads their payloads, which may be
+/// a megabyte each.
+const EXPIRE_LIMIT: u64 = 50;
 /// Owners whose names begin so are places, not consumers.
 pub const PLACEHOLDER: char = '~';
 
@@ -48,6 +52,8 @@ pub struct Joining<'a> {
     pub capabilities: &'a [String],
     /// Most members of the group.
     pub max_consumers: u32,
+    /// The lease that it is told, in ms.
+    pub lease_ms: u64,
 }
 
 /// Answer of a join.
@@ -104,6 +110,8 @@ pub struct Member {
     pub last_ms: u64,
     /// Sorted capabilities.
     pub capabilities: Vec<String>,
+    /// The lease that it was told when it joined, in ms; 0 where an older build wrote its row.
+    pub lease_ms: u64,
 }
 
 /// An entry that somebody holds.
@@ -163,7 +171,9 @@ impl Store {
         } else {
             call.text(joining.capabilities.join(","));
         }
-        call.number(u64::from(joining.max_consumers)).number(0);
+        call.number(u64::from(joining.max_consumers))
+            .number(joining.lease_ms)
+            .number(0);
         let (word, parts) = reply::status("join", self.run_safely(Purpose::Control, call).await?)?;
         let mut parts = parts.into_iter();
         let mut next = || parts.next().ok_or_else(|| StoreError::reply("join"));
@@ -450,21 +460,55 @@ impl Store {
         Ok(moved)
     }
 
-    /// Dead-letters direct messages of a held lane that no consumer came for in time; answers how
-    /// many.
+    /// Dead-letters, in one slice of a held lane, direct messages that no consumer came for in time;
+    /// answers how many, and where the next slice begins (`-` at first), none at the end.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn expire_held(&self, shard: &Shard, held: &LaneRef) -> Result<u64, StoreError> {
+    pub async fn expire_held(
+        &self,
+        shard: &Shard,
+        held: &LaneRef,
+        from: &str,
+    ) -> Result<(u64, Option<String>), StoreError> {
         let mut call = Call::new(&HELD_EXPIRE);
         call.key(shard.lane(held)).key(shard.dead());
-        call.text(held.to_string()).number(100).number(0);
+        call.text(held.to_string()).text(from);
+        call.number(EXPIRE_LIMIT).number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
-        let (_, parts) = reply::status("held_expire", value)?;
-        reply::detail("held_expire", parts)?
-            .parse()
-            .map_err(|_error| StoreError::reply("held_expire"))
+        expired("held_expire", value)
     }
+
+    /// The same of never delivered messages in a lane that this group alone reads.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn expire_waiting(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lane: &ReadLane,
+        from: &str,
+        (category, record): (&str, &[u8]),
+    ) -> Result<(u64, Option<String>), StoreError> {
+        let mut call = Call::new(&WAITING_EXPIRE);
+        call.key(&lane.stream).key(shard.dead());
+        call.key(shard.group(group, GroupKey::Counters));
+        call.text(group).text(&lane.reference).text(from);
+        call.number(EXPIRE_LIMIT).text(category);
+        call.bytes(Bytes::copy_from_slice(record));
+        call.number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        expired("waiting_expire", value)
+    }
+}
+
+fn expired(what: &'static str, value: Value) -> Result<(u64, Option<String>), StoreError> {
+    let (_, parts) = reply::status(what, value)?;
+    let [last, expired] = parts.try_into().map_err(|_error| StoreError::reply(what))?;
+    let last = last.text()?;
+    let next = (!last.is_empty()).then(|| format!("({last}"));
+    Ok((expired.number()?, next))
 }
 
 fn parse_member(consumer: &str, row: &str) -> Option<Member> {
@@ -481,6 +525,10 @@ fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         "-" => Vec::new(),
         names => names.split(',').map(str::to_owned).collect(),
     };
+    let lease_ms = match parts.next() {
+        Some(lease) => lease.parse().ok()?,
+        None => 0,
+    };
     let consumer = consumer.to_owned();
     Some(Member {
         consumer,
@@ -491,5 +539,6 @@ fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         concurrency,
         last_ms,
         capabilities,
+        lease_ms,
     })
 }

@@ -8,7 +8,7 @@ use crate::{
     error::StoreError,
     fetch::{ReadLane, read_entry},
     keys::Shard,
-    members::PLACEHOLDER,
+    members::{PLACEHOLDER, Pending},
 };
 
 /// Where an unsettled message is.
@@ -28,6 +28,17 @@ pub enum Place {
     Scheduled,
 }
 
+/// The parts of a look, in order.
+const PARTS: [&[Place]; 3] = [
+    &[Place::Leased, Place::Ready, Place::Delayed, Place::Parked],
+    &[Place::Waiting],
+    &[Place::Scheduled],
+];
+/// Steps of one page: beyond them the caller gets what was found so far, and a cursor.
+const STEPS_MAX: u32 = 50;
+/// Deliveries looked at per step; payloads are read of those alone that are shown.
+const PENDING_STEP: u64 = 1_000;
+
 /// One unsettled message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -39,7 +50,7 @@ pub struct Seen {
     pub deliveries: u64,
     /// Since its last delivery or extension, in ms.
     pub idle_ms: u64,
-    /// Header and envelope; empty where the entry is gone.
+    /// Header and envelope; empty where the entry is gone, or what is stored is none.
     pub body: Bytes,
 }
 
@@ -54,7 +65,8 @@ pub struct Page {
 
 impl Store {
     /// Looks at one page. A cursor is `<part>|<lane>|<id>`, with the parts pending, waiting and
-    /// scheduled in this order.
+    /// scheduled in this order. A page may hold fewer than asked, even none, and still have a
+    /// cursor: what is searched for one page is bounded.
     ///
     /// # Errors
     /// As in `StoreError`; `Refused` for a cursor that is none.
@@ -68,21 +80,29 @@ impl Store {
     ) -> Result<Page, StoreError> {
         let (limit, cursor) = page;
         let (mut part, mut lane, mut from) = parse_cursor(cursor)?;
-        let mut found = Page::default();
-        while part < 3 {
-            let lanes_of_part = if part == 2 { 1 } else { lanes.len() };
+        let (mut found, mut steps) = (Page::default(), 0);
+        while let Some(places) = PARTS.get(part) {
+            let can_match = place.is_none_or(|place| places.contains(&place));
+            let lanes_of_part = match part {
+                _ if !can_match => 0,
+                2 => 1,
+                _ => lanes.len(),
+            };
             while lane < lanes_of_part {
                 let left = limit.saturating_sub(found.seen.len() as u64);
-                if left == 0 {
+                if left == 0 || steps == STEPS_MAX {
                     found.next = format!("{part}|{lane}|{from}");
                     return Ok(found);
                 }
-                let (mut seen, next) = match part {
-                    0 => self.peek_pending(group, lanes, lane, (&from, left)).await?,
+                steps += 1;
+                let (seen, next) = match part {
+                    0 => {
+                        let at = (lane, from.as_str());
+                        self.peek_pending(group, lanes, at, place, left).await?
+                    },
                     1 => self.peek_waiting(group, lanes, lane, (&from, left)).await?,
                     _ => self.peek_scheduled(shard, group, (&from, left)).await?,
                 };
-                seen.retain(|seen| place.is_none_or(|place| place == seen.place));
                 found.seen.extend(seen);
                 match next {
                     Some(next) => from = next,
@@ -94,6 +114,7 @@ impl Store {
             }
             part += 1;
             lane = 0;
+            from.clear();
         }
         Ok(found)
     }
@@ -102,42 +123,46 @@ impl Store {
         &self,
         group: &str,
         lanes: &[ReadLane],
-        lane: usize,
-        from: (&str, u64),
+        (lane, from): (usize, &str),
+        place: Option<Place>,
+        limit: u64,
     ) -> Result<(Vec<Seen>, Option<String>), StoreError> {
-        let start = if from.0.is_empty() {
+        let start = if from.is_empty() {
             "-".to_owned()
         } else {
-            format!("({}", from.0)
+            format!("({from}")
         };
-        let pending = self
-            .pending(group, lanes, lane, (&start, from.1), None)
+        let step = if place.is_some() { PENDING_STEP } else { limit };
+        let read = self
+            .pending(group, lanes, lane, (&start, step), None)
             .await?;
-        let Some(read) = lanes.get(lane) else {
-            return Ok((Vec::new(), None));
+        let is_end = (read.len() as u64) < step;
+        let mut next = read
+            .last()
+            .filter(|_| !is_end)
+            .map(|entry| entry.id.clone());
+        let is_wanted = |entry: &Pending| place.is_none_or(|place| place == place_of(entry));
+        let mut wanted: Vec<Pending> = read.into_iter().filter(is_wanted).collect();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        if wanted.len() > limit {
+            wanted.truncate(limit);
+            next = wanted.last().map(|entry| entry.id.clone());
+        }
+        let Some(read) = lanes.get(lane).filter(|_| !wanted.is_empty()) else {
+            return Ok((Vec::new(), next));
         };
         let mut pipeline = Pipeline::new();
-        for entry in &pending {
+        for entry in &wanted {
             pipeline
                 .cmd("XRANGE")
                 .arg(&read.stream)
                 .arg(&entry.id)
                 .arg(&entry.id);
         }
-        let bodies = if pending.is_empty() {
-            Vec::new()
-        } else {
-            self.pipeline(Purpose::Control, pipeline).await?
-        };
-        let next = pending.last().map(|entry| entry.id.clone());
-        let mut seen = Vec::with_capacity(pending.len());
-        for (entry, body) in pending.into_iter().zip(bodies) {
-            let place = match entry.owner.as_str() {
-                "~delayed" => Place::Delayed,
-                "~ordered" => Place::Parked,
-                owner if owner.starts_with(PLACEHOLDER) => Place::Ready,
-                _ => Place::Leased,
-            };
+        let bodies = self.pipeline(Purpose::Control, pipeline).await?;
+        let mut seen = Vec::with_capacity(wanted.len());
+        for (entry, body) in wanted.into_iter().zip(bodies) {
+            let place = place_of(&entry);
             let body = match body.list()?.into_iter().next() {
                 Some(entry) => read_entry(entry)?.1,
                 None => Bytes::new(),
@@ -221,8 +246,14 @@ impl Store {
         let mut seen = Vec::new();
         let count = members.len() as u64;
         for member in members {
+            // A member ends with `/<lane ref>`; those of other groups are not read.
+            let member = member.text()?;
+            let lane = member.split_once('/').map_or("", |(_, lane)| lane);
+            if !lane.starts_with('/') && !lane.starts_with(&format!("{group}/")) {
+                continue;
+            }
             let mut read = Cmd::new();
-            read.arg("HGET").arg(shard.bodies()).arg(member.text()?);
+            read.arg("HGET").arg(shard.bodies()).arg(member);
             let row = self
                 .command(Purpose::Control, read)
                 .await?
@@ -232,10 +263,6 @@ impl Store {
             let Some(space) = row.iter().position(|byte| *byte == b' ') else {
                 continue;
             };
-            let of_all = row.first() == Some(&b'/');
-            if !of_all && !row.starts_with(format!("{group}/").as_bytes()) {
-                continue;
-            }
             let (place, body) = (Place::Scheduled, row.slice(space + 1..));
             seen.push(Seen {
                 place,
@@ -272,6 +299,15 @@ impl Store {
         Err(StoreError::Lost {
             what: format!("group `{group}` on lane `{}`", lane.reference),
         })
+    }
+}
+
+fn place_of(entry: &Pending) -> Place {
+    match entry.owner.as_str() {
+        "~delayed" => Place::Delayed,
+        "~ordered" => Place::Parked,
+        owner if owner.starts_with(PLACEHOLDER) => Place::Ready,
+        _ => Place::Leased,
     }
 }
 

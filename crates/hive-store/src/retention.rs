@@ -1,20 +1,45 @@
-//! Deleting settled messages that retention no longer keeps.
+//! Deleting settled messages that retention no longer keeps, and ending old ones that no group
+//! reads.
 
 use redis::{Cmd, Pipeline};
 
 use crate::{
     connection::{Purpose, Store},
     error::StoreError,
+    fetch::read_entry,
     keys::Shard,
     lane::LaneRef,
+    lease::parse_entry_id,
     reply,
-    scripts::{Call, TRIM},
+    scripts::{BUFFERED_EXPIRE, Call, TRIM},
 };
 
 /// Entries deleted per script call.
 const LIMIT: u64 = 500;
+/// Messages ended per script call: it reads their payloads, which may be a megabyte each.
+const BUFFERED_LIMIT: u64 = 50;
 /// Producers silent for longer are forgotten: no client resends after a day.
 const PRODUCER_MS: u64 = 86_400_000;
+
+/// What one step ended in a lane that no group reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Messages that no group ever had: they are dead letters.
+    pub expired: u64,
+    /// Messages that were settled: they are gone.
+    pub deleted: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// How much a lane holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its entries, settled or not.
+    pub entries: u64,
+    /// The id of the oldest.
+    pub oldest: Option<(u64, u64)>,
+}
 
 impl Store {
     /// Trims one slice of a lane; answers how many entries went. Call again while it is 500.
@@ -42,6 +67,65 @@ impl Store {
         reply::detail("trim", parts)?
             .parse()
             .map_err(|_error| StoreError::reply("trim"))
+    }
+
+    /// Ends one slice of old messages of a lane, if no group reads it.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn expire_buffered(
+        &self,
+        shard: &Shard,
+        lane: &LaneRef,
+        max_age_ms: u64,
+    ) -> Result<Ended, StoreError> {
+        let mut call = Call::new(&BUFFERED_EXPIRE);
+        call.key(shard.lane(lane)).key(shard.dead());
+        call.key(shard.settled_below()).text(lane.to_string());
+        call.number(max_age_ms).number(BUFFERED_LIMIT).number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("buffered_expire", value)?;
+        let [expired, deleted] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("buffered_expire"))?;
+        let (expired, deleted) = (expired.number()?, deleted.number()?);
+        Ok(Ended {
+            expired,
+            deleted,
+            more: expired + deleted >= BUFFERED_LIMIT,
+        })
+    }
+
+    /// How much each of these lanes holds, in their order.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn lane_sizes(
+        &self,
+        shard: &Shard,
+        lanes: &[LaneRef],
+    ) -> Result<Vec<Held>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        for lane in lanes {
+            let key = shard.lane(lane);
+            pipeline.cmd("XLEN").arg(&key);
+            pipeline.cmd("XRANGE").arg(&key).arg("-").arg("+");
+            pipeline.arg("COUNT").arg(1);
+        }
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut replies = self.pipeline(Purpose::Control, pipeline).await?.into_iter();
+        let mut sizes = Vec::with_capacity(lanes.len());
+        while let (Some(length), Some(head)) = (replies.next(), replies.next()) {
+            let head = head.list()?.into_iter().next().map(read_entry);
+            let oldest = head.transpose()?.and_then(|(id, _)| parse_entry_id(&id));
+            sizes.push(Held {
+                entries: length.number()?,
+                oldest,
+            });
+        }
+        Ok(sizes)
     }
 
     /// Entries of these lanes, settled or not.

@@ -66,6 +66,7 @@ macro_rules! scripts {
 
 scripts! {
     ACK "ack";
+    BUFFERED_EXPIRE "buffered_expire";
     CLOCK_TICK "clock_tick";
     CONSUMER_FORGET "consumer_forget";
     COUNTERS_MEND "counters_mend";
@@ -73,6 +74,7 @@ scripts! {
     DATASET_ACCEPT "dataset_accept";
     DEFINITION_CREATE "definition_create";
     DEFINITION_PUT "definition_put";
+    DELAYED_SHIFT "delayed_shift";
     DUE_DELAYED "due_delayed";
     DUE_SCHEDULED "due_scheduled";
     EXTEND "extend";
@@ -85,13 +87,16 @@ scripts! {
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
+    LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
     PENDING_CHECK "pending_check";
     PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";
     REINDEX "reindex";
+    SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
     TRIM "trim";
+    WAITING_EXPIRE "waiting_expire";
 }
 
 /// One value of ARGV: where it lies among the short ones, or bytes that are shared until they are

@@ -8,11 +8,17 @@ use crate::{
     fetch::{Lanes, ReadLane},
     keys::{GroupKey, Shard},
     reply::{self, Reply},
-    scripts::{CLOCK_TICK, Call, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, REINDEX},
+    scripts::{
+        CLOCK_TICK, Call, DELAYED_SHIFT, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, LEASE_RESTAMP,
+        REINDEX,
+    },
 };
 
 /// Entries moved per script call; 4 us each keeps a call under half a millisecond.
 const DUE_LIMIT: u64 = 100;
+
+/// Entries put right per script call after the clock went back; 2 us each.
+const SHIFT_LIMIT: u64 = 500;
 
 /// Redis' time, and whether leases may expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +27,10 @@ pub struct Tick {
     pub now_ms: u64,
     /// No lease expires by deadline before this time.
     pub grace_until_ms: u64,
+    /// When the last grace began; 0 for never.
+    pub grace_from_ms: u64,
+    /// The clock went back by so much, and what goes by it was not put right yet.
+    pub back_ms: u64,
 }
 
 /// What a due step moved, and when the next one is.
@@ -75,14 +85,65 @@ impl Store {
                 continue;
             }
             let (_, parts) = reply::status("clock_tick", value)?;
-            let [now, grace] = parts
+            let [now, grace, from, back] = parts
                 .try_into()
                 .map_err(|_error| StoreError::reply("clock_tick"))?;
             return Ok(Tick {
                 now_ms: now.number()?,
                 grace_until_ms: grace.number()?,
+                grace_from_ms: from.number()?,
+                back_ms: back.number()?,
             });
         }
+    }
+
+    /// Shifts one slice of a group's backoffs after the clock went back; false at the end.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn shift_delayed(&self, shard: &Shard, group: &str) -> Result<bool, StoreError> {
+        let mut call = Call::new(&DELAYED_SHIFT);
+        call.key(shard.group(group, GroupKey::Delayed));
+        call.key(shard.clock()).text(group).number(SHIFT_LIMIT);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        Ok(reply::status("delayed_shift", value)?.0 == "OK")
+    }
+
+    /// Starts one slice of a lane's deliveries anew whose time is yet to come; answers where the
+    /// next slice begins (`-` at first), or none at the end.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn restamp(
+        &self,
+        group: &str,
+        lane: &ReadLane,
+        from: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let mut call = Call::new(&LEASE_RESTAMP);
+        call.key(&lane.stream);
+        call.text(group).text(from).number(SHIFT_LIMIT);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("lease_restamp", value)?;
+        let [last, _restamped] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("lease_restamp"))?;
+        let last = last.text()?;
+        Ok((!last.is_empty()).then(|| format!("({last}")))
+    }
+
+    /// Forgets that the clock went back: all of these groups were put right.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn forget_step_back(&self, shard: &Shard, groups: &[&str]) -> Result<(), StoreError> {
+        let mut remove = Cmd::new();
+        remove.arg("HDEL").arg(shard.clock());
+        remove.arg("back_ms").arg("back_from");
+        for group in groups {
+            remove.arg(format!("at:{group}"));
+        }
+        self.command(Purpose::Control, remove).await.map(drop)
     }
 
     /// Last beat of each gateway that ever served the shard, in ms since 1970.

@@ -35,10 +35,11 @@ pub(crate) struct UpdateArgs {
     /// Most unsettled messages.
     #[arg(long)]
     max_backlog: Option<u64>,
-    /// How long settled messages are kept for replay.
+    /// How long messages are kept: then settled ones are deleted, and unsettled ones that nobody
+    /// holds become dead letters.
     #[arg(long, value_parser = duration)]
     retention_max_age: Option<Duration>,
-    /// How many messages are kept.
+    /// How many messages are kept; beyond it the oldest settled ones are deleted.
     #[arg(long)]
     retention_max_len: Option<u64>,
     /// When a publish or a settle is acknowledged.
@@ -65,6 +66,7 @@ struct StreamView {
     shards: u32,
     groups: Vec<String>,
     entries: u64,
+    held_for_consumers: u64,
     dead_letters: u64,
     max_backlog: u64,
     retention_max_age_seconds: f64,
@@ -79,6 +81,7 @@ impl Show for StreamView {
         "STREAM",
         "SHARDS",
         "ENTRIES",
+        "HELD",
         "DEAD LETTERS",
         "DURABILITY",
         "GROUPS",
@@ -89,6 +92,7 @@ impl Show for StreamView {
             self.name.clone(),
             self.shards.to_string(),
             self.entries.to_string(),
+            self.held_for_consumers.to_string(),
             self.dead_letters.to_string(),
             self.durability.clone(),
             self.groups.join(","),
@@ -164,6 +168,7 @@ impl From<wire::Stream> for StreamView {
             shards: stream.shards,
             groups: stream.groups,
             entries: stream.entries,
+            held_for_consumers: stream.held_for_consumers,
             dead_letters: stream.dead_letters,
             durability: durability.trim_start_matches("DURABILITY_").to_lowercase(),
             max_backlog: settings.max_backlog(),

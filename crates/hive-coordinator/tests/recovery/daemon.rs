@@ -3,6 +3,7 @@
 use std::fs;
 
 use hive_coordinator::settings::Recovery;
+use hive_domain::stream::StreamSettings;
 use hive_runtime::Daemon;
 use hive_runtime::config::{check_reference, reference, specs};
 use hive_testkit::daemon::Daemon as Process;
@@ -10,7 +11,7 @@ use hive_testkit::redis::{Aof, RedisServer};
 use hive_testkit::wait::until;
 
 use crate::seconds;
-use crate::world::{admin, coordinator, store_on};
+use crate::world::{World, admin, coordinator, lease, metric, store_on};
 
 /// With `UPDATE_REFERENCE` in the environment the file is written anew.
 #[test]
@@ -57,6 +58,23 @@ async fn a_coordinator_without_redis_is_not_ready_and_resumes_by_itself() {
         "the coordinator to be ready again",
         async || admin(&daemon, "/readyz").await.starts_with("HTTP/1.1 200"),
     )
+    .await;
+}
+
+#[tokio::test]
+async fn a_coordinator_beats_in_time_however_many_namespaces_there_are() {
+    let world = World::new(lease(30_000), StreamSettings::default()).await;
+    for first in (0..20_000).step_by(500) {
+        let names: Vec<String> = (first..first + 500).map(|n| format!("n{n}")).collect();
+        let added = format!("SADD hive:{{ctl}}:namespaces {}", names.join(" "));
+        assert_eq!(world.raw(&added).await, ":500");
+    }
+    let daemon = coordinator(&world.redis, &[]).await;
+    let series = "hive_coordinator_loop_duration_seconds_count{loop=\"beat\"}";
+    until(seconds(4), "four beats", async || {
+        let beats = metric(&daemon, series).await;
+        beats.is_some_and(|beats| beats >= 4.0)
+    })
     .await;
 }
 

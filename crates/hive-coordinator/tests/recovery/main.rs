@@ -43,6 +43,28 @@ async fn what_a_hung_consumer_held_is_ready_within_its_lease_and_a_second() {
 }
 
 #[tokio::test]
+async fn a_member_keeps_the_lease_that_it_was_told_also_after_a_hand_over() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(2, Lane::plain(4), 0).await;
+    let old = world.join("old", Kind::Stream, "gw").await;
+    assert_eq!(world.fetch(&old, 1).await.len(), 1);
+    let mut group = world.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+    group.settings.lease_ms = 1_000;
+    world.store.put_group(NAMESPACE, &group).await.unwrap();
+    let new = world.join("new", Kind::Stream, "gw").await;
+    assert_eq!(world.fetch(&new, 1).await.len(), 1);
+    // This coordinator never saw the longer lease.
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(5), "the new member's entry", async || {
+        world.figures().await.ready == 1
+    })
+    .await;
+    let lanes = world.lanes().await;
+    let held = world.store.held_by(GROUP, &lanes, "old").await.unwrap();
+    assert_eq!(held.len(), 1);
+}
+
+#[tokio::test]
 async fn deliveries_that_expire_later_are_not_counted_a_second_time() {
     let mut world = World::new(lease(1_500), StreamSettings::default()).await;
     world.publish(2, Lane::plain(4), 0).await;
@@ -128,6 +150,24 @@ async fn a_delayed_message_is_due_within_100_ms() {
     }
     assert!(best >= Duration::from_millis(295), "{best:?} is too early");
     assert!(best < Duration::from_millis(450), "{best:?} is too late");
+}
+
+#[tokio::test]
+async fn a_backoff_is_no_longer_for_a_clock_that_went_back() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, nack(592_000)).await;
+    // As if all this had been written by a clock that was 590 s ahead.
+    let ahead = world.figures().await.now_ms + 590_000;
+    let noted = format!("HSET {} last_ms {ahead}", world.shard.clock());
+    assert_eq!(world.raw(&noted).await, ":1");
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(10), "the backoff to be over", async || {
+        world.figures().await.ready == 1
+    })
+    .await;
 }
 
 #[tokio::test]

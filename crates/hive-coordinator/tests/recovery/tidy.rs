@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use hive_domain::group::{GroupSettings, GroupState};
 use hive_domain::stream::StreamSettings;
-use hive_store::Lane;
+use hive_store::control::Removal;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
+use hive_store::{Lane, LaneRef};
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
 
@@ -37,6 +38,53 @@ async fn retention_deletes_settled_messages_alone() {
     assert_eq!(verdicts, [Verdict::Done]);
     until(seconds(5), "the fourth to go as well", async || {
         trimmed().await == Some(4.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retention_by_number_holds_for_all_lanes_together_the_oldest_go_first() {
+    let limits = StreamSettings {
+        retention_max_len: 4,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    for priority in [4, 7, 9] {
+        world.publish(3, Lane::plain(priority), 0).await;
+        // The age of an entry is its millisecond.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 9).await;
+    world.settle(&agent, &leases, Action::Ack).await;
+    let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+    let kept = async || {
+        let mut kept = Vec::new();
+        for priority in [4, 7, 9] {
+            let lane = LaneRef::of_group(GROUP, Lane::plain(priority));
+            kept.push(world.store.entries(&world.shard, &[lane]).await.unwrap());
+        }
+        kept
+    };
+    until(seconds(5), "five messages to go", async || {
+        kept().await == [0, 1, 3]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn buffered_messages_beyond_the_age_die_where_no_group_is() {
+    let limits = StreamSettings {
+        retention_max_age_ms: 1_000,
+        buffer_without_groups: true,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    world.drop_group().await;
+    world.publish_to_all(3, Lane::plain(4), 0).await;
+    let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+    until(seconds(6), "three dead letters", async || {
+        world.store.dead_count(&world.shard).await.unwrap() == 3
     })
     .await;
 }
@@ -162,6 +210,53 @@ async fn half_made_and_half_deleted_groups_are_finished() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_the_shard_decided_is_carried_out() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let store = store_on(&world.redis);
+    // A lane for all groups, which does not know the group any more afterwards.
+    let other = define(
+        &store,
+        ("work", StreamSettings::default()),
+        ("other", lease(30_000)),
+        GroupState::Active,
+    )
+    .await;
+    store.create_on_shard(&world.shard, &other).await.unwrap();
+    world.publish_to_all(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, Action::Ack).await;
+    let retired = store.retire_on_shard(&world.shard, GROUP).await;
+    assert_eq!(retired.unwrap(), Removal::Done(0));
+    // Here the gateway died.
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    until(seconds(5), "the definition to be gone", async || {
+        store.group(NAMESPACE, GROUP).await.unwrap().is_none()
+    })
+    .await;
+    let there = store.shard_groups(&world.shard).await.unwrap();
+    let names: Vec<_> = there.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(names, ["other"]);
+    assert_eq!(store.dead_count(&world.shard).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_pause_and_a_resume_that_were_cut_off_are_carried_out() {
+    let world = World::new(lease(30_000), StreamSettings::default()).await;
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    for state in [GroupState::Paused, GroupState::Active] {
+        let mut group = world.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+        group.state = state;
+        world.store.put_group(NAMESPACE, &group).await.unwrap();
+        until(seconds(5), "the shard to follow", async || {
+            let there = world.store.shard_groups(&world.shard).await.unwrap();
+            there[0].state == state && there[0].version == group.version + 1
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn an_entry_that_its_index_lost_is_put_back_and_told() {
     let mut world = World::new(lease(30_000), StreamSettings::default()).await;
     world.publish(1, Lane::plain(4), 0).await;
@@ -206,7 +301,7 @@ async fn a_group_that_its_lane_lost_is_told_once_and_holds_up_no_other() {
         .create_on_shard(&world.shard, &broken)
         .await
         .unwrap();
-    let lane = hive_store::LaneRef::of_all(Lane::plain(2));
+    let lane = LaneRef::of_all(Lane::plain(2));
     let lost = format!("HSET {} {lane} 1-0", world.shard.lanes());
     assert_eq!(world.raw(&lost).await, ":1");
     let stream = world.shard.lane(&lane);
@@ -233,7 +328,7 @@ async fn a_delivery_whose_entry_is_gone_is_told_and_counts_no_longer() {
     world.publish(2, Lane::plain(4), 0).await;
     let agent = world.join("a", Kind::Pull, "-").await;
     let leases = world.fetch(&agent, 2).await;
-    let lane = hive_store::LaneRef::of_group(GROUP, Lane::plain(4));
+    let lane = LaneRef::of_group(GROUP, Lane::plain(4));
     let removal = format!("XDEL {} {}", world.shard.lane(&lane), leases[0].id);
     assert_eq!(world.raw(&removal).await, ":1");
     let often = ("HIVE_RECOVERY_AUDIT_INTERVAL", "200ms");
@@ -261,7 +356,7 @@ async fn a_group_that_its_lane_lost_is_restored_and_works_on() {
     let leases = world.fetch(&agent, 2).await;
     world.settle(&agent, &leases[..1], Action::Ack).await;
     let daemon = coordinator(&world.redis, &[]).await;
-    let lane = hive_store::LaneRef::of_group(GROUP, Lane::plain(4));
+    let lane = LaneRef::of_group(GROUP, Lane::plain(4));
     let loss = format!("XGROUP DESTROY {} {GROUP}", world.shard.lane(&lane));
     assert_eq!(world.raw(&loss).await, ":1");
     // Long before the auditor's own pace: whoever misses the group wakes it.

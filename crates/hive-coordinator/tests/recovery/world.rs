@@ -119,6 +119,16 @@ impl World {
         }
     }
 
+    /// Deletes the group `g`.
+    pub(crate) async fn drop_group(&self) {
+        let group = self.store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+        let (store, shard) = (&self.store, &self.shard);
+        store.retire_on_shard(shard, GROUP).await.unwrap();
+        store.delete_on_shard(shard, GROUP).await.unwrap();
+        let removed = store.remove_group(NAMESPACE, GROUP, group.version).await;
+        assert_eq!(removed.unwrap(), Put::Stored(0));
+    }
+
     /// Starts Redis again and waits until the test's own connections have found it.
     pub(crate) async fn restart_redis(&mut self) {
         self.redis.restart().await.unwrap();
@@ -153,12 +163,30 @@ impl World {
         expires_at_ms: u64,
         not_before_ms: u64,
     ) {
+        let lane = LaneRef::of_group(GROUP, lane);
+        self.publish_ref(count, lane, expires_at_ms, not_before_ms)
+            .await;
+    }
+
+    /// Publishes `count` messages to whichever groups there are, or held for a consumer.
+    pub(crate) async fn publish_to_all(&mut self, count: usize, lane: Lane, expires_at_ms: u64) {
+        self.publish_ref(count, LaneRef::of_all(lane), expires_at_ms, 0)
+            .await;
+    }
+
+    async fn publish_ref(
+        &mut self,
+        count: usize,
+        lane: LaneRef,
+        expires_at_ms: u64,
+        not_before_ms: u64,
+    ) {
         self.flushes += 1;
         let items = (0..count)
             .map(|number| {
                 let message_id = format!("{}-{}-{number}", self.stream, self.flushes);
                 let header = Header {
-                    priority: lane.priority,
+                    priority: lane.lane.priority,
                     max_attempts: 0,
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
@@ -168,7 +196,7 @@ impl World {
                     dispatch_key: "".into(),
                 };
                 Item {
-                    lanes: [LaneRef::of_group(GROUP, lane.clone())].into(),
+                    lanes: [lane.clone()].into(),
                     body: header.join(b"payload"),
                     producer: None,
                     idempotency: None,
@@ -181,13 +209,18 @@ impl World {
             number: self.flushes,
             incarnation: "test".into(),
             max_backlog: 1_000_000,
-            buffer_without_groups: false,
-            groups: vec![GROUP.to_owned()],
+            buffer_without_groups: true,
+            groups: self.store.groups_on_shard(&self.shard).await.unwrap(),
             items,
             durable: false,
         };
         let flushed = self.store.publish(&self.shard, &flush).await.unwrap();
         assert_eq!(flushed, Flushed::Done(vec![Outcome::Added; count]));
+    }
+
+    async fn lease_ms(&self) -> u64 {
+        let group = self.store.group(NAMESPACE, GROUP).await.unwrap();
+        group.unwrap().settings.lease_ms
     }
 
     pub(crate) async fn join(&self, consumer: &str, kind: Kind, gateway: &str) -> Agent {
@@ -201,6 +234,7 @@ impl World {
             concurrency: 1,
             capabilities: &[],
             max_consumers: 10,
+            lease_ms: self.lease_ms().await,
         };
         let Joined::Member {
             session, attach, ..

@@ -79,11 +79,7 @@ const SETTINGS: [Field; 4] = [
         Count(1, COUNT_MAX),
         "Most unsettled messages; beyond it publishes are refused. Default 1,000,000.",
     ),
-    optional(
-        "retention",
-        One(&RETENTION),
-        "How long settled messages are kept.",
-    ),
+    optional("retention", One(&RETENTION), "How long messages are kept."),
     optional(
         "durability",
         Word(&["memory", "local"]),
@@ -99,17 +95,18 @@ const SETTINGS: [Field; 4] = [
 
 static RETENTION: Shape = Shape::new(
     "Retention",
-    "How long settled messages are kept: until either limit is passed.",
+    "How long messages are kept: settled ones until either limit is passed, unsettled ones that \
+     no consumer holds until `max_age_seconds` is; these become dead letters, as `expired`.",
     &[&[
         optional(
             "max_age_seconds",
             Kind::Seconds(0, RETENTION_MAX_AGE_MS_MAX),
-            "Longest time. Default 86400.",
+            "Longest time; 0 keeps no settled message, and ends no other. Default 86400.",
         ),
         optional(
             "max_len",
             Count(0, COUNT_MAX),
-            "Most messages. Default 1,000,000.",
+            "Most messages, of all priorities together. Default 1,000,000.",
         ),
     ]],
 );
@@ -139,6 +136,12 @@ pub(super) static STREAM: Shape = Shape::new(
                 "entries",
                 Count(0, u64::MAX),
                 "Messages kept, settled or not.",
+            ),
+            required(
+                "held_for_consumers",
+                Count(0, u64::MAX),
+                "Direct messages whose consumer is no member of any group: they wait for it until \
+                 their time to live is over.",
             ),
             required(
                 "dead_letters",
@@ -229,6 +232,7 @@ pub(super) struct StreamOut {
     buffer_without_groups: bool,
     groups: Vec<String>,
     entries: u64,
+    held_for_consumers: u64,
     dead_letters: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<String>,
@@ -260,6 +264,7 @@ impl From<wire::Stream> for StreamOut {
             shards: stream.shards,
             groups: stream.groups,
             entries: stream.entries,
+            held_for_consumers: stream.held_for_consumers,
             dead_letters: stream.dead_letters,
         }
     }

@@ -258,7 +258,8 @@ fn a_stream_shows_its_groups_and_figures() {
         version: 1,
         settings: StreamSettings::default(),
     };
-    let shown = stream(&definition, vec!["builders".to_owned()], 7, 2);
-    assert_eq!((shown.entries, shown.dead_letters), (7, 2));
+    let shown = stream(&definition, vec!["builders".to_owned()], (7, 3), 2);
+    let counts = (shown.entries, shown.held_for_consumers, shown.dead_letters);
+    assert_eq!(counts, (7, 3, 2));
     assert_eq!(shown.groups, ["builders"]);
 }

@@ -9,21 +9,24 @@ KEYS
   2 dead  stream  dead letters of the shard
 ARGV
   1 ref     ref     of the lane
-  2 limit   u53     most messages to look at
-  3 now_ms  u53     0, or the time instead of Redis' own (tests)
-RETURNS  { status, expired }
-  OK  expired  so many are dead letters now, in the category `no_capable_consumer`
+  2 from    id      `-`, or `(<id>` to go on behind it
+  3 limit   u53     most messages to look at
+  4 now_ms  u53     0, or the time instead of Redis' own (tests)
+RETURNS  { status, last, expired }
+  OK  last, expired  so many are dead letters now, in the category `no_capable_consumer`; go on
+                     behind the id `last`, empty at the end
 IDEMPOTENT  yes
 COST        O(limit)
 INVARIANTS  M1 (nothing accepted is lost), D1 (dead and gone in one step)
 ]]
-local now = tonumber(ARGV[3])
+local now = tonumber(ARGV[4])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local expired = 0
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2])) do
+local entries = redis.call('XRANGE', KEYS[1], ARGV[2], '+', 'COUNT', ARGV[3])
+for _, entry in ipairs(entries) do
   local expires = struct.unpack('>I8', entry[2][2], 15)
   if expires > 0 and expires <= now then
     redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', '', 'lane', ARGV[1], 'id', entry[1],
@@ -32,4 +35,5 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2])
     expired = expired + 1
   end
 end
-return { 'OK', tostring(expired) }
+local last = #entries == tonumber(ARGV[3]) and entries[#entries][1] or ''
+return { 'OK', last, tostring(expired) }

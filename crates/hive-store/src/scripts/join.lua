@@ -7,7 +7,8 @@ decided on one state; two processes under one id never both believe that they ho
 
 KEYS
   1 groups   hash    group -> `<state> <version>`
-  2 members  hash    consumer -> `<session> <attach> <kind> <gateway> <concurrency> <ms> <caps>`
+  2 members  hash    consumer -> `<session> <attach> <kind> <gateway> <concurrency> <ms> <caps>
+                     <lease>`
 ARGV
   1 group          name
   2 consumer       name
@@ -18,7 +19,8 @@ ARGV
   7 concurrency    u53
   8 capabilities   text    sorted names with commas between, or `-`
   9 max_consumers  u53     most members
-  10 now_ms        u53     0, or the time instead of Redis' own (tests)
+  10 lease_ms      u53     the lease that it is told: it sends heartbeats by it until it joins again
+  11 now_ms        u53     0, or the time instead of Redis' own (tests)
 RETURNS  { status, detail, ... }
   JOINED   session, attach  a new member, or a new session that fences the old one out
   RESUMED  session, attach  the same session on a new connection; for pull the session it has
@@ -33,7 +35,7 @@ INVARIANTS  E1 (fencing)
 ]]
 local state = redis.call('HGET', KEYS[1], ARGV[1])
 if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', '' } end
-local now = tonumber(ARGV[10])
+local now = tonumber(ARGV[11])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -60,6 +62,6 @@ else
   if members >= tonumber(ARGV[9]) then return { 'FULL', tostring(members) } end
 end
 if kind == 'pull' then attach = 0 end
-redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s', session, attach,
-  kind, ARGV[6], ARGV[7], now, ARGV[8]))
+redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s %s', session, attach,
+  kind, ARGV[6], ARGV[7], now, ARGV[8], ARGV[10]))
 return { status, session, tostring(attach) }

@@ -26,7 +26,8 @@ end
 local length = redis.call('XLEN', KEYS[1])
 if length == 0 then return { 'OK', '0' } end
 local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
--- A lane without groups holds messages for groups to come: only their age counts.
+-- A lane without groups holds messages for groups to come: `buffered_expire` ends them.
+if #groups == 0 then return { 'OK', '0' } end
 local function before(a, b)
   local am, as = string.match(a, '^(%d+)-(%d+)$')
   local bm, bs = string.match(b, '^(%d+)-(%d+)$')
@@ -48,14 +49,13 @@ for _, info in ipairs(groups) do
 end
 local limit, excess = tonumber(ARGV[3]), length - tonumber(ARGV[2])
 local cut = string.format('%.0f', math.max(0, now - tonumber(ARGV[1]))) .. '-0'
-if #groups > 0 and excess > 0 then
+if excess > 0 then
   local rows = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', math.min(limit, excess) + 1)
   local last = rows[#rows][1]
   if #rows <= math.min(limit, excess) then last = '9007199254740991-0' end
   if before(cut, last) then cut = last end
 end
-if floor and before(floor, cut) then cut = floor end
-if not floor then return { 'OK', '0' } end
+if before(floor, cut) then cut = floor end
 local slice = redis.call('XRANGE', KEYS[1], '-', '(' .. cut, 'COUNT', limit)
 if #slice == 0 then return { 'OK', '0' } end
 if #slice == limit then

@@ -156,10 +156,14 @@ async fn everything_that_drains_it_goes_on() {
             .trim(&world.shard, lane, 0, 0)
             .await
             .expect("trim");
+        let ended = world.store.expire_buffered(&world.shard, lane, 0).await;
+        ended.expect("buffered_expire");
     }
     assert!(world.set_state("h", GroupState::Deleting, 2).await);
+    let cancelled = world.store.cancel_scheduled(&world.shard, "h", 0).await;
+    cancelled.expect("scheduled_cancel");
     let removed = world.store.delete_on_shard(&world.shard, "h").await;
-    assert_eq!(removed.expect("group_delete"), Removal::Done);
+    assert_eq!(removed.expect("group_delete"), Removal::Done(0));
     let left = world
         .store
         .leave(&world.shard, "g", &lanes, ("a", "*", 0))

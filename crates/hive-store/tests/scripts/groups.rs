@@ -55,12 +55,53 @@ async fn an_older_definition_does_not_undo_a_newer_state() {
     assert!(!world.set_state("absent", GroupState::Active, 5).await);
 }
 
+async fn retire(world: &World, group: &str) -> Removal {
+    let retired = world.store.retire_on_shard(&world.shard, group).await;
+    retired.expect("retire")
+}
+
+/// Decides a deletion and carries it out.
 async fn delete(world: &World, group: &str) -> Removal {
-    world
-        .store
-        .delete_on_shard(&world.shard, group)
-        .await
-        .expect("delete")
+    match retire(world, group).await {
+        Removal::Done(_) => {
+            let removal = world.store.delete_on_shard(&world.shard, group).await;
+            removal.expect("delete")
+        },
+        refused @ (Removal::NotEmpty(_) | Removal::Absent) => refused,
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_is_decided_on_the_shard_and_stays_until_it_is_carried_out() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("/p4", &["a"]).await;
+    let deleted = world.store.delete_on_shard(&world.shard, "g").await;
+    assert_eq!(deleted.expect("delete"), Removal::Absent, "nobody decided");
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 9).await;
+    world.settle("g", &a, &taken[0], Action::Ack).await;
+    for _ in 0..2 {
+        assert_eq!(retire(&world, "g").await, Removal::Done(0));
+    }
+    let groups = world.store.shard_groups(&world.shard).await;
+    let states: Vec<_> = groups
+        .expect("groups")
+        .into_iter()
+        .map(|group| (group.name, group.state, group.version))
+        .collect();
+    let expected = [
+        ("g".to_owned(), GroupState::Deleting, 1),
+        ("h".to_owned(), GroupState::Active, 1),
+    ];
+    assert_eq!(states, expected);
+    // From here on nothing reaches it.
+    let refused = world.publish(vec![item("g/p4", "late")]).await;
+    assert_eq!(refused, [Outcome::NoGroup]);
+    world.add("/p4", &["b"]).await;
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
+    assert_eq!(delete(&world, "g").await, Removal::Absent);
+    assert_eq!(world.places("h").await.0, 2);
 }
 
 #[tokio::test]
@@ -79,7 +120,7 @@ async fn a_group_with_unsettled_messages_stays() {
     world.end_backoffs("g").await;
     let taken = world.take("g", &a, 9).await;
     world.settle("g", &a, &taken[0], Action::Ack).await;
-    assert_eq!(delete(&world, "g").await, Removal::Done);
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
     assert_eq!(delete(&world, "g").await, Removal::Absent);
     assert_eq!(world.places("h").await.0, 1, "the other group still has it");
     let left: Vec<String> = world
@@ -131,7 +172,7 @@ async fn a_purge_takes_and_cancels_what_waits() {
         world.store.dead_count(&world.shard).await.expect("count"),
         3
     );
-    assert_eq!(delete(&world, "g").await, Removal::Done);
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
     let none = world
         .store
         .take_waiting(&world.shard, "g", &lane, Take::All, 2)
@@ -146,7 +187,7 @@ async fn messages_that_reach_a_group_behind_its_purge_do_not_keep_it() {
     world.add("/p4", &["a"]).await;
     assert!(world.set_state("g", GroupState::Deleting, 2).await);
     world.add("/p4", &["b"]).await;
-    assert_eq!(delete(&world, "g").await, Removal::Done);
+    assert_eq!(delete(&world, "g").await, Removal::Done(2));
     let dead = world
         .store
         .dead_letters(&world.shard, "-", 9)
@@ -160,16 +201,90 @@ async fn messages_that_reach_a_group_behind_its_purge_do_not_keep_it() {
     assert_eq!(world.places("h").await.0, 2);
 }
 
+async fn delay(world: &World, lane: &str, id: &str) {
+    let mut delayed = item(lane, id);
+    delayed.not_before_ms = 4_000_000_000_000;
+    assert_eq!(world.publish(vec![delayed]).await, [Outcome::Added]);
+}
+
+/// Cancels all delayed messages of a group; answers how many there were.
+async fn cancel_scheduled(world: &World, group: &str) -> u64 {
+    let (mut cursor, mut cancelled) = (0, 0);
+    loop {
+        let step = world
+            .store
+            .cancel_scheduled(&world.shard, group, cursor)
+            .await;
+        let (next, moved) = step.expect("cancel");
+        (cursor, cancelled) = (next, cancelled + moved);
+        if cursor == 0 {
+            return cancelled;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_with_delayed_messages_stays() {
+    let world = with_group().await;
+    delay(&world, "g/p4", "own").await;
+    assert_eq!(delete(&world, "g").await, Removal::NotEmpty(1));
+    world.create("h", Start::Earliest).await;
+    delay(&world, "/p4", "of all").await;
+    assert_eq!(delete(&world, "h").await, Removal::NotEmpty(1));
+}
+
+#[tokio::test]
+async fn a_delayed_message_keeps_its_group_also_where_the_counter_lost_it() {
+    let world = with_group().await;
+    delay(&world, "g/p4", "own").await;
+    let counters = world.key("g", GroupKey::Counters);
+    let _: i64 = world.redis(&["HSET", &counters, "scheduled", "0"]).await;
+    assert_eq!(delete(&world, "g").await, Removal::NotEmpty(1));
+}
+
+#[tokio::test]
+async fn delayed_messages_of_a_group_that_is_being_deleted_are_cancelled_at_once() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    delay(&world, "g/p4", "g").await;
+    delay(&world, "g/p9@c", "direct").await;
+    delay(&world, "h/p4", "h").await;
+    delay(&world, "/p4", "all").await;
+    assert_eq!(cancel_scheduled(&world, "g").await, 0, "it is alive");
+    assert!(world.set_state("g", GroupState::Deleting, 2).await);
+    assert_eq!(cancel_scheduled(&world, "g").await, 2);
+    assert_eq!(cancel_scheduled(&world, "g").await, 0);
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await;
+    let seen: Vec<_> = dead
+        .expect("dead")
+        .into_iter()
+        .map(|dead| (dead.group, dead.category))
+        .collect();
+    let expected = ("g".to_owned(), "cancelled".to_owned());
+    assert_eq!(seen, [expected.clone(), expected]);
+    for key in [world.shard.scheduled(), world.shard.bodies()] {
+        let word = if key == world.shard.bodies() {
+            "HLEN"
+        } else {
+            "ZCARD"
+        };
+        let left: i64 = world.redis(&[word, &key]).await;
+        assert_eq!(left, 2, "those of `h` and of all stay");
+    }
+    assert_eq!(world.figures("h").await.scheduled, 2);
+}
+
 #[tokio::test]
 async fn a_delayed_message_of_a_deleted_group_dies_and_holds_up_nobody() {
     let world = with_group().await;
     world.create("h", Start::Earliest).await;
     for group in ["g", "h"] {
-        let mut delayed = item(&format!("{group}/p4"), group);
-        delayed.not_before_ms = 4_000_000_000_000;
-        assert_eq!(world.publish(vec![delayed]).await, [Outcome::Added]);
+        delay(&world, &format!("{group}/p4"), group).await;
     }
-    assert_eq!(delete(&world, "g").await, Removal::Done);
+    // A walk that a due message shifted may leave one behind.
+    assert!(world.set_state("g", GroupState::Deleting, 2).await);
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
     let members: Vec<String> = world
         .redis(&["ZRANGE", &world.shard.scheduled(), "0", "-1"])
         .await;

@@ -7,6 +7,7 @@ mod fetch;
 mod full;
 mod groups;
 mod members;
+mod peek;
 mod preflight;
 mod publish;
 mod repair;

@@ -1,11 +1,11 @@
 //! `join`, `leave`, `consumer_forget`, `daemon_beat`: who is a member, and who lives.
 
-use hive_domain::group::GroupState;
+use hive_domain::group::{GroupState, Start};
 use hive_store::{
     fetch::Taker,
     header::Header,
     members::{Joined, Kind, Leaving},
-    publish::{Item, Outcome},
+    publish::Item,
     registry::Registration,
     settle::Action,
 };
@@ -268,30 +268,36 @@ async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
     );
 }
 
+fn timed(lane: &str, id: &str, expires_at_ms: u64) -> Item {
+    let header = Header {
+        expires_at_ms,
+        ..header(id)
+    };
+    Item {
+        body: header.join(id.as_bytes()),
+        ..item(lane, id)
+    }
+}
+
+const FAR_MS: u64 = 9_000_000_000_000;
+
 #[tokio::test]
 async fn what_is_held_for_nobody_ends_with_its_time_to_live_and_what_may_live_stays() {
     let world = with_group().await;
-    let timed = |id: &str, expires_at_ms: u64| {
-        let header = Header {
-            expires_at_ms,
-            ..header(id)
-        };
-        Item {
-            body: header.join(id.as_bytes()),
-            ..item("/p4@c", id)
-        }
-    };
-    let far = 9_000_000_000_000;
-    for outcome in world
-        .publish(vec![timed("late", 1), timed("early", far)])
-        .await
-    {
-        assert_eq!(outcome, Outcome::Added);
-    }
+    let mut items: Vec<Item> = (0..120)
+        .map(|n| timed("/p4@c", &format!("m{n}"), FAR_MS))
+        .collect();
+    items.push(timed("/p4@c", "late", 1));
+    world.publish(items).await;
     let held = lane_ref("/p4@c");
     for expected in [1, 0] {
-        let expired = world.store.expire_held(&world.shard, &held).await;
-        assert_eq!(expired.expect("held_expire"), expected);
+        let (mut from, mut expired) = (Some("-".to_owned()), 0);
+        while let Some(cursor) = from {
+            let step = world.store.expire_held(&world.shard, &held, &cursor).await;
+            let (count, next) = step.expect("held_expire");
+            (expired, from) = (expired + count, next);
+        }
+        assert_eq!(expired, expected);
     }
     let dead = world
         .store
@@ -302,5 +308,55 @@ async fn what_is_held_for_nobody_ends_with_its_time_to_live_and_what_may_live_st
     assert_eq!(dead[0].category, "no_capable_consumer");
     assert!(dead[0].body.ends_with(b"late"));
     let entries = world.store.entries(&world.shard, &[held]).await;
-    assert_eq!(entries.expect("entries"), 1);
+    assert_eq!(entries.expect("entries"), 120);
+}
+
+/// Ends what waits behind the head of the lane; answers how many.
+async fn expire_behind(world: &World, lane: &str) -> u64 {
+    let lanes = world.lanes("g").await;
+    let lane = lanes.iter().find(|known| *known.reference == *lane);
+    let lane = lane.expect("the lane");
+    let (mut from, mut expired) = (Some("-".to_owned()), 0);
+    while let Some(cursor) = from {
+        let end = ("expired", b"".as_slice());
+        let (store, shard) = (&world.store, &world.shard);
+        let step = store.expire_waiting(shard, "g", lane, &cursor, end).await;
+        let (count, next) = step.expect("waiting_expire");
+        (expired, from) = (expired + count, next);
+    }
+    expired
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_message_that_lives_longer_ends_with_its_own_time() {
+    let world = with_group().await;
+    let mut items: Vec<Item> = (0..120)
+        .map(|n| timed("g/p4", &format!("m{n}"), FAR_MS))
+        .collect();
+    items.insert(1, timed("g/p4", "held", 1));
+    items.push(timed("g/p4", "late", 1));
+    world.publish(items).await;
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 2).await;
+    assert_eq!(ids(&taken), ["m0", "held"]);
+    assert_eq!(expire_behind(&world, "g/p4").await, 1, "the one that waits");
+    assert_eq!(expire_behind(&world, "g/p4").await, 0);
+    assert_eq!(world.places("g").await, (119, 2, 0, 0, 0, 1));
+    let figures = world.figures("g").await;
+    assert_eq!((figures.dead, figures.published), (1, 122));
+    let mut left = 0;
+    while left < 119 {
+        left += world.take("g", &a, 119).await.len();
+    }
+    assert_eq!(world.places("g").await.0, 0);
+}
+
+#[tokio::test]
+async fn what_another_group_is_to_read_is_not_deleted_behind_the_head() {
+    let world = with_group().await;
+    let items = vec![timed("/p4", "head", FAR_MS), timed("/p4", "late", 1)];
+    world.publish(items).await;
+    world.create("h", Start::Earliest).await;
+    assert_eq!(expire_behind(&world, "/p4").await, 0);
+    assert_eq!(world.places("h").await.0, 2);
 }

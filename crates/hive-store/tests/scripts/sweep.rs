@@ -2,6 +2,7 @@
 
 use hive_domain::group::Start;
 use hive_store::{
+    control::Removal,
     header::Header,
     keys::GroupKey,
     publish::Item,
@@ -182,6 +183,132 @@ async fn a_jump_of_the_clock_or_another_server_starts_a_grace() {
             .await
             .expect("beats")
             .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_grace_is_as_long_as_the_longest_lease_that_there_still_is() {
+    let world = with_group().await;
+    let clock = world.shard.clock();
+    let tick = async |lease_ms, gateway| {
+        let tick = world.store.tick(&world.shard, lease_ms, gateway).await;
+        tick.expect("tick")
+    };
+    let restart = async || {
+        let _: i64 = world.redis(&["HSET", &clock, "run_id", "another"]).await;
+    };
+    tick(86_400_000, None).await;
+    tick(1_000, Some("gw")).await;
+    restart().await;
+    let long = tick(1_000, Some("gw")).await;
+    assert_eq!(
+        long.grace_until_ms,
+        long.now_ms + 86_400_000,
+        "its group is another gateway's"
+    );
+    assert_eq!(long.grace_from_ms, long.now_ms);
+    // The coordinator knows that its group is gone.
+    let short = tick(30_000, None).await;
+    assert_eq!(short.grace_until_ms, short.now_ms + 30_000);
+    assert_eq!(short.grace_from_ms, long.now_ms);
+    restart().await;
+    let next = tick(1_000, Some("gw")).await;
+    assert_eq!(next.grace_until_ms, next.now_ms + 30_000);
+}
+
+#[tokio::test]
+async fn after_a_step_back_backoffs_are_shifted_once_and_leases_grow_old_again() {
+    let world = with_group().await;
+    let ids: Vec<String> = (0..1_201).map(|n| format!("m{n}")).collect();
+    for ids in ids.chunks(400) {
+        world
+            .add("g/p4", &ids.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+    }
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    while settles.len() < 1_200 {
+        let wanted = u32::try_from(1_200 - settles.len()).expect("few");
+        for taken in world.take("g", &a, wanted).await {
+            settles.push(world.settle_of("g", &a, &taken, nack(Some(60_000))).await);
+        }
+    }
+    world.settle_all("g", &settles).await;
+    let hung = world.take("g", &a, 1).await;
+    let lane = world.lanes("g").await[0].clone();
+    // The clock was an hour ahead: what was delivered and nacked then lies ahead of us.
+    let now = tick(&world).await.now_ms;
+    let key = world.key("g", GroupKey::Delayed);
+    let members: Vec<String> = world.redis(&["ZRANGE", &key, "0", "-1"]).await;
+    for (n, member) in members.iter().enumerate() {
+        let due = (now + 3_600_000 + u64::try_from(n).expect("few") / 700).to_string();
+        let _: i64 = world.redis(&["ZADD", &key, "XX", &due, member]).await;
+    }
+    let time = (now + 3_600_000).to_string();
+    let _: Vec<String> = world
+        .redis(&[
+            "XCLAIM",
+            &lane.stream,
+            "g",
+            "a",
+            "0",
+            &hung[0].id,
+            "TIME",
+            &time,
+            "JUSTID",
+        ])
+        .await;
+    let _: i64 = world
+        .redis(&["HSET", &world.shard.clock(), "last_ms", &time])
+        .await;
+    let stepped = tick(&world).await;
+    assert!(stepped.back_ms > 3_590_000, "{stepped:?}");
+    let _: i64 = world
+        .redis(&["ZADD", &key, "XX", &(now + 500).to_string(), &members[0]])
+        .await;
+    let mut slices = 0;
+    while world
+        .store
+        .shift_delayed(&world.shard, "g")
+        .await
+        .expect("shift")
+    {
+        slices += 1;
+    }
+    assert!(slices >= 2, "{slices}");
+    let furthest: Vec<String> = world
+        .redis(&["ZRANGE", &key, "-1", "-1", "WITHSCORES"])
+        .await;
+    let furthest: u64 = furthest[1].parse().expect("a score");
+    assert!(furthest < now + 10_000, "{furthest} is not shifted");
+    let score: u64 = world.redis(&["ZSCORE", &key, &members[0]]).await;
+    assert_eq!(score, now + 500, "it was nacked after the step");
+    let next = world.store.restamp("g", &lane, "-").await.expect("restamp");
+    let mut from = next;
+    while let Some(cursor) = from {
+        from = world
+            .store
+            .restamp("g", &lane, &cursor)
+            .await
+            .expect("restamp");
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let lanes = [lane];
+    let held = world.store.held_by("g", &lanes, "a").await.expect("held");
+    assert_eq!((held.len(), held[0].count), (1, 1));
+    assert!(held[0].idle_ms > 0, "it grows old again");
+    world
+        .store
+        .forget_step_back(&world.shard, &["g"])
+        .await
+        .expect("forget");
+    assert_eq!(tick(&world).await.back_ms, 0);
+    assert!(
+        !world
+            .store
+            .shift_delayed(&world.shard, "g")
+            .await
+            .expect("shift")
     );
 }
 
@@ -423,6 +550,70 @@ async fn a_trim_goes_by_slices() {
         slices.push(trim(&world, 60_000, 10).await);
     }
     assert_eq!(slices, [500, 500, 190]);
+}
+
+async fn expire_buffered(world: &World, lane: &str, max_age_ms: u64) -> (u64, u64) {
+    let lane = lane_ref(lane);
+    let ended = world
+        .store
+        .expire_buffered(&world.shard, &lane, max_age_ms)
+        .await
+        .expect("buffered_expire");
+    (ended.expired, ended.deleted)
+}
+
+/// Waits until what was published before is older than a millisecond.
+async fn grow_old() {
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+}
+
+#[tokio::test]
+async fn buffered_messages_of_a_lane_without_groups_die_of_age_alone() {
+    let world = crate::world::world().await;
+    let mut flush = world.flush(vec![item("/p4", "a"), item("/p4", "b")]).await;
+    flush.buffer_without_groups = true;
+    world.send(&flush).await;
+    grow_old().await;
+    assert_eq!(trim(&world, 1, 0).await, 0, "a trim ends nothing unsettled");
+    assert_eq!(expire_buffered(&world, "/p4", 60_000).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 0).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 1).await, (2, 0));
+    assert_eq!(length(&world).await, 0);
+    let dead = world.store.dead_letters(&world.shard, "-", 9).await;
+    let seen: Vec<_> = dead
+        .expect("dead")
+        .into_iter()
+        .map(|dead| (dead.group, dead.category))
+        .collect();
+    let expected = (String::new(), "expired".to_owned());
+    assert_eq!(seen, [expected.clone(), expected]);
+    world.create("g", Start::Earliest).await;
+    world.add("/p4", &["c"]).await;
+    grow_old().await;
+    assert_eq!(
+        expire_buffered(&world, "/p4", 1).await,
+        (0, 0),
+        "`g` has it"
+    );
+}
+
+#[tokio::test]
+async fn what_the_last_group_of_a_lane_had_settled_is_deleted_and_no_dead_letter() {
+    let world = with_group().await;
+    world.add("/p4", &["a", "b"]).await;
+    let a = world.join("g", "a", &[]).await;
+    for taken in world.take("g", &a, 9).await {
+        world.settle("g", &a, &taken, Action::Ack).await;
+    }
+    let retired = world.store.retire_on_shard(&world.shard, "g").await;
+    assert_eq!(retired.expect("retire"), Removal::Done(0));
+    let mut flush = world.flush(vec![item("/p4", "c")]).await;
+    flush.buffer_without_groups = true;
+    world.send(&flush).await;
+    grow_old().await;
+    assert_eq!(expire_buffered(&world, "/p4", 60_000).await, (0, 0));
+    assert_eq!(expire_buffered(&world, "/p4", 0).await, (0, 2));
+    assert_eq!(expire_buffered(&world, "/p4", 1).await, (1, 0));
 }
 
 #[tokio::test]

@@ -254,6 +254,7 @@ impl World {
             concurrency: 4,
             capabilities: &[],
             max_consumers: 100,
+            lease_ms: 30_000,
         }
     }
 

@@ -216,6 +216,10 @@ static PEEKED_MESSAGE: Shape = Shape::new(
             Number,
             "Time since its last delivery or extension.",
         ),
-        required("message", One(&STORED_MESSAGE), "The message."),
+        optional(
+            "message",
+            One(&STORED_MESSAGE),
+            "The message; missing where its bytes are gone.",
+        ),
     ]],
 );

@@ -36,7 +36,8 @@ struct PeekedMessageOut {
     deliveries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_seconds: Option<Seconds>,
-    message: MessageOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<MessageOut>,
 }
 
 impl From<wire::PeekedMessage> for PeekedMessageOut {
@@ -46,7 +47,7 @@ impl From<wire::PeekedMessage> for PeekedMessageOut {
             idle_seconds: Seconds::of(peeked.idle.as_ref()),
             consumer_id: peeked.consumer_id,
             deliveries: peeked.deliveries,
-            message: MessageOut::from(peeked.message.unwrap_or_default()),
+            message: peeked.message.map(MessageOut::from),
         }
     }
 }

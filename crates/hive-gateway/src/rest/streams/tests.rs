@@ -31,7 +31,7 @@ fn what_is_changed_is_shown_afterwards() {
         version: 1,
         settings,
     };
-    let stream = convert::stream(&definition, vec!["g".to_owned()], 2, 3);
+    let stream = convert::stream(&definition, vec!["g".to_owned()], (2, 1), 3);
     let shown = serde_json::to_value(StreamOut::from(stream)).unwrap();
     assert_eq!(misfits(&shown, &STREAM), Vec::<String>::new());
     for (field, value) in sent.as_object().unwrap() {

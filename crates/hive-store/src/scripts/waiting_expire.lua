@@ -1,0 +1,60 @@
+#!lua flags=allow-oom
+--[[
+waiting_expire: dead-letter never delivered messages whose time to live passed, in mid-lane.
+
+Why one script: a message that is delivered between the look and the deletion would be handed to a
+consumer and be a dead letter besides.
+
+KEYS
+  1 lane      stream
+  2 dead      stream  dead letters of the shard
+  3 counters  hash    totals of the group
+ARGV
+  1 group     name    the one that reads the lane
+  2 ref       ref     of the lane
+  3 from      id      `-`, or `(<id>` to go on behind it
+  4 limit     u53     most messages to look at
+  5 category  code    of the dead letters
+  6 record    bytes   what is said of it in the dead letter
+  7 now_ms    u53     0, or the time instead of Redis' own (tests)
+RETURNS  { status, last, expired }
+  OK      last, expired  so many are dead letters now; go on behind the id `last`, empty at the end
+  SHARED  "", 0          other groups read the lane, or this one does not; nothing was written
+IDEMPOTENT  yes
+COST        O(limit)
+INVARIANTS  M1 (nothing accepted is lost), D1 (dead and gone in one step)
+]]
+local now = tonumber(ARGV[7])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return { 'SHARED', '', '0' } end
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+-- Only where nobody else is to read an entry may it be deleted before it was read.
+if #groups ~= 1 or groups[1][2] ~= ARGV[1] then return { 'SHARED', '', '0' } end
+local function before(a, b)
+  local am, as = string.match(a, '(%d+)-(%d+)$')
+  local bm, bs = string.match(b, '(%d+)-(%d+)$')
+  am, bm = tonumber(am), tonumber(bm)
+  return am < bm or am == bm and tonumber(as) < tonumber(bs)
+end
+local from = ARGV[3]
+if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
+local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[4])
+local expired = 0
+for _, entry in ipairs(entries) do
+  local expires = struct.unpack('>I8', entry[2][2], 15)
+  if expires > 0 and expires <= now then
+    redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', ARGV[1], 'lane', ARGV[2], 'id',
+      entry[1], 'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
+    redis.call('XDEL', KEYS[1], entry[1])
+    expired = expired + 1
+  end
+end
+if expired > 0 then
+  redis.call('HINCRBY', KEYS[3], 'settled', expired)
+  redis.call('HINCRBY', KEYS[3], 'dead', expired)
+end
+local last = #entries == tonumber(ARGV[4]) and entries[#entries][1] or ''
+return { 'OK', last, tostring(expired) }
