@@ -240,6 +240,44 @@ async fn a_redis_that_is_away_is_waited_for_and_everything_resumes() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_at_work_keeps_its_lease_while_redis_is_away() -> Result<()> {
+    let mut world = World::start(RedisServer::builder().aof(Aof::Always), 1, 1).await?;
+    let lease = Duration::from_secs(30);
+    // Without a grace, whoever loses its connection loses its work at once.
+    world.group(GROUP, settings(lease, Duration::ZERO)).await?;
+    let target = (&Target::group(GROUP), [GROUP].as_slice());
+    publish_plain(
+        &world.client(0)?,
+        &world.log,
+        target,
+        named(["long".into()]),
+    )
+    .await;
+    let mut agent = Hand::join(&world.log, &world.url(0), (GROUP, "a")).await?;
+    agent.credit(1).await?;
+    let task = agent.take_one().await?;
+    world.kill(Victim::Redis)?;
+    // The gateway waits for Redis for 3 s before it knows that it cannot pass the beat on; the
+    // second one is read only after that.
+    agent.beat(&[&task]).await?;
+    agent.beat(&[&task]).await?;
+    let asked = Instant::now();
+    let refused = publish_once(&world, 0, message("task", "away")).await;
+    ensure!(refused.is_err(), "nobody can store it");
+    while asked.elapsed() < Duration::from_secs(7) {
+        drop(publish_once(&world, 0, message("task", "away")).await);
+    }
+    world.revive(Victim::Redis).await?;
+    let answer = agent
+        .settle(&task, hive_testkit::history::Action::Ack)
+        .await;
+    assert_eq!(answer, hive_testkit::history::SettleAnswer::Ok);
+    let figures = world.figures(GROUP).await?;
+    assert_eq!((figures.acked_total, figures.failed_total), (1, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn daemons_refuse_a_redis_that_may_delete_accepted_work() -> Result<()> {
     let redis = RedisServer::builder()
         .option("--maxmemory-policy", "allkeys-lru")

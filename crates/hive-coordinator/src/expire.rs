@@ -33,7 +33,7 @@ const ENDABLE: [&str; 2] = ["~ready", "~delayed"];
 pub(crate) type Walks = BTreeMap<(String, String), String>;
 
 /// Goes on with a walk behind the head of a lane: a message that lives longer must not keep those
-/// behind it. Where several groups read the lane, an expired message ends when it comes to the head.
+/// behind it. Where several groups read the lane, an expired message ends at the head.
 pub(crate) async fn behind_head(
     scope: &Scope,
     group: &GroupDefinition,

@@ -21,8 +21,8 @@ const LEASE_MS: u64 = 30_000;
 /// How often Redis' clock is read.
 const CLOCK: Duration = Duration::from_secs(1);
 
-/// Keeps in mind how far Redis' clock is from ours, until the daemon stops: times to live are judged
-/// by Redis' clock alone. While Redis is away what was known serves.
+/// Keeps in mind how far Redis' clock is from ours, until the daemon stops: times to live are
+/// judged by Redis' clock alone. While Redis is away what was known serves.
 pub async fn read_clock(gateway: Arc<Gateway>) {
     loop {
         if let Err(error) = gateway.store.read_clock().await {

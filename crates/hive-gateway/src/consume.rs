@@ -47,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// First and longest pause before a membership that could not be ended is tried again.
 const END_RETRY: Duration = Duration::from_millis(200);
 const END_RETRY_MAX: Duration = Duration::from_secs(5);
+/// What a client gets at least to come back once Redis is there again: it pauses between its tries.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before a lease that was spared is looked at again.
 const SPARED: Duration = Duration::from_millis(500);
 
@@ -140,8 +142,7 @@ impl Session {
             // and the coordinator gives up those that do not.
             End::Lost if self.gateway.shutdown.is_draining() => {},
             End::Lost => {
-                let grace = self.view.definition.settings.reconnect_grace_ms;
-                tokio::time::sleep(Duration::from_millis(grace)).await;
+                self.wait_out_grace().await;
                 self.give_up().await;
             },
         }
@@ -308,14 +309,16 @@ impl Session {
         if items.is_empty() {
             return Ok(());
         }
-        let lanes = self.gateway.catalog.lanes(&self.view.shard).await?;
-        let lanes = lanes.of_group(&self.view.shard, &self.view.definition.name);
-        let group = &self.view.definition.name;
-        let verdicts = self
-            .gateway
-            .store
-            .extend(&self.view.shard, group, &lanes, &items)
-            .await?;
+        let verdicts = match self.extend(&items).await {
+            Ok(verdicts) => verdicts,
+            // Redis is away: nobody ends a lease meanwhile, and the next heartbeat is soon. Ending
+            // the stream for it would start the grace in which this agent cannot come back.
+            Err(error) if error.is_transient() => {
+                tracing::debug!(consumer = &*self.attached.consumer, %error, "beat_not_passed_on");
+                return Ok(());
+            },
+            Err(error) => return Err(error.into()),
+        };
         let begun: std::collections::HashSet<&String> = beat.begun.iter().collect();
         let mut lost = Vec::new();
         for ((lease, _), verdict) in items.into_iter().zip(verdicts) {
@@ -355,6 +358,13 @@ impl Session {
             }));
         }
         Ok(())
+    }
+
+    async fn extend(&self, items: &[(Lease, u64)]) -> Result<Vec<Verdict>, StoreError> {
+        let (shard, group) = (&self.view.shard, &self.view.definition.name);
+        let lanes = self.gateway.catalog.lanes(shard).await?;
+        let lanes = lanes.of_group(shard, group);
+        self.gateway.store.extend(shard, group, &lanes, items).await
     }
 
     /// Ends the leases whose time is over; false when some were spared.
@@ -420,6 +430,28 @@ impl Session {
             .given_back_left
             .increment(items.len() as u64);
         self.end_membership(&items).await;
+    }
+
+    /// Waits as long as the client may take to come back. While Redis is away it cannot: its time
+    /// begins when Redis is there.
+    async fn wait_out_grace(&self) {
+        let settings = &self.view.definition.settings;
+        let grace = Duration::from_millis(settings.reconnect_grace_ms);
+        tokio::time::sleep(grace).await;
+        let mut was_away = false;
+        while let Err(error) = self.gateway.store.groups_on_shard(&self.view.shard).await {
+            if !error.is_transient() {
+                break;
+            }
+            was_away = true;
+            tokio::select! {
+                () = tokio::time::sleep(END_RETRY) => {},
+                () = self.gateway.shutdown.draining() => return,
+            }
+        }
+        if was_away {
+            tokio::time::sleep(grace.max(BACK_WITHIN)).await;
+        }
     }
 
     /// The connection did not come back in time.

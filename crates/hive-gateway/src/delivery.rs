@@ -1,7 +1,7 @@
 //! Turns leased entries into deliveries, for streams and for fetches alike.
 //!
-//! An entry that must not be delivered (its time to live has passed, its bytes are none of ours) has
-//! an outcome of its own instead.
+//! An entry that must not be delivered (its time to live has passed, its bytes are none of ours)
+//! has an outcome of its own instead.
 
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@
 //! credit or the poll wakes it; an idle consumer costs no Redis command but the group's one poll a
 //! second. A connection that goes away while its messages are on the way gives them back uncounted.
 //!
-//! The common case, one lane with work and nothing to deliver again, is read without the script: see
-//! `dispatcher/plain.rs`.
+//! The common case, one lane with work and nothing to deliver again, is read without the script:
+//! see `dispatcher/plain.rs`.
 
 mod plain;
 

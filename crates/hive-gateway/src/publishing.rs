@@ -384,8 +384,8 @@ fn complete(message: &mut wire::Message, now: u64) {
     }
 }
 
-/// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in the
-/// same lane share its name.
+/// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in
+/// the same lane share its name.
 fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
     let producer = batch.producer.as_ref();
     let size: usize = batch

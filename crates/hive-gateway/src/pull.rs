@@ -247,8 +247,8 @@ impl Gateway {
                 slots: &[(0, max_messages)],
             };
             self.metrics.fetches_script.increment(1);
-            // Where the answer is lost, what it leased stays this consumer's until the lease ends: what
-            // else it holds cannot be told apart from here.
+            // Where the answer is lost, what it leased stays this consumer's until the lease ends:
+            // what else it holds cannot be told apart from here.
             match self.store.fetch(&view.shard, &fetch).await? {
                 Fetched::Taken { fenced, .. } if !fenced.is_empty() => {
                     return Err(Fault::new(

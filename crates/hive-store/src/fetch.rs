@@ -223,8 +223,8 @@ impl Store {
         })
     }
 
-    /// Leases messages of one plain lane by pipelined reads, one for each consumer and its count: no
-    /// fence, no share, no other lane. The caller uses it only for what the last script fetch
+    /// Leases messages of one plain lane by pipelined reads, one for each consumer and its count:
+    /// no fence, no share, no other lane. The caller uses it only for what the last script fetch
     /// showed to be the one source of work.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ use crate::{
 
 /// Entries read per step where a consumer's holdings are walked.
 const WALK: u64 = 1_000;
-/// Messages looked at per step for their time to live: the script reads their payloads, which may be
-/// a megabyte each.
+/// Messages looked at per step for their time to live: the script reads their payloads, which may
+/// be a megabyte each.
 const EXPIRE_LIMIT: u64 = 50;
 /// Owners whose names begin so are places, not consumers.
 pub const PLACEHOLDER: char = '~';
@@ -460,8 +460,8 @@ impl Store {
         Ok(moved)
     }
 
-    /// Dead-letters, in one slice of a held lane, direct messages that no consumer came for in time;
-    /// answers how many, and where the next slice begins (`-` at first), none at the end.
+    /// Dead-letters, in one slice of a held lane, direct messages that no consumer came for in
+    /// time; answers how many, and where the next slice begins (`-` at first), none at the end.
     ///
     /// # Errors
     /// As in `StoreError`.

@@ -1,8 +1,8 @@
 //! Plain reads: the common case, one lane with work and nothing to deliver again.
 //!
-//! There a plain pipelined read costs Redis less than half of the script, which copies every payload
-//! through Lua; so what a script fetch found is trusted for [`PLAIN_FOR`], as long as no other lane
-//! got an entry. While there is a backlog two reads are under way: Redis does the next one while
+//! There a plain pipelined read costs Redis less than half of the script, which copies every
+//! payload through Lua; so what a script fetch found is trusted for [`PLAIN_FOR`], as long as no
+//! other lane got an entry. With a backlog two reads are under way: Redis does the next one while
 //! this process hands out what the last one brought.
 
 use std::{

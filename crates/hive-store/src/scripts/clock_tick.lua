@@ -33,7 +33,10 @@ local lease = tonumber(ARGV[2])
 if ARGV[3] ~= '-' then lease = math.max(lease, tonumber(row[4] or 0)) end
 -- A backward step would leave a grace of the old time far in the future.
 if grace > now + 2 * lease then grace = now + lease end
-if last > 0 and (math.abs(now - last) > 5000 or run_id ~= ARGV[1]) then
+if last == 0 then
+  -- Nobody noted the time before: what was silent until now may have had nobody to speak to.
+  from = now
+elseif math.abs(now - last) > 5000 or run_id ~= ARGV[1] then
   grace, from = now + lease, now
 end
 local function text(number) return string.format('%.0f', number) end
