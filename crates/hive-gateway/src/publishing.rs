@@ -31,8 +31,8 @@ use crate::{
     publisher::{self, Answer, Chain, Job},
 };
 
-/// Room for a header, whose texts are an id and at times a key: a guess that saves growing.
-const HEADER_ROOM: usize = 80;
+/// Room for a header, which at times has a key: a guess that saves growing.
+const HEADER_ROOM: usize = 48;
 /// Most different sets of required capabilities of a stream: each is up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
 /// How often a publish is addressed anew when groups or members change under it.
@@ -475,7 +475,6 @@ fn header(message: &wire::Message) -> Header<'_> {
         initial_backoff_ms: backoff(retry.initial_backoff_ms),
         max_backoff_ms: backoff(retry.max_backoff_ms),
         expires_at_ms: message::expires_at(message).map_or(0, |at| at.as_millis()),
-        message_id: message.message_id.as_str().into(),
         ordering_key: message.ordering_key.as_str().into(),
         dispatch_key: "".into(),
     }

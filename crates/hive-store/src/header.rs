@@ -3,8 +3,8 @@
 //! An entry has one field `m` = header, then the encoded `Message`. All numbers are big-endian:
 //! version u8, reserved u8 (0), priority u8, reserved u8 (0), max_attempts u16 (0: the group's),
 //! first backoff in ms u32 and longest backoff in ms u32 (all ones: the group's), expires_at in ms
-//! u64 (0: never), then message id with a u8 length, ordering key and dispatch key with u16
-//! lengths.
+//! u64 (0: never), then ordering key and dispatch key with u16 lengths. The message's id is in the
+//! envelope alone: bytes that each entry has cost Redis time, and no script reads it.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 /// Version that this build writes. Readers refuse others: an entry of a later build is not guessed
 /// at.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Backoff fields that leave the group's in force.
 pub const GROUP_BACKOFF: u32 = u32::MAX;
 
@@ -29,8 +29,6 @@ pub struct Header<'a> {
     pub max_backoff_ms: u32,
     /// Not delivered after this time in ms since 1970; 0 for never.
     pub expires_at_ms: u64,
-    /// At most 255 bytes.
-    pub message_id: Cow<'a, str>,
     /// Empty for none.
     pub ordering_key: Cow<'a, str>,
     /// Empty for none; names the dispatch of a workflow task.
@@ -48,7 +46,7 @@ impl Header<'_> {
     /// Bytes that the header takes.
     #[must_use]
     pub fn size(&self) -> usize {
-        FIXED + 5 + self.message_id.len() + self.ordering_key.len() + self.dispatch_key.len()
+        FIXED + 4 + self.ordering_key.len() + self.dispatch_key.len()
     }
 
     /// Puts the header before an envelope.
@@ -70,9 +68,7 @@ impl Header<'_> {
         out.put_u32(self.initial_backoff_ms);
         out.put_u32(self.max_backoff_ms);
         out.put_u64(self.expires_at_ms);
-        // Names and keys are checked at the door: 128 and 256 bytes at most.
-        out.put_u8(u8::try_from(self.message_id.len()).unwrap_or(u8::MAX));
-        out.put_slice(self.message_id.as_bytes());
+        // Keys are checked at the door: 256 bytes at most.
         for text in [&self.ordering_key, &self.dispatch_key] {
             out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
             out.put_slice(text.as_bytes());
@@ -106,19 +102,17 @@ impl Header<'_> {
             expires @ ..,
         ] = *fixed;
         if version != VERSION {
-            return Err(BadHeader("its version is not 1"));
+            return Err(BadHeader("its version is not 2"));
         }
         let mut at = FIXED;
-        let message_id = text(body, &mut at, 1)?;
-        let ordering_key = text(body, &mut at, 2)?;
-        let dispatch_key = text(body, &mut at, 2)?;
+        let ordering_key = text(body, &mut at)?;
+        let dispatch_key = text(body, &mut at)?;
         let header = Header {
             priority,
             max_attempts: u16::from_be_bytes([a0, a1]),
             initial_backoff_ms: u32::from_be_bytes([i0, i1, i2, i3]),
             max_backoff_ms: u32::from_be_bytes([m0, m1, m2, m3]),
             expires_at_ms: u64::from_be_bytes(expires),
-            message_id: message_id.into(),
             ordering_key: ordering_key.into(),
             dispatch_key: dispatch_key.into(),
         };
@@ -134,15 +128,15 @@ impl Header<'_> {
 pub fn expiry_and_envelope(mut body: Bytes) -> Result<(u64, Bytes), BadHeader> {
     let short = BadHeader("it is too short");
     if body.first() != Some(&VERSION) {
-        return Err(BadHeader("its version is not 1"));
+        return Err(BadHeader("its version is not 2"));
     }
     let expires: [u8; 8] = body
         .get(14..22)
         .and_then(|b| b.try_into().ok())
         .ok_or_else(|| short.clone())?;
     let mut at = FIXED;
-    for width in [1, 2, 2] {
-        at = skip(&body, at, width).ok_or_else(|| short.clone())?;
+    for _key in 0..2 {
+        at = skip(&body, at).ok_or_else(|| short.clone())?;
     }
     if at > body.len() {
         return Err(short);
@@ -151,19 +145,15 @@ pub fn expiry_and_envelope(mut body: Bytes) -> Result<(u64, Bytes), BadHeader> {
     Ok((u64::from_be_bytes(expires), body))
 }
 
-fn skip(body: &Bytes, at: usize, width: usize) -> Option<usize> {
-    let length = body
-        .get(at..at + width)?
-        .iter()
-        .fold(0, |sum, byte| sum * 256 + usize::from(*byte));
-    Some(at + width + length)
+/// Where the text that begins at `at` with its length ends.
+fn skip(body: &Bytes, at: usize) -> Option<usize> {
+    let length: [u8; 2] = body.get(at..at + 2)?.try_into().ok()?;
+    Some(at + 2 + usize::from(u16::from_be_bytes(length)))
 }
 
-fn text(body: &Bytes, at: &mut usize, width: usize) -> Result<String, BadHeader> {
-    let end = skip(body, *at, width).ok_or(BadHeader("it is too short"))?;
-    let bytes = body
-        .get(*at + width..end)
-        .ok_or(BadHeader("it is too short"))?;
+fn text(body: &Bytes, at: &mut usize) -> Result<String, BadHeader> {
+    let end = skip(body, *at).ok_or(BadHeader("it is too short"))?;
+    let bytes = body.get(*at + 2..end).ok_or(BadHeader("it is too short"))?;
     *at = end;
     String::from_utf8(bytes.to_vec()).map_err(|_error| BadHeader("a text is not UTF-8"))
 }
@@ -179,7 +169,6 @@ mod tests {
             initial_backoff_ms: 1_000,
             max_backoff_ms: GROUP_BACKOFF,
             expires_at_ms: 1_800_000_000_123,
-            message_id: "a".into(),
             ordering_key: "k".repeat(256).into(),
             dispatch_key: "".into(),
         }
@@ -205,6 +194,6 @@ mod tests {
             assert!(Header::split(&body.slice(..end)).is_err(), "{end}");
             assert!(expiry_and_envelope(body.slice(..end)).is_err(), "{end}");
         }
-        assert!(Header::split(&Bytes::from_static(&[2; 40])).is_err());
+        assert!(Header::split(&Bytes::from_static(&[1; 40])).is_err());
     }
 }

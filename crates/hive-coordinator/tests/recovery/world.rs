@@ -191,13 +191,12 @@ impl World {
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
                     expires_at_ms,
-                    message_id: message_id.into(),
                     ordering_key: "".into(),
                     dispatch_key: "".into(),
                 };
                 Item {
                     lanes: [lane.clone()].into(),
-                    body: header.join(b"payload"),
+                    body: header.join(message_id.as_bytes()),
                     producer: None,
                     idempotency: None,
                     ordering_key: String::new(),

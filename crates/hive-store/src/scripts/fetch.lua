@@ -145,8 +145,7 @@ end
 -- Parks an entry whose ordering key is busy; true when it may be delivered. The key stays with
 -- its entry through nack, release and expiry, until a settle ends the entry.
 local function admit(lane, id, body)
-  local after_id = string.byte(body, 23) + 24
-  local order = struct.unpack('>Hc0', body, after_id)
+  local order = struct.unpack('>Hc0', body, 23)
   if order == '' then return true end
   local mine = lane.ref .. '|' .. id
   local holder = redis.call('HGET', KEYS[6], order)

@@ -79,7 +79,7 @@ end
 -- parked entry; false where that entry's lane is not among the caller's.
 local function held_key(lane, id, body)
   if not lane.marked or not body then return nil end
-  local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
+  local order = struct.unpack('>Hc0', body, 23)
   if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return nil end
   local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
     'LIMIT', 0, 1)[1]
@@ -127,7 +127,7 @@ end
 -- True when it may be ready, else it is parked.
 local function admit(lane, id)
   local body = lane.marked and body_of(lane, id)
-  local order = body and struct.unpack('>Hc0', body, string.byte(body, 23) + 24) or ''
+  local order = body and struct.unpack('>Hc0', body, 23) or ''
   local holder = order ~= '' and redis.call('HGET', KEYS[4], order)
   if holder and holder ~= lane.ref .. '|' .. id then
     redis.call('ZADD', KEYS[5], 0, parked_member(lane, id, order))
@@ -198,7 +198,7 @@ local function unindex(lane, id, owner, body)
   elseif owner == '~delayed' then
     redis.call('ZREM', KEYS[3], member)
   elseif owner == '~ordered' and body then
-    local order = struct.unpack('>Hc0', body, string.byte(body, 23) + 24)
+    local order = struct.unpack('>Hc0', body, 23)
     redis.call('ZREM', KEYS[5], parked_member(lane, id, order))
   end
 end

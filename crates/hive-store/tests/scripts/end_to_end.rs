@@ -1,11 +1,8 @@
 //! One message of every fate, from publish to its end.
 
-use hive_store::{
-    header::Header,
-    settle::{Action, Verdict},
-};
+use hive_store::settle::{Action, Verdict};
 
-use crate::world::{ids, nack, ordered, reject, with_group};
+use crate::world::{id_of, ids, nack, ordered, reject, with_group};
 
 #[tokio::test]
 async fn a_message_of_every_fate_is_counted_once_and_nothing_is_left() {
@@ -60,10 +57,7 @@ async fn a_message_of_every_fate_is_counted_once_and_nothing_is_left() {
         .await
         .expect("dead");
     assert_eq!(dead.len(), 1);
-    assert_eq!(
-        Header::split(&dead[0].body).expect("a header").0.message_id,
-        "reject"
-    );
+    assert_eq!(id_of(&dead[0].body), "reject");
     assert_eq!(
         (dead[0].category.as_str(), dead[0].deliveries),
         ("validation_error", 1)

@@ -357,7 +357,7 @@ async fn one_answer_holds_about_4_mib() {
     let large = vec![7_u8; 1 << 20];
     for number in 0..6 {
         let name = format!("m{number}");
-        let body = crate::world::header(&name).join(&large);
+        let body = crate::world::header().join(&large);
         world
             .publish(vec![Item {
                 body,

@@ -271,7 +271,7 @@ async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
 fn timed(lane: &str, id: &str, expires_at_ms: u64) -> Item {
     let header = Header {
         expires_at_ms,
-        ..header(id)
+        ..header()
     };
     Item {
         body: header.join(id.as_bytes()),

@@ -19,7 +19,7 @@ async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
 }
 
 fn with_policy(id: &str, change: impl FnOnce(&mut Header<'_>)) -> Item {
-    let mut header = header(id);
+    let mut header = header();
     change(&mut header);
     Item {
         body: header.join(id.as_bytes()),

@@ -337,7 +337,7 @@ async fn a_restart_of_redis_starts_a_grace_with_the_first_tick_after_it() {
 fn expiring(id: &str, expires_at_ms: u64) -> Item {
     let header = Header {
         expires_at_ms,
-        ..header(id)
+        ..header()
     };
     Item {
         body: header.join(id.as_bytes()),

@@ -47,14 +47,13 @@ pub(crate) struct World {
 }
 
 /// A header that leaves everything to the group.
-pub(crate) fn header(id: &str) -> Header<'_> {
+pub(crate) fn header() -> Header<'static> {
     Header {
         priority: 4,
         max_attempts: 0,
         initial_backoff_ms: GROUP_BACKOFF,
         max_backoff_ms: GROUP_BACKOFF,
         expires_at_ms: 0,
-        message_id: id.into(),
         ordering_key: "".into(),
         dispatch_key: "".into(),
     }
@@ -64,7 +63,7 @@ pub(crate) fn header(id: &str) -> Header<'_> {
 pub(crate) fn item(lane: &str, id: &str) -> Item {
     Item {
         lanes: [lane_ref(lane)].into(),
-        body: header(id).join(id.as_bytes()),
+        body: header().join(id.as_bytes()),
         producer: None,
         idempotency: None,
         ordering_key: String::new(),
@@ -74,7 +73,7 @@ pub(crate) fn item(lane: &str, id: &str) -> Item {
 
 /// A message with an ordering key.
 pub(crate) fn ordered(lane: &str, id: &str, key: &str) -> Item {
-    let mut header = header(id);
+    let mut header = header();
     header.ordering_key = key.into();
     Item {
         body: header.join(id.as_bytes()),
@@ -87,13 +86,10 @@ pub(crate) fn lane_ref(text: &str) -> LaneRef {
     text.parse().expect("a lane")
 }
 
-/// The id that `item` wrote into a body.
+/// The id that `item` wrote into a body, whose envelope it is.
 pub(crate) fn id_of(body: &Bytes) -> String {
-    Header::split(body)
-        .expect("a header")
-        .0
-        .message_id
-        .into_owned()
+    let (_, envelope) = Header::split(body).expect("a header");
+    String::from_utf8(envelope.to_vec()).expect("an id")
 }
 
 /// Ids of what was taken, in order.
