@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use hive_client::{Job, Outcome, Publisher, Target, Worker, message};
+use hive_client::{Ended, Job, Outcome, Publisher, Target, WorkError, Worker, message};
 use hive_testkit::{
+    proxy::{FaultProxy, Mode},
     redis::{Aof, RedisServer},
     wait,
 };
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{PATIENCE, Victim, World, settings};
@@ -103,4 +107,87 @@ async fn workers_keep_what_they_work_on_when_their_gateway_is_killed() -> Result
 async fn workers_keep_what_they_work_on_when_redis_is_killed() -> Result<()> {
     assert_once(&work_through(Victim::Redis).await?);
     Ok(())
+}
+
+/// One worker at one long task, at the first of two gateways, the first of them behind a line.
+struct Long {
+    world: World,
+    line: FaultProxy,
+    begun: Arc<Mutex<Vec<String>>>,
+    stop: CancellationToken,
+    worker: JoinHandle<Result<Ended, WorkError>>,
+}
+
+impl Long {
+    async fn start(aof: Aof) -> Result<Self> {
+        let mut world = World::start(RedisServer::builder().aof(aof), 0, 1).await?;
+        let line = FaultProxy::start(world.redis.socket()).await?;
+        world.add_gateway(&line.redis_url(), &[]).await?;
+        let direct = world.redis.url();
+        world.add_gateway(&direct, &[]).await?;
+        world.group(GROUP, settings(LEASE, GRACE)).await?;
+        let begun: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = Arc::clone(&begun);
+        // Longer than the trouble of the tests.
+        let work = move |job: Job| {
+            noted.lock().push(job.message.message_id);
+            async {
+                sleep(Duration::from_secs(18)).await;
+                Outcome::done()
+            }
+        };
+        let stop = CancellationToken::new();
+        let worker = Worker::builder(world.client(0)?, GROUP, work)
+            .consumer_id("worker")
+            .concurrency(1)
+            .shutdown(stop.clone())
+            .build();
+        #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
+        let worker = tokio::spawn(worker.run());
+        let publisher = Publisher::new(&world.client(1)?, Target::group(GROUP));
+        publisher.publish(message("task", "long")).await?;
+        let has_begun = || std::future::ready(!begun.lock().is_empty());
+        wait::try_until(PATIENCE, "the work to begin", has_begun).await?;
+        Ok(Self {
+            world,
+            line,
+            begun,
+            stop,
+            worker,
+        })
+    }
+
+    async fn finish_once(self) -> Result<()> {
+        self.world.drained(&[GROUP], PATIENCE).await?;
+        assert!(!self.worker.is_finished(), "the worker goes on");
+        self.stop.cancel();
+        timeout(PATIENCE, self.worker)
+            .await
+            .context("the worker ends")???;
+        assert_eq!(self.begun.lock().len(), 1, "nobody got it again meanwhile");
+        let figures = self.world.figures(GROUP).await?;
+        assert_eq!((figures.acked_total, figures.failed_total), (1, 0));
+        Ok(())
+    }
+}
+
+/// Longer than a gateway may be unheard, and than a coordinator waits for it.
+const AWAY: Duration = Duration::from_secs(14);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_leaves_a_gateway_that_alone_lost_redis_and_keeps_its_work() -> Result<()> {
+    let long = Long::start(Aof::Everysec).await?;
+    long.line.set(Mode::HalfOpen);
+    sleep(AWAY).await;
+    long.line.set(Mode::Pass);
+    long.finish_once().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_its_work_while_redis_is_away_for_everybody() -> Result<()> {
+    let mut long = Long::start(Aof::Always).await?;
+    long.world.kill(Victim::Redis)?;
+    sleep(AWAY).await;
+    long.world.revive(Victim::Redis).await?;
+    long.finish_once().await
 }

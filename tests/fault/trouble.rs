@@ -261,12 +261,8 @@ async fn an_agent_at_work_keeps_its_lease_while_redis_is_away() -> Result<()> {
     // second one is read only after that.
     agent.beat(&[&task]).await?;
     agent.beat(&[&task]).await?;
-    let asked = Instant::now();
     let refused = publish_once(&world, 0, message("task", "away")).await;
     ensure!(refused.is_err(), "nobody can store it");
-    while asked.elapsed() < Duration::from_secs(7) {
-        drop(publish_once(&world, 0, message("task", "away")).await);
-    }
     world.revive(Victim::Redis).await?;
     let answer = agent
         .settle(&task, hive_testkit::history::Action::Ack)

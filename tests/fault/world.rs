@@ -13,6 +13,7 @@ use hive_testkit::{
     redis::{RedisBuilder, RedisServer},
     wait,
 };
+use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -266,7 +267,8 @@ impl World {
 
     async fn note_dead_letters(&self) -> Result<()> {
         for letter in self.dead_letters().await? {
-            let (header, _) = Header::split(&letter.body)?;
+            let (_, envelope) = Header::split(&letter.body)?;
+            let message = wire::Message::decode(envelope)?;
             let cause = match letter.category.as_str() {
                 REJECTED => DeadCause::Rejected,
                 "expired" => DeadCause::Expired,
@@ -281,7 +283,7 @@ impl World {
             let failures = vec![failure; usize::try_from(letter.failures)?];
             self.log.record(Event::DeadLetter(Box::new(DeadLetter {
                 group: letter.group.into(),
-                message: header.message_id.into(),
+                message: message.message_id.into(),
                 cause,
                 failures,
             })));

@@ -4,7 +4,7 @@
 //! answers by the frames that the reader takes in, which waits while the queue is long.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::Pin,
     sync::{
         Arc,
@@ -118,6 +118,8 @@ pub struct Attached {
     pub concurrency: u32,
     held: Mutex<Holding>,
     ended: AtomicBool,
+    /// Whether it ended by no wish of its client: it may come back to what it holds.
+    lost: AtomicBool,
     frames: mpsc::UnboundedSender<Counted>,
     queue: Arc<Queue>,
     /// Rings when the set of held deliveries changed, for the timer of deadlines.
@@ -171,6 +173,7 @@ impl Attached {
             concurrency: member.concurrency,
             held: Mutex::default(),
             ended: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             frames,
             queue: queue.clone(),
             changed: Notify::new(),
@@ -243,15 +246,14 @@ impl Attached {
         held.reserved = held.reserved.saturating_add(messages);
     }
 
-    /// A read is over: what it did not bring is credit again. What it brought is held by now, or
-    /// went back and is credit too.
-    pub fn end_reserve(&self, asked: u32, brought: u32) {
+    /// A read is over: what was set aside and not held under is credit again.
+    pub fn end_reserve(&self, left: u32) {
         let mut held = self.held.lock();
-        held.reserved = held.reserved.saturating_sub(asked);
-        held.credit = held.credit.saturating_add(asked.saturating_sub(brought));
+        held.reserved = held.reserved.saturating_sub(left);
+        held.credit = held.credit.saturating_add(left);
     }
 
-    /// Holds a delivery under its token, for which credit was set aside; gives the lease back when
+    /// Holds a delivery under its token, with credit that was set aside; gives the lease back when
     /// the connection has ended.
     ///
     /// # Errors
@@ -261,6 +263,8 @@ impl Attached {
         if self.has_ended() {
             return Err(lease);
         }
+        // In this step: counted as set aside and as held, it would cut the client's next grant off.
+        held.reserved = held.reserved.saturating_sub(1);
         let is_first = held.keep(token.to_owned(), lease, lease_ms);
         drop(held);
         if is_first {
@@ -275,16 +279,18 @@ impl Attached {
         self.held.lock().keep(lease.token(), lease, lease_ms);
     }
 
-    /// Whether this very delivery is held, or its outcome is on the way.
+    /// Which deliveries are held, or have an outcome on the way: lane, entry and count of each.
     #[must_use]
-    pub fn holds(&self, lease: &Lease) -> bool {
+    pub fn holdings(&self) -> HashSet<(Arc<str>, String, u64)> {
         let held = self.held.lock();
-        held.by_token.iter().any(|(token, kept)| match &kept.lease {
-            Some(one) => one.id == lease.id && one.lane == lease.lane && one.count == lease.count,
-            None => token.parse::<Lease>().is_ok_and(|one| {
-                one.id == lease.id && one.lane == lease.lane && one.count == lease.count
-            }),
-        })
+        let of = |lease: &Lease| (lease.lane.clone(), lease.id.clone(), lease.count);
+        held.by_token
+            .iter()
+            .filter_map(|(token, kept)| match &kept.lease {
+                Some(lease) => Some(of(lease)),
+                None => token.parse().ok().as_ref().map(of),
+            })
+            .collect()
     }
 
     /// Notes that the client has sent an outcome, and gives its lease out: from here on its
@@ -413,6 +419,19 @@ impl Attached {
         drop(self.frames.send((0, Err(fault.into()))));
     }
 
+    /// Ends the stream with a fault that its client may mend by coming back, here or elsewhere:
+    /// what it holds stays its own meanwhile.
+    pub fn end_lost(&self, fault: Fault) {
+        self.lost.store(true, Ordering::Release);
+        self.end_with(fault);
+    }
+
+    /// Whether it ended as by [`Self::end_lost`].
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
     /// Ends the stream: a newer session or connection has the name.
     pub fn fence(&self) {
         self.end_with(Fault::new(
@@ -441,5 +460,59 @@ impl Stream for Frames {
             }
             Some(frame)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(capacity: u32) -> Arc<Attached> {
+        let (attached, _frames) = Attached::new(Member {
+            consumer: "c".into(),
+            session: "s".into(),
+            attach: 1,
+            capabilities: Vec::new(),
+            capacity,
+            concurrency: 1,
+        });
+        attached
+    }
+
+    fn lease() -> Lease {
+        Lease {
+            lane: "g/p4".into(),
+            id: "1-1".into(),
+            count: 1,
+            consumer: "c".into(),
+            session: "s".into(),
+            delivered_ms: 0,
+        }
+    }
+
+    #[test]
+    fn credit_that_is_granted_while_the_read_that_used_it_goes_on_counts() {
+        let one = consumer(1);
+        one.grant(1);
+        one.reserve(1);
+        assert_eq!(one.room(), 0);
+        assert!(one.hold("token", lease(), 1_000).is_ok());
+        // Its outcome and its next credit come before the read has ended.
+        one.forget("token");
+        one.grant(1);
+        one.end_reserve(0);
+        assert_eq!(one.room(), 1);
+    }
+
+    #[test]
+    fn credit_that_a_read_did_not_use_is_credit_again_and_never_more_than_the_capacity() {
+        let one = consumer(3);
+        one.grant(9);
+        one.reserve(3);
+        assert!(one.hold("token", lease(), 1_000).is_ok());
+        one.end_reserve(2);
+        assert_eq!(one.room(), 2);
+        one.grant(9);
+        assert_eq!(one.room(), 2);
     }
 }

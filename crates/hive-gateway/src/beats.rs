@@ -1,8 +1,13 @@
 //! What the gateway says of itself: once a second to the registry, every two seconds to each shard
 //! whose consumers it holds. A gateway that a shard has not heard for ten seconds loses them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use hive_protocol::fault::{Fault, Reason};
 use hive_runtime::health::Component;
 use hive_store::{
     StoreError,
@@ -17,6 +22,15 @@ use crate::core::Gateway;
 const SHARDS: Duration = Duration::from_secs(2);
 /// Length of the grace after a restart of Redis where the group's lease is not known.
 const LEASE_MS: u64 = 30_000;
+
+/// A shard that was not reached for so long gives the gateway's consumers up in a moment: after ten
+/// seconds without a beat the coordinator hands their work to others. Until then they look for a
+/// gateway that does reach it.
+const UNREACHED: Duration = Duration::from_secs(6);
+/// How long a beat may take, so that the time above is looked at in time.
+const BEAT_WITHIN: Duration = Duration::from_secs(1);
+/// What clients are told to wait before they come back.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// How often Redis' clock is read.
 const CLOCK: Duration = Duration::from_secs(1);
@@ -90,11 +104,13 @@ pub async fn announce(
 pub async fn beat_shards(gateway: Arc<Gateway>) {
     let mut pace = tokio::time::interval(SHARDS);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut reached = HashMap::new();
     loop {
         tokio::select! {
             _ = pace.tick() => {},
             () = gateway.shutdown.stopped() => return,
         }
+        send_away(&gateway, &mut reached);
         let mut done = Vec::new();
         for dispatcher in gateway.dispatchers() {
             if done.contains(&dispatcher.shard) {
@@ -106,15 +122,41 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
                 .await;
             let lease = view.map_or(LEASE_MS, |view| view.definition.settings.lease_ms);
             let me = Some(&*gateway.incarnation);
-            if let Err(error) = gateway.store.tick(&dispatcher.shard, lease, me).await {
-                tracing::debug!(%error, "shard_beat_failed");
-                // Redis is away for all of them; else it is this shard alone.
-                if error.is_transient() {
+            let beat = gateway.store.tick(&dispatcher.shard, lease, me);
+            match tokio::time::timeout(BEAT_WITHIN, beat).await {
+                Ok(Ok(_)) => {},
+                // It is this shard alone.
+                Ok(Err(error)) if !error.is_transient() => {
+                    tracing::debug!(%error, "shard_beat_failed");
+                    continue;
+                },
+                // Redis is away for all of them.
+                Ok(Err(_)) | Err(_) => {
+                    tracing::debug!("shard_beat_missed");
                     break;
-                }
-                continue;
+                },
             }
+            reached.insert(dispatcher.shard.tag().to_owned(), Instant::now());
             done.push(dispatcher.shard.clone());
+        }
+    }
+}
+
+/// Ends the streams of shards that were not reached for too long.
+fn send_away(gateway: &Gateway, reached: &mut HashMap<String, Instant>) {
+    let dispatchers = gateway.dispatchers();
+    reached.retain(|tag, _| dispatchers.iter().any(|one| one.shard.tag() == tag));
+    for dispatcher in dispatchers {
+        let tag = dispatcher.shard.tag();
+        let last = *reached.entry(tag.to_owned()).or_insert_with(Instant::now);
+        if last.elapsed() > UNREACHED && !dispatcher.is_empty() {
+            let group = &dispatcher.group;
+            tracing::warn!(group, "consumers_sent_away");
+            let fault = Fault::new(
+                Reason::RedisUnavailable,
+                "this gateway does not reach Redis; another one may",
+            );
+            dispatcher.end_all(&fault.with_retry_after(RETRY));
         }
     }
 }

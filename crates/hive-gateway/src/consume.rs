@@ -8,6 +8,7 @@
 //! after the consumer attached elsewhere.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -161,7 +162,11 @@ impl Session {
         let mut drain_ends: Option<tokio::time::Instant> = None;
         loop {
             if self.attached.has_ended() {
-                return End::Fenced;
+                return if self.attached.is_lost() {
+                    End::Lost
+                } else {
+                    End::Fenced
+                };
             }
             let deadline = self.attached.check_at().map(|at| at.max(not_before));
             tokio::select! {
@@ -309,25 +314,35 @@ impl Session {
         if items.is_empty() {
             return Ok(());
         }
+        let begun: HashSet<&String> = beat.begun.iter().collect();
+        let told = |token: &String| {
+            if begun.contains(token) {
+                Told::Begun
+            } else {
+                Told::Held
+            }
+        };
         let verdicts = match self.extend(&items).await {
             Ok(verdicts) => verdicts,
-            // Redis is away: nobody ends a lease meanwhile, and the next heartbeat is soon. Ending
-            // the stream for it would start the grace in which this agent cannot come back.
+            // Redis is away, maybe for this gateway alone, which then sends its consumers elsewhere
+            // (`beats.rs`). The agent is alive: nothing of it ends by our timer meanwhile, and the
+            // next heartbeat is soon.
             Err(error) if error.is_transient() => {
                 tracing::debug!(consumer = &*self.attached.consumer, %error, "beat_not_passed_on");
+                for (lease, _) in &items {
+                    let token = lease.token();
+                    self.attached.beat(&token, told(&token), lease_ms);
+                }
                 return Ok(());
             },
             Err(error) => return Err(error.into()),
         };
-        let begun: std::collections::HashSet<&String> = beat.begun.iter().collect();
         let mut lost = Vec::new();
         for ((lease, _), verdict) in items.into_iter().zip(verdicts) {
             let token = lease.token();
             match verdict {
                 Verdict::Done => {
-                    let has_begun = begun.contains(&token);
-                    let told = if has_begun { Told::Begun } else { Told::Held };
-                    self.attached.beat(&token, told, lease_ms);
+                    self.attached.beat(&token, told(&token), lease_ms);
                 },
                 Verdict::Fenced => {
                     // Members that are gone with everything else look like fenced ones.
@@ -440,7 +455,8 @@ impl Session {
         tokio::time::sleep(grace).await;
         let mut was_away = false;
         while let Err(error) = self.gateway.store.groups_on_shard(&self.view.shard).await {
-            if !error.is_transient() {
+            // Other data than before is as good as none: it may be back in a moment.
+            if !error.is_transient() && !matches!(error, StoreError::Dataset { .. }) {
                 break;
             }
             was_away = true;

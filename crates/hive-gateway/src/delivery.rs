@@ -59,6 +59,17 @@ impl Holder<'_> {
             action,
         }
     }
+
+    /// Gives back what its holder was never told of. Its session may be over by now, and nobody
+    /// else would do it: owner and count of the delivery are this very read's.
+    pub fn unheard(lease: Lease) -> Settle {
+        Settle {
+            lease,
+            attach: 0,
+            check_session: false,
+            action: Action::GiveBack { idle_ms: 0 },
+        }
+    }
 }
 
 /// What is to become of a leased entry.

@@ -40,7 +40,7 @@ use crate::{
     attached::Attached,
     catalog::GroupView,
     core::{Gateway, now_ms},
-    delivery::{Deliveries, Fate},
+    delivery::{Deliveries, Fate, Holder},
 };
 
 /// How long a lost bell may delay a message.
@@ -79,6 +79,8 @@ struct Memory {
     last_served: Option<Arc<str>>,
     /// Set while plain reads may follow.
     plain: Option<Plain>,
+    /// No reconciliation before this time: the last one was refused.
+    reconcile_after: Option<Instant>,
 }
 
 impl Memory {
@@ -128,17 +130,16 @@ impl Hungry {
             .iter()
             .map(|(one, _)| Part {
                 consumer: one.clone(),
-                asked: 0,
-                brought: 0,
+                left: 0,
             })
             .collect();
         for (index, count) in slots {
             if let Some(part) = parts.get_mut(*index) {
-                part.asked = part.asked.saturating_add(*count);
+                part.left = part.left.saturating_add(*count);
             }
         }
         for part in &parts {
-            part.consumer.reserve(part.asked);
+            part.consumer.reserve(part.left);
         }
         Reserved { parts }
     }
@@ -154,15 +155,15 @@ struct Reserved {
 #[derive(Debug)]
 struct Part {
     consumer: Arc<Attached>,
-    asked: u32,
-    brought: u32,
+    /// Credit that is set aside and was not held under yet.
+    left: u32,
 }
 
 impl Reserved {
     /// Notes a delivery to the consumer at this position.
     fn bring(&mut self, index: usize) {
         if let Some(part) = self.parts.get_mut(index) {
-            part.brought = part.brought.saturating_add(1);
+            part.left = part.left.saturating_sub(1);
         }
     }
 }
@@ -170,7 +171,7 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         for part in &self.parts {
-            part.consumer.end_reserve(part.asked, part.brought);
+            part.consumer.end_reserve(part.left);
         }
     }
 }
@@ -296,10 +297,10 @@ impl Dispatcher {
         }
     }
 
-    /// Ends all connections with this fault.
+    /// Ends all connections with this fault; their clients may come back to what they hold.
     pub(crate) fn end_all(&self, fault: &Fault) {
         for consumer in std::mem::take(&mut *self.consumers.lock()).values() {
-            consumer.end_with(fault.clone());
+            consumer.end_lost(fault.clone());
         }
     }
 
@@ -324,12 +325,23 @@ impl Dispatcher {
             },
             Err(_fault) => return Step::Failed,
         };
-        if self.must_reconcile.load(Ordering::Acquire) {
-            if let Err(error) = self.reconcile(gateway, &view).await {
-                tracing::debug!(group = self.group, %error, "reconcile_failed");
-                return Step::Failed;
+        let may_reconcile = memory
+            .reconcile_after
+            .is_none_or(|after| after <= Instant::now());
+        if may_reconcile && self.must_reconcile.load(Ordering::Acquire) {
+            match self.reconcile(gateway, &view).await {
+                Ok(()) => self.must_reconcile.store(false, Ordering::Release),
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(group = self.group, %error, "reconcile_failed");
+                    return Step::Failed;
+                },
+                // One lane or entry that Redis refuses must not stop the others: what nobody holds
+                // waits for its lease, and is tried again with the next look.
+                Err(error) => {
+                    tracing::warn!(group = self.group, %error, "reconcile_refused");
+                    memory.reconcile_after = Some(Instant::now() + POLL);
+                },
             }
-            self.must_reconcile.store(false, Ordering::Release);
         }
         let hungry = self.hungry();
         if hungry.is_empty() {
@@ -459,7 +471,7 @@ impl Dispatcher {
                             frames.entry(index).or_default().push(delivery);
                         },
                         Err(lease) => {
-                            back.push(holder.settle(lease, Action::GiveBack { idle_ms: 0 }));
+                            back.push(Holder::unheard(lease));
                         },
                     }
                 },
@@ -494,10 +506,13 @@ impl Dispatcher {
                 .store
                 .held_by(&self.group, &read, &consumer.consumer)
                 .await?;
+            let holdings = consumer.holdings();
             let back: Vec<Settle> = pending
                 .iter()
                 .map(|entry| entry.lease(&read, &consumer.session, now_ms()))
-                .filter(|lease| !consumer.holds(lease))
+                .filter(|lease| {
+                    !holdings.contains(&(lease.lane.clone(), lease.id.clone(), lease.count))
+                })
                 .map(|lease| {
                     let action = Action::GiveBack { idle_ms: 0 };
                     consumer.holder().settle(lease, action)

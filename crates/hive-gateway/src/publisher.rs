@@ -137,6 +137,13 @@ struct Claims {
 }
 
 impl Claims {
+    /// Whether the job has a message of an ordering key that is claimed: one that is refused
+    /// refuses the later ones of its key in its flush, and must not refuse another caller's.
+    fn shares_key(&self, job: &Job) -> bool {
+        let mut keys = job.items.iter().map(|item| &item.ordering_key);
+        keys.any(|key| !key.is_empty() && self.keys.contains(key))
+    }
+
     fn clash(&self, job: &Job) -> bool {
         job.items.iter().any(|item| {
             item.producer
@@ -235,6 +242,7 @@ impl Line {
             }
             let clash = held_back.clash(job)
                 || self.under_way.iter().any(|(_, claims)| claims.clash(job))
+                || claims.shares_key(job)
                 || flush.as_ref().is_some_and(|flush| !may_share(flush, job));
             if clash {
                 held_back.add(job);

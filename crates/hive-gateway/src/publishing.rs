@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use hive_domain::stream::{Durability, StreamDefinition};
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::DIRECT_TTL_MS_DEFAULT,
+    limits::{DIRECT_TTL_MS_DEFAULT, ORDERING_KEY_BYTES_MAX},
     message,
     request::{self, Producer, Target},
     time, wire,
@@ -405,7 +405,7 @@ fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
                 body: Bytes::new(),
                 producer,
                 idempotency: None,
-                ordering_key: message.ordering_key.clone(),
+                ordering_key: refused_key(message),
                 not_before_ms: 0,
             });
             continue;
@@ -434,6 +434,15 @@ fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
         });
     }
     items
+}
+
+/// The ordering key that a refused message refuses the later ones of; none where the key itself is
+/// what broke the rule.
+fn refused_key(message: &wire::Message) -> String {
+    if message.ordering_key.len() > ORDERING_KEY_BYTES_MAX {
+        return String::new();
+    }
+    message.ordering_key.clone()
 }
 
 /// What decides who may take a message.

@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -99,8 +99,8 @@ struct Inner {
     guard: Guard,
     process: String,
     calls: AtomicU64,
-    /// How far Redis' clock is ahead of ours, in ms.
-    clock_ahead_ms: AtomicI64,
+    /// Redis' clock when it was last read, in ms since 1970, and when that was.
+    clock: Mutex<Option<(Instant, u64)>>,
 }
 
 /// What is known of the server behind the newest connection.
@@ -146,7 +146,7 @@ impl Store {
                 guard: Guard::default(),
                 process: uuid::Uuid::now_v7().simple().to_string(),
                 calls: AtomicU64::new(0),
-                clock_ahead_ms: AtomicI64::new(0),
+                clock: Mutex::new(None),
             }),
             is_past_guard: false,
         })
@@ -205,10 +205,15 @@ impl Store {
     }
 
     /// The time of Redis' clock in ms since 1970, as far as the last [`Store::read_clock`] tells:
-    /// what decides over messages is one clock, not that of whoever happens to handle them.
+    /// what decides over messages is one clock, not that of whoever happens to handle them. From
+    /// there it goes on by a clock that nobody sets.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        our_clock_ms().saturating_add_signed(self.inner.clock_ahead_ms.load(Ordering::Relaxed))
+        let known = *self.inner.clock.lock();
+        known.map_or_else(our_clock_ms, |(read, redis)| {
+            let since = u64::try_from(read.elapsed().as_millis()).unwrap_or(u64::MAX);
+            redis.saturating_add(since)
+        })
     }
 
     /// Reads Redis' clock, for [`Store::now_ms`].
@@ -220,10 +225,7 @@ impl Store {
         time.arg("TIME");
         let [seconds, micros] = self.command(Purpose::Control, time).await?.array()?;
         let redis = seconds.number()?.saturating_mul(1_000) + micros.number()? / 1_000;
-        let ahead = i64::try_from(i128::from(redis) - i128::from(our_clock_ms()));
-        self.inner
-            .clock_ahead_ms
-            .store(ahead.unwrap_or(0), Ordering::Relaxed);
+        *self.inner.clock.lock() = Some((Instant::now(), redis));
         Ok(())
     }
 

@@ -145,7 +145,8 @@ end
 -- Parks an entry whose ordering key is busy; true when it may be delivered. The key stays with
 -- its entry through nack, release and expiry, until a settle ends the entry.
 local function admit(lane, id, body)
-  local order = struct.unpack('>Hc0', body, 23)
+  -- What another build wrote has no key that this one could read; it is refused further on.
+  local order = string.byte(body, 1) == 2 and struct.unpack('>Hc0', body, 23) or ''
   if order == '' then return true end
   local mine = lane.ref .. '|' .. id
   local holder = redis.call('HGET', KEYS[6], order)

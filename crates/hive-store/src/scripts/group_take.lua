@@ -35,7 +35,8 @@ local entries = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', ARGV[2]
 local below = tonumber(string.match(ARGV[3], '^%d+')) or 9007199254740991
 local count = 0
 for _, entry in ipairs(entries) do
-  local expires = struct.unpack('>I8', entry[2][2], 15)
+  local body = entry[2][2]
+  local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
   if tonumber(string.match(entry[1], '^%d+')) >= below then break end
   if ARGV[4] == '1' and (expires == 0 or expires > now) then break end
   count = count + 1

@@ -27,7 +27,8 @@ end
 local expired = 0
 local entries = redis.call('XRANGE', KEYS[1], ARGV[2], '+', 'COUNT', ARGV[3])
 for _, entry in ipairs(entries) do
-  local expires = struct.unpack('>I8', entry[2][2], 15)
+  local body = entry[2][2]
+  local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
   if expires > 0 and expires <= now then
     redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', '', 'lane', ARGV[1], 'id', entry[1],
       'count', 0, 'category', 'no_capable_consumer', 'record', '', 'failures', '')

@@ -35,7 +35,8 @@ if owner == '~delayed' and redis.call('ZSCORE', KEYS[3], member) then return { '
 if string.find(ARGV[3], '/p%dm') then
   local entry = redis.call('XRANGE', lane, ARGV[4], ARGV[4])[1]
   local body = entry and entry[2][2]
-  local order = body and struct.unpack('>Hc0', body, 23) or ''
+  local ours = body and string.byte(body, 1) == 2
+  local order = ours and struct.unpack('>Hc0', body, 23) or ''
   local holder = order ~= '' and redis.call('HGET', KEYS[5], order)
   local ms, seq = string.match(ARGV[4], '^(%d+)-(%d+)$')
   local age = string.gsub(string.format('%015s-%010s', ms, seq), ' ', '0')

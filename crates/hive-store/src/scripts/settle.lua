@@ -75,11 +75,15 @@ local function to_ready(lane, id)
   redis.call('XCLAIM', lane.key, group, '~ready', 0, id, 'JUSTID')
   redis.call('ZADD', lane.ready, score, lane.ref .. '|' .. id)
 end
+-- What another build wrote has no header that this one could read.
+local function order_of(body)
+  return body and string.byte(body, 1) == 2 and struct.unpack('>Hc0', body, 23) or ''
+end
 -- What the end of an entry lets go: nil where it holds no ordering key, else the key and its oldest
 -- parked entry; false where that entry's lane is not among the caller's.
 local function held_key(lane, id, body)
   if not lane.marked or not body then return nil end
-  local order = struct.unpack('>Hc0', body, 23)
+  local order = order_of(body)
   if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return nil end
   local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
     'LIMIT', 0, 1)[1]
@@ -113,7 +117,7 @@ local function body_of(lane, id)
   return entry and entry[2][2]
 end
 local function attempts_of(body)
-  local own = body and struct.unpack('>H', body, 5) or 0
+  local own = body and string.byte(body, 1) == 2 and struct.unpack('>H', body, 5) or 0
   return own > 0 and own or tonumber(ARGV[3])
 end
 
@@ -127,7 +131,7 @@ end
 -- True when it may be ready, else it is parked.
 local function admit(lane, id)
   local body = lane.marked and body_of(lane, id)
-  local order = body and struct.unpack('>Hc0', body, 23) or ''
+  local order = order_of(body)
   local holder = order ~= '' and redis.call('HGET', KEYS[4], order)
   if holder and holder ~= lane.ref .. '|' .. id then
     redis.call('ZADD', KEYS[5], 0, parked_member(lane, id, order))
@@ -167,7 +171,7 @@ local function fail(lane, id, count, record, category, delay)
   end
   records = records .. struct.pack('>I4', #record) .. record
   local attempts, initial, longest = attempts_of(body), tonumber(ARGV[4]), tonumber(ARGV[5])
-  if body then
+  if body and string.byte(body, 1) == 2 then
     local first, most = struct.unpack('>I4I4', body, 7)
     if first < 4294967295 then initial = first end
     if most < 4294967295 then longest = most end
@@ -198,7 +202,7 @@ local function unindex(lane, id, owner, body)
   elseif owner == '~delayed' then
     redis.call('ZREM', KEYS[3], member)
   elseif owner == '~ordered' and body then
-    local order = struct.unpack('>Hc0', body, 23)
+    local order = order_of(body)
     redis.call('ZREM', KEYS[5], parked_member(lane, id, order))
   end
 end

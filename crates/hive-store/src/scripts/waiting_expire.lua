@@ -44,7 +44,8 @@ if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
 local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[4])
 local expired = 0
 for _, entry in ipairs(entries) do
-  local expires = struct.unpack('>I8', entry[2][2], 15)
+  local body = entry[2][2]
+  local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
   if expires > 0 and expires <= now then
     redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', ARGV[1], 'lane', ARGV[2], 'id',
       entry[1], 'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')

@@ -1,5 +1,6 @@
 //! `fetch`: who may take what, in which order.
 
+use bytes::Bytes;
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
     fetch::{Fetch, Fetched, Taken, Taker},
@@ -8,7 +9,7 @@ use hive_store::{
     settle::{Action, Verdict},
 };
 
-use crate::world::{AGEING_MS, World, ids, item, lose, nack, ordered, with_group};
+use crate::world::{AGEING_MS, World, ids, item, lose, nack, ordered, reject, with_group};
 
 async fn taken(
     world: &World,
@@ -386,4 +387,26 @@ async fn one_answer_holds_about_4_mib() {
         300,
         "small ones ride together"
     );
+}
+
+#[tokio::test]
+async fn what_another_build_wrote_is_delivered_and_can_be_refused() {
+    let world = with_group().await;
+    let a = world.join("g", "a", &[]).await;
+    // A header of another version, and bytes that are none.
+    let mut older = vec![1_u8; 22];
+    older.extend(*b"\x240192f0c1-0000-7000-8000-000000000000");
+    for body in [Bytes::from(older), Bytes::from_static(b"x")] {
+        let foreign = Item {
+            body,
+            ..item("g/p4m", "foreign")
+        };
+        world.publish(vec![foreign]).await;
+        let taken = world.take("g", &a, 9).await;
+        assert_eq!(taken.len(), 1);
+        let verdict = world.settle("g", &a, &taken[0], reject()).await;
+        assert_eq!(verdict, Verdict::Dead);
+    }
+    world.publish(vec![ordered("g/p4m", "ours", "k")]).await;
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["ours"]);
 }
