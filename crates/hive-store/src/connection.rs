@@ -558,10 +558,7 @@ impl Store {
     }
 
     /// A connection of its own for subscriptions.
-    ///
-    /// # Errors
-    /// `Unavailable` when Redis is away.
-    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
+    pub(crate) async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
         let connect = self.inner.client.get_async_pubsub();
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(pubsub)) => Ok(pubsub),
@@ -574,6 +571,11 @@ impl Store {
         }
     }
 
+    /// First part of every key.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.config.prefix
+    }
+
     /// A connection of its own on which nothing is asked of the server yet.
     pub(crate) async fn bare_connection(&self) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
@@ -584,27 +586,6 @@ impl Store {
         connection.await.map_err(|error| StoreError::Unavailable {
             detail: error.to_string(),
         })
-    }
-
-    /// Rings the bell of a shard: there is new work.
-    ///
-    /// # Errors
-    /// As in `StoreError`; a lost bell costs one poll interval.
-    pub async fn ring(&self, purpose: Purpose, shard: &Shard) -> Result<(), StoreError> {
-        let mut publish = Cmd::new();
-        publish.arg("PUBLISH").arg(shard.doorbell()).arg("");
-        self.command(purpose, publish).await.map(drop)
-    }
-
-    /// Rings the bell of a shard without waiting for it.
-    pub fn ring_soon(&self, shard: &Shard) {
-        let (store, shard) = (self.clone(), shard.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "one command, bounded by the response timeout; the store knows no chassis"
-        )]
-        let ringing = tokio::spawn(async move { store.ring(Purpose::Control, &shard).await });
-        drop(ringing);
     }
 
     /// One section of INFO as pairs.

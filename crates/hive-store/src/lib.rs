@@ -32,6 +32,7 @@
 )]
 
 pub mod attempt;
+pub mod bells;
 pub mod ceiling;
 pub mod connection;
 pub mod control;
