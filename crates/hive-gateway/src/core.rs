@@ -206,6 +206,16 @@ impl Gateway {
         settler
     }
 
+    /// Forgets a settler that nobody uses; it ends.
+    pub(crate) fn retire_settler(&self, namespace: &str, group: &str) {
+        let key = (namespace.to_owned(), group.to_owned());
+        // Under the lock: nobody takes another handle meanwhile.
+        let mut settlers = self.settlers.lock();
+        if settlers.get(&key).is_some_and(Settler::is_alone) {
+            settlers.remove(&key);
+        }
+    }
+
     /// Attaches a consumer to its group's dispatcher, which its first consumer starts; answers the
     /// dispatcher, and the connection that has to go.
     pub fn attach(

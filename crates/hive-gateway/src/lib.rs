@@ -30,6 +30,7 @@ pub mod consume;
 pub mod core;
 pub mod delivery;
 pub mod dispatcher;
+mod ending;
 pub mod groups;
 pub mod grpc;
 pub mod health;
