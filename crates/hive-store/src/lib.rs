@@ -38,6 +38,7 @@ pub mod connection;
 pub mod control;
 pub mod dataset;
 pub mod dead;
+pub mod durable;
 pub mod error;
 pub mod fetch;
 pub mod figures;
