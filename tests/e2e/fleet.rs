@@ -15,7 +15,11 @@ use hive_testkit::{
     wait,
 };
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait of a test for anything.
@@ -130,6 +134,19 @@ impl Fleet {
             .map(str::parse::<u32>);
         let mut part = || parts.next().context("a number")?.context("a number");
         Ok((part()?, part()?) >= (7, 2))
+    }
+
+    /// One command to the Redis, as a person types it; an error answer is an error.
+    pub(crate) async fn redis(&self, line: &str) -> Result<String> {
+        let mut connection = UnixStream::connect(self.redis.socket()).await?;
+        connection
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await?;
+        let mut answer = vec![0; 64 * 1024];
+        let length = connection.read(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        anyhow::ensure!(!answer.starts_with('-'), "`{line}`: {}", answer.trim_end());
+        Ok(answer)
     }
 
     /// The figures of a group as they are now.

@@ -1,9 +1,11 @@
 //! End to end: real daemons, a real Redis, the public doors; each test is a sentence of the README.
 
+mod counting;
 mod delivery;
 mod direct;
 mod doors;
 mod fleet;
+mod gone;
 mod groups;
 mod joins;
 mod member;

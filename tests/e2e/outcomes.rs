@@ -240,3 +240,22 @@ async fn each_outcome_of_a_batch_is_judged_on_its_own() -> Result<()> {
     assert_eq!(judged, [SettleStatus::Gone, SettleStatus::Ok]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_released_gets_nothing_until_it_grants_credit() -> Result<()> {
+    let fleet = quick(wire::GroupSettings::default()).await?;
+    fleet.publish("work", message("t", "")).await?;
+    let mut member = Member::join(&fleet.client(0)?, 0, join("work", "a")).await?;
+    member.credit(5).await?;
+    let held = member.deliveries(1).await?;
+    let release = outcome(&held[0].lease, Action::Release(wire::Release::default()));
+    let answer = member.settle(vec![release]).await?;
+    assert_eq!(verdicts(&answer), [SettleStatus::Ok]);
+    fleet.publish("work", message("t", "")).await?;
+    // It has credit left, and is passed over: longer than a lost bell takes.
+    let early = tokio::time::timeout(Duration::from_millis(1_500), member.deliveries(1)).await;
+    assert!(early.is_err(), "{early:?}");
+    member.credit(1).await?;
+    assert_eq!(member.deliveries(2).await?.len(), 2);
+    Ok(())
+}

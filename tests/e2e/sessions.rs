@@ -286,3 +286,49 @@ async fn an_agent_that_was_away_for_longer_than_the_grace_works_on() -> Result<(
     assert_eq!(seen.messages(), 2);
     agent.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_fails_half_way_costs_no_lease_within_the_grace() -> Result<()> {
+    let settings = wire::GroupSettings {
+        reconnect_grace: Some(to_duration(20_000)),
+        ..wire::GroupSettings::default()
+    };
+    let fleet = fleet(settings, 1).await?;
+    let held = holding(&fleet, 0, "agent", 1).await?;
+    let again = || wire::Join {
+        session: held.member.joined.session.clone(),
+        held_leases: vec![held.lease(0)],
+        ..join("g", "agent")
+    };
+    // The membership is taken over, and then the lane cannot be read.
+    let found = fleet.redis("KEYS *:g:g:lane:*").await?;
+    let lane = found.lines().find(|line| line.contains(":lane:"));
+    let lane = lane.context("a lane")?.trim().to_owned();
+    fleet.redis(&format!("RENAME {lane} {{aside}}")).await?;
+    fleet.redis(&format!("SET {lane} unreadable")).await?;
+    let failed = Member::join(&fleet.client(0)?, 1, again()).await;
+    assert!(failed.is_err(), "what it holds cannot be known");
+    fleet.redis(&format!("DEL {lane}")).await?;
+    fleet.redis(&format!("RENAME {{aside}} {lane}")).await?;
+    let mut back = Member::join(&fleet.client(0)?, 1, again()).await?;
+    assert_eq!(back.joined.session, held.member.joined.session);
+    assert_eq!(back.joined.lost_leases, Vec::<String>::new());
+    let answer = back.settle(vec![ack(&held.deliveries[0])]).await?;
+    assert_eq!(verdicts(&answer), [SettleStatus::Ok]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_fails_half_way_leaves_no_member_behind() -> Result<()> {
+    let fleet = fleet(wire::GroupSettings::default(), 1).await?;
+    let found = fleet.redis("KEYS *:g:g:lane:*").await?;
+    let lane = found.lines().find(|line| line.contains(":lane:"));
+    let lane = lane.context("a lane")?.trim().to_owned();
+    fleet.redis(&format!("RENAME {lane} {{aside}}")).await?;
+    fleet.redis(&format!("SET {lane} unreadable")).await?;
+    let failed = Member::join(&fleet.client(0)?, 0, join("g", "agent")).await;
+    assert!(failed.is_err(), "what it holds cannot be known");
+    fleet.redis(&format!("DEL {lane}")).await?;
+    fleet.redis(&format!("RENAME {{aside}} {lane}")).await?;
+    fleet.members("g", 0).await
+}

@@ -274,6 +274,34 @@ async fn an_agent_at_work_keeps_its_lease_while_redis_is_away() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_sent_while_redis_is_away_is_taken_when_it_is_back() -> Result<()> {
+    let mut world = World::start(RedisServer::builder().aof(Aof::Always), 1, 1).await?;
+    // Without a grace, whoever loses its connection loses its work at once.
+    let lease = Duration::from_secs(30);
+    world.group(GROUP, settings(lease, Duration::ZERO)).await?;
+    let target = (&Target::group(GROUP), [GROUP].as_slice());
+    let client = world.client(0)?;
+    publish_plain(&client, &world.log, target, named(["done".into()])).await;
+    let mut agent = Hand::join(&world.log, &world.url(0), (GROUP, "a")).await?;
+    agent.credit(1).await?;
+    let task = agent.take_one().await?;
+    world.kill(Victim::Redis)?;
+    // Longer than a call waits for Redis, on the same stream.
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        world.revive(Victim::Redis).await
+    };
+    let ack = hive_testkit::history::Action::Ack;
+    let (answer, revived) = tokio::join!(agent.settle(&task, ack), back);
+    revived?;
+    assert_eq!(answer, hive_testkit::history::SettleAnswer::Ok);
+    world.drained(&[GROUP], PATIENCE).await?;
+    let figures = world.figures(GROUP).await?;
+    assert_eq!((figures.acked_total, figures.failed_total), (1, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn daemons_refuse_a_redis_that_may_delete_accepted_work() -> Result<()> {
     let redis = RedisServer::builder()
         .option("--maxmemory-policy", "allkeys-lru")

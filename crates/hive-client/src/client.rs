@@ -356,8 +356,9 @@ impl Client {
         }
     }
 
-    /// Sends unary calls to the next gateway from now on, unless somebody did so already.
-    pub(crate) fn leave(&self, number: usize) {
+    /// Sends unary calls to the gateway behind this one from now on, unless somebody did so already;
+    /// answers the place of that next one.
+    pub(crate) fn leave(&self, number: usize) -> usize {
         let next = (number + 1) % self.gateways().len();
         let (before, after) = (Ordering::Relaxed, Ordering::Relaxed);
         let moved = self
@@ -367,6 +368,7 @@ impl Client {
         if moved.is_ok() {
             tracing::debug!(gateway = self.gateway_at(next).url(), "gateway_changed");
         }
+        next
     }
 
     fn unreachable(&self, started: Instant, last: Fault) -> CallError {
@@ -389,4 +391,21 @@ fn is_unconnected(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gateway_that_is_left_again_and_again_names_the_next_one() {
+        let client = Client::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let mut place = client.current();
+        for _ in 0..5 {
+            let left = place;
+            place = client.leave(left);
+            assert_eq!(client.current(), place, "unary calls left it too");
+            assert_ne!(place, left);
+        }
+    }
 }

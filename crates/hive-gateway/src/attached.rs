@@ -229,7 +229,8 @@ impl Attached {
     }
 
     /// Passes the consumer over until it grants credit: it gave a message back, and would get the
-    /// same one again at once.
+    /// same one again at once. Clients grant credit for each release that is answered, but for none
+    /// that a `revoke` asked for: whoever sends one must not pass over for it.
     pub fn pass_over(&self) {
         self.held.lock().is_passed_over = true;
     }

@@ -12,14 +12,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
 use hive_store::{Shard, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Pause before the subscription is made anew.
 const RETRY: Duration = Duration::from_millis(200);
-
 /// Who wants to be woken, by shard.
 #[derive(Debug, Default)]
 pub struct Bells {
@@ -81,19 +79,15 @@ impl Bells {
         }
     }
 
-    /// Hears the bells of all shards until cancelled; survives Redis going away.
-    pub async fn hear(self: Arc<Self>, store: Store, prefix: String) {
+    /// Hears the bells of all shards until cancelled; survives Redis going away and lines that go
+    /// silent.
+    pub async fn hear(self: Arc<Self>, store: Store) {
         loop {
-            if let Ok(mut subscriber) = store.subscriber().await {
-                let pattern = format!("{prefix}:{{*}}:bell");
-                if subscriber.psubscribe(&pattern).await.is_ok() {
-                    // What rang while nobody heard.
-                    self.ring_all();
-                    let mut bells = subscriber.on_message();
-                    while let Some(bell) = bells.next().await {
-                        self.ring(bell.get_channel_name());
-                    }
-                }
+            if let Ok(line) = store.bells().await {
+                // What rang while nobody heard.
+                self.ring_all();
+                line.listen(|doorbell| self.ring(doorbell)).await;
+                tracing::debug!("bells_lost");
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -16,23 +16,22 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hive_protocol::{
     fault::{Fault, Reason},
-    outcome, request, time,
-    wire::{self, SettleStatus, consume_request, consume_response::Frame},
+    request, time,
+    wire::{self, consume_request, consume_response::Frame},
 };
 use hive_runtime::tasks::BACKGROUND;
-use hive_store::{
-    Lease, StoreError,
-    settle::{Action, Settle, Verdict},
-};
+use hive_store::{Lease, settle::Verdict};
 use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::{
-    attached::{Attached, Frames, Held, Told},
+    attached::{Attached, Frames, Told},
     catalog::GroupView,
     core::Gateway,
     dispatcher::Dispatcher,
-    joining, outcomes,
+    ending::{Ending, judged, recovery},
+    joining,
+    outcomes::{self, Batch},
 };
 
 /// The first frame must come within this time.
@@ -45,11 +44,6 @@ const QUEUE_MAX: usize = 256;
 const SETTLES_MAX: usize = 16;
 /// How long a draining gateway waits for its clients to go elsewhere.
 const DRAIN: Duration = Duration::from_secs(2);
-/// First and longest pause before a membership that could not be ended is tried again.
-const END_RETRY: Duration = Duration::from_millis(200);
-const END_RETRY_MAX: Duration = Duration::from_secs(5);
-/// What a client gets at least to come back once Redis is there again: it pauses between its tries.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before a lease that was spared is looked at again.
 const SPARED: Duration = Duration::from_millis(500);
 
@@ -136,16 +130,18 @@ impl Session {
         self.gateway.metrics.connections.add(-1.0);
         self.attached.end();
         self.dispatcher.detach(&self.attached);
+        let ending = Ending {
+            gateway: self.gateway,
+            view: self.view,
+            attached: self.attached,
+        };
         match end {
-            End::Left => self.leave().await,
+            End::Left => ending.left().await,
             End::Fenced => {},
             // A draining gateway is gone before the grace is over; its clients come back elsewhere,
             // and the coordinator gives up those that do not.
-            End::Lost if self.gateway.shutdown.is_draining() => {},
-            End::Lost => {
-                self.wait_out_grace().await;
-                self.give_up().await;
-            },
+            End::Lost if ending.gateway.shutdown.is_draining() => {},
+            End::Lost => ending.lost().await,
         }
     }
 
@@ -261,14 +257,14 @@ impl Session {
             },
             consume_request::Frame::Settle(batch) => {
                 request::items("outcomes", batch.outcomes.len())?;
-                let batch = check(&self.view, &self.attached, batch.outcomes);
                 let (gateway, view) = (self.gateway.clone(), self.view.clone());
-                settling.push(Box::pin(settle(
-                    gateway,
-                    view,
-                    self.attached.clone(),
-                    batch,
-                )));
+                let attached = self.attached.clone();
+                let outcomes = batch.outcomes;
+                let batch = Batch::check(&gateway.metrics, &view, Some(&attached), outcomes);
+                settling.push(Box::pin(async move {
+                    let results = batch.judge(&gateway, &view, Some(&attached)).await?;
+                    Ok(wire::Settled { results })
+                }));
             },
             consume_request::Frame::Heartbeat(beat) => self.heartbeat(beat).await?,
             consume_request::Frame::Progress(progress) => {
@@ -322,7 +318,7 @@ impl Session {
                 Told::Held
             }
         };
-        let verdicts = match self.extend(&items).await {
+        let verdicts = match self.gateway.extend_now(&self.view, &items).await {
             Ok(verdicts) => verdicts,
             // Redis is away, maybe for this gateway alone, which then sends its consumers elsewhere
             // (`beats.rs`). The agent is alive: nothing of it ends by our timer meanwhile, and the
@@ -375,13 +371,6 @@ impl Session {
         Ok(())
     }
 
-    async fn extend(&self, items: &[(Lease, u64)]) -> Result<Vec<Verdict>, StoreError> {
-        let (shard, group) = (&self.view.shard, &self.view.definition.name);
-        let lanes = self.gateway.catalog.lanes(shard).await?;
-        let lanes = lanes.of_group(shard, group);
-        self.gateway.store.extend(shard, group, &lanes, items).await
-    }
-
     /// Ends the leases whose time is over; false when some were spared.
     async fn expire(&self) -> bool {
         let now = Instant::now();
@@ -399,6 +388,8 @@ impl Session {
             .settle_now(&self.view.namespace, name, &items)
             .await;
         let Ok(verdicts) = verdicts else { return false };
+        let taken = outcomes::taken(&verdicts);
+        self.gateway.metrics.given_back_expired.increment(taken);
         let mut lost = Vec::new();
         let mut spared = false;
         for ((held, _), verdict) in over.into_iter().zip(verdicts) {
@@ -413,10 +404,6 @@ impl Session {
         self.attached.checked();
         if !lost.is_empty() {
             self.gateway
-                .metrics
-                .given_back_expired
-                .increment(lost.len() as u64);
-            self.gateway
                 .bells
                 .announce(&self.gateway.store, &self.view.shard);
             let reason = "the lease ended without a heartbeat".to_owned();
@@ -427,282 +414,6 @@ impl Session {
         }
         !spared
     }
-
-    /// The client said that it goes: what it holds goes back uncounted.
-    async fn leave(&self) {
-        let held = self.attached.all_held();
-        let items: Vec<Settle> = held
-            .iter()
-            .map(|held| Settle {
-                lease: held.lease.clone(),
-                attach: self.attached.attach,
-                check_session: true,
-                action: Action::GiveBack { idle_ms: 0 },
-            })
-            .collect();
-        self.gateway
-            .metrics
-            .given_back_left
-            .increment(items.len() as u64);
-        self.end_membership(&items).await;
-    }
-
-    /// Waits as long as the client may take to come back. While Redis is away it cannot: its time
-    /// begins when Redis is there.
-    async fn wait_out_grace(&self) {
-        let settings = &self.view.definition.settings;
-        let grace = Duration::from_millis(settings.reconnect_grace_ms);
-        tokio::time::sleep(grace).await;
-        let mut was_away = false;
-        while let Err(error) = self.gateway.store.groups_on_shard(&self.view.shard).await {
-            // Other data than before is as good as none: it may be back in a moment.
-            if !error.is_transient() && !matches!(error, StoreError::Dataset { .. }) {
-                break;
-            }
-            was_away = true;
-            tokio::select! {
-                () = tokio::time::sleep(END_RETRY) => {},
-                () = self.gateway.shutdown.draining() => return,
-            }
-        }
-        if was_away {
-            tokio::time::sleep(grace.max(BACK_WITHIN)).await;
-        }
-    }
-
-    /// The connection did not come back in time.
-    async fn give_up(&self) {
-        let held = judged(&self.attached);
-        let items = recovery(&self.attached, &held, (0, "connection_lost"));
-        self.gateway
-            .metrics
-            .given_back_lost
-            .increment(items.len() as u64);
-        self.end_membership(&items).await;
-    }
-
-    /// Settles what was held, then removes the member. Tried until it is so: the coordinator finds
-    /// members of dead gateways, not those that a living one forgot.
-    async fn end_membership(&self, items: &[Settle]) {
-        let mut pause = END_RETRY;
-        while let Err(error) = self.try_end_membership(items).await {
-            let (group, consumer) = (&self.view.definition.name, &*self.attached.consumer);
-            tracing::warn!(group, consumer, %error, "give_up_failed");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {},
-                () = self.gateway.shutdown.draining() => return,
-            }
-            pause = (pause * 2).min(END_RETRY_MAX);
-        }
-        if !items.is_empty() {
-            self.gateway
-                .bells
-                .announce(&self.gateway.store, &self.view.shard);
-        }
-    }
-
-    async fn try_end_membership(&self, items: &[Settle]) -> Result<(), StoreError> {
-        let (namespace, group) = (&self.view.namespace, &self.view.definition.name);
-        let shard = &self.view.shard;
-        if !self
-            .gateway
-            .store
-            .groups_on_shard(shard)
-            .await?
-            .contains(group)
-        {
-            return Ok(());
-        }
-        for batch in items.chunks(500) {
-            let verdicts = self.gateway.settle_now(namespace, group, batch).await?;
-            if verdicts.contains(&Verdict::Fenced) {
-                return Ok(());
-            }
-        }
-        let lanes = self
-            .gateway
-            .catalog
-            .read_lanes(shard)
-            .await?
-            .of_group(shard, group);
-        let who = (&*self.attached.consumer, &*self.attached.session);
-        let who = (who.0, who.1, self.attached.attach);
-        self.gateway
-            .store
-            .leave(shard, group, &lanes, who)
-            .await
-            .map(drop)
-    }
-}
-
-/// Which deliveries count as failed when their consumer is lost: what heartbeats named as begun,
-/// and of those that no heartbeat covers, what is among its `concurrency` oldest.
-fn counted(held: &[Held], concurrency: u32) -> Vec<bool> {
-    let oldest = usize::try_from(concurrency.max(1)).unwrap_or(usize::MAX);
-    held.iter()
-        .enumerate()
-        .map(|(position, held)| match held.told {
-            Told::Begun => true,
-            Told::Held => false,
-            Told::Nothing => position < oldest,
-        })
-        .collect()
-}
-
-/// Everything that a connection holds, and whether its loss counts as a failed attempt.
-fn judged(attached: &Attached) -> Vec<(Held, bool)> {
-    let held = attached.all_held();
-    let counted = counted(&held, attached.concurrency);
-    held.into_iter().zip(counted).collect()
-}
-
-fn recovery(
-    attached: &Attached,
-    held: &[(Held, bool)],
-    (idle_ms, category): (u64, &str),
-) -> Vec<Settle> {
-    held.iter()
-        .map(|(held, is_counted)| {
-            let lease = held.lease.clone();
-            let action = if *is_counted {
-                let record = outcomes::record(&lease, category, "the consumer was lost at work");
-                Action::Lose {
-                    idle_ms,
-                    category: category.to_owned(),
-                    record,
-                }
-            } else {
-                Action::GiveBack { idle_ms }
-            };
-            Settle {
-                lease,
-                attach: attached.attach,
-                check_session: true,
-                action,
-            }
-        })
-        .collect()
-}
-
-/// Outcomes of one frame, checked and ready for the store.
-#[derive(Default)]
-struct Batch {
-    results: Vec<wire::SettleResult>,
-    items: Vec<Settle>,
-    /// Position of each item's result.
-    places: Vec<usize>,
-    extends: Vec<(usize, Lease)>,
-}
-
-/// Checks the outcomes of a frame. What is to be settled is marked at once, so that a heartbeat
-/// behind it does not call it lost.
-fn check(view: &GroupView, attached: &Attached, wire_outcomes: Vec<wire::Outcome>) -> Batch {
-    let mut batch = Batch::default();
-    for mut wire_outcome in wire_outcomes {
-        let place = batch.results.len();
-        let action = wire_outcome.action.take();
-        let token = wire_outcome.lease;
-        let status = match outcome::parse_action(&token, action) {
-            Err(violations) => Err((SettleStatus::Invalid, violations.to_string())),
-            Ok(outcome::Action::Extend) => match lease_of(attached, &token) {
-                Some(lease) => {
-                    batch.extends.push((place, lease));
-                    Ok(())
-                },
-                None => Err(unknown()),
-            },
-            Ok(action) => {
-                match attached
-                    .settling(&token)
-                    .or_else(|| lease_of(attached, &token))
-                {
-                    Some(lease) => {
-                        batch.places.push(place);
-                        batch
-                            .items
-                            .push(outcomes::settle(view, lease, attached.attach, action));
-                        Ok(())
-                    },
-                    None => Err(unknown()),
-                }
-            },
-        };
-        let (status, error) = status.err().unwrap_or((SettleStatus::Ok, String::new()));
-        batch.results.push(wire::SettleResult {
-            lease: token,
-            status: status.into(),
-            error,
-        });
-    }
-    batch
-}
-
-/// The lease that a token says, if it is this consumer's.
-fn lease_of(attached: &Attached, token: &str) -> Option<Lease> {
-    token
-        .parse::<Lease>()
-        .ok()
-        .filter(|lease| lease.consumer == attached.consumer)
-}
-
-fn unknown() -> (SettleStatus, String) {
-    (
-        SettleStatus::UnknownLease,
-        "the token is none of this consumer's leases".into(),
-    )
-}
-
-async fn settle(
-    gateway: Arc<Gateway>,
-    view: Arc<GroupView>,
-    attached: Arc<Attached>,
-    batch: Batch,
-) -> Result<wire::Settled, Fault> {
-    let Batch {
-        mut results,
-        items,
-        places,
-        extends,
-    } = batch;
-    let group = &view.definition.name;
-    if !items.is_empty() {
-        let verdicts = gateway
-            .settler(&view.namespace, group)
-            .settle(items)
-            .await?;
-        for (place, verdict) in places.into_iter().zip(verdicts) {
-            outcomes::note(&gateway.metrics, verdict);
-            if let Some(result) = results.get_mut(place) {
-                attached.forget(&result.lease);
-                outcomes::judge(result, verdict);
-            }
-        }
-    }
-    if !extends.is_empty() {
-        let lanes = gateway.catalog.lanes(&view.shard).await?;
-        let lanes = lanes.of_group(&view.shard, group);
-        let asked: Vec<(Lease, u64)> = extends
-            .iter()
-            .map(|(_, lease)| (lease.clone(), attached.attach))
-            .collect();
-        let verdicts = gateway
-            .store
-            .extend(&view.shard, group, &lanes, &asked)
-            .await?;
-        for ((place, lease), verdict) in extends.into_iter().zip(verdicts) {
-            if verdict == Verdict::Done {
-                attached.beat(
-                    &lease.token(),
-                    Told::Nothing,
-                    view.definition.settings.lease_ms,
-                );
-            }
-            if let Some(result) = results.get_mut(place) {
-                outcomes::judge(result, verdict);
-            }
-        }
-    }
-    Ok(wire::Settled { results })
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -714,44 +425,4 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 fn far() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(3_600)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn held(id: u64, told: Told) -> Held {
-        Held {
-            lease: Lease {
-                lane: "g/p4".into(),
-                id: format!("{id}-0"),
-                count: 1,
-                consumer: "a".into(),
-                session: "s".into(),
-                delivered_ms: id,
-            },
-            deadline: Instant::now(),
-            told,
-        }
-    }
-
-    #[test]
-    fn a_lost_consumer_fails_what_it_began_and_nothing_else() {
-        let all = [
-            held(1, Told::Begun),
-            held(2, Told::Held),
-            held(3, Told::Nothing),
-        ];
-        assert_eq!(counted(&all, 1), [true, false, false]);
-    }
-
-    #[test]
-    fn without_any_heartbeat_the_oldest_deliveries_count() {
-        let all = [
-            held(1, Told::Nothing),
-            held(2, Told::Nothing),
-            held(3, Told::Nothing),
-        ];
-        assert_eq!(counted(&all, 2), [true, true, false]);
-    }
 }

@@ -25,7 +25,7 @@ use crate::{
     catalog::{Catalog, GroupView},
     dispatcher::Dispatcher,
     metrics::Metrics,
-    publisher::Publisher,
+    publisher::{Publisher, Room},
     pull::Answers,
     settings::Settings,
     settler::Settler,
@@ -81,6 +81,7 @@ pub struct Gateway {
     pub settings: Settings,
     gate: Gate,
     publishers: Mutex<HashMap<Shard, Publisher>>,
+    room: Room,
     settlers: ByGroup<Settler>,
     dispatchers: ByGroup<Arc<Dispatcher>>,
     pub(crate) answers: Answers,
@@ -117,6 +118,7 @@ impl Gateway {
             gate,
             store,
             publishers: Mutex::default(),
+            room: Room::default(),
             settlers: Mutex::default(),
             dispatchers: Mutex::default(),
             answers: Answers::default(),
@@ -180,9 +182,9 @@ impl Gateway {
         }
         // A publisher of its own per incarnation word: flush numbers are this task's alone.
         let (publisher, task) = Publisher::new(
-            self.store.clone(),
-            shard.clone(),
+            (self.store.clone(), shard.clone()),
             self.incarnation.clone(),
+            self.room.clone(),
             self.bells.clone(),
             self.metrics.clone(),
         );
@@ -202,6 +204,16 @@ impl Gateway {
         self.tasks.spawn(BACKGROUND, "settler", task);
         settlers.insert(key, settler.clone());
         settler
+    }
+
+    /// Forgets a settler that nobody uses; it ends.
+    pub(crate) fn retire_settler(&self, namespace: &str, group: &str) {
+        let key = (namespace.to_owned(), group.to_owned());
+        // Under the lock: nobody takes another handle meanwhile.
+        let mut settlers = self.settlers.lock();
+        if settlers.get(&key).is_some_and(Settler::is_alone) {
+            settlers.remove(&key);
+        }
     }
 
     /// Attaches a consumer to its group's dispatcher, which its first consumer starts; answers the

@@ -41,6 +41,7 @@ use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms},
     delivery::{Deliveries, Fate, Holder},
+    outcomes,
 };
 
 /// How long a lost bell may delay a message.
@@ -521,15 +522,13 @@ impl Dispatcher {
             if back.is_empty() {
                 continue;
             }
-            gateway
-                .metrics
-                .given_back_reply
-                .increment(back.len() as u64);
             let settling = view.settling(&read);
-            gateway
+            let verdicts = gateway
                 .store
                 .settle(&self.shard, settling, &back, now_ms())
                 .await?;
+            let taken = outcomes::taken(&verdicts);
+            gateway.metrics.given_back_reply.increment(taken);
         }
         Ok(())
     }

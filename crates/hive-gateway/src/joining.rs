@@ -6,6 +6,7 @@ use hive_protocol::{
     fault::{Fault, Reason},
     request, time, wire,
 };
+use hive_runtime::tasks::BACKGROUND;
 use hive_store::{
     Lease,
     members::{Joined as Answer, Joining, Kind},
@@ -17,6 +18,8 @@ use crate::{
     attached::{Attached, Frames, Member},
     catalog::GroupView,
     core::{Gateway, now_ms},
+    ending::Ending,
+    outcomes,
 };
 
 /// What a join came to.
@@ -65,7 +68,7 @@ pub(crate) fn refused(answer: &Answer, group: &str, consumer: &str) -> Fault {
 
 /// Joins a consumer over a stream.
 pub(crate) async fn join(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     namespace: &str,
     join: request::Join,
 ) -> Result<Joined, Fault> {
@@ -98,14 +101,25 @@ pub(crate) async fn join(
     let lost = match resume(gateway, &view, &attached, &join.held_leases).await {
         Ok(lost) => lost,
         Err(fault) => {
-            // No task will end this membership: it ends here, as far as Redis lets it.
-            let who = (&*attached.consumer, &*attached.session, attach);
-            drop(
-                gateway
-                    .store
-                    .leave(&view.shard, &join.group, &[], who)
-                    .await,
-            );
+            // No connection will end this membership. To who resumes, it is as if the connection
+            // had been lost right behind the join: what it holds is kept for the grace.
+            let is_resumed = join.session.as_ref() == Some(&session);
+            for lease in own(&attached, &join.held_leases) {
+                attached.hold_again(lease, settings.lease_ms);
+            }
+            let ending = Ending {
+                gateway: gateway.clone(),
+                view: view.clone(),
+                attached,
+            };
+            gateway.tasks.spawn(BACKGROUND, "join_failed", async move {
+                if is_resumed {
+                    ending.lost().await;
+                } else {
+                    // Nobody was told of the session.
+                    ending.left().await;
+                }
+            });
             return Err(fault);
         },
     };
@@ -156,6 +170,17 @@ fn capacity(asked: Option<u32>, limit: u32) -> u32 {
     asked.unwrap_or(CAPACITY_DEFAULT).min(limit)
 }
 
+/// The leases among these tokens that are of this session.
+fn own<'a>(attached: &'a Attached, tokens: &'a [String]) -> impl Iterator<Item = Lease> + 'a {
+    tokens.iter().filter_map(|token| own_lease(attached, token))
+}
+
+fn own_lease(attached: &Attached, token: &str) -> Option<Lease> {
+    let lease = token.parse::<Lease>().ok()?;
+    let is_own = lease.session == attached.session && lease.consumer == attached.consumer;
+    is_own.then_some(lease)
+}
+
 /// Keeps what the client still holds, gives back everything else that Redis says it holds, and
 /// moves direct messages that waited for it; answers the tokens that are no longer its.
 async fn resume(
@@ -171,18 +196,12 @@ async fn resume(
         .move_held(&view.shard, group, &attached.consumer, &lanes.all)
         .await?;
     let read = lanes.of_group(&view.shard, group);
-    let mut claimed: HashSet<Lease> = HashSet::new();
-    let mut lost = Vec::new();
-    for token in tokens {
-        match token.parse::<Lease>() {
-            Ok(lease)
-                if lease.session == attached.session && lease.consumer == attached.consumer =>
-            {
-                claimed.insert(lease);
-            },
-            Ok(_) | Err(_) => lost.push(token.clone()),
-        }
-    }
+    let mut claimed: HashSet<Lease> = own(attached, tokens).collect();
+    let mut lost: Vec<String> = tokens
+        .iter()
+        .filter(|token| own_lease(attached, token).is_none())
+        .cloned()
+        .collect();
     let mut back = Vec::new();
     let mut kept = Vec::new();
     for pending in gateway
@@ -208,15 +227,13 @@ async fn resume(
         }
     }
     lost.extend(claimed.into_iter().map(|lease| lease.token()));
-    gateway
-        .metrics
-        .given_back_fenced
-        .increment(back.len() as u64);
     for batch in back.chunks(500) {
-        gateway
+        let verdicts = gateway
             .store
             .settle(&view.shard, view.settling(&read), batch, now_ms())
             .await?;
+        let taken = outcomes::taken(&verdicts);
+        gateway.metrics.given_back_fenced.increment(taken);
     }
     let asked: Vec<(Lease, u64)> = kept
         .iter()

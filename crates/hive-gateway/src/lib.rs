@@ -30,6 +30,7 @@ pub mod consume;
 pub mod core;
 pub mod delivery;
 pub mod dispatcher;
+mod ending;
 pub mod groups;
 pub mod grpc;
 pub mod health;
@@ -86,7 +87,6 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
 pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), GatewayError> {
-    let prefix = config.redis.prefix.clone();
     let store = Store::open(StoreConfig {
         url: config.redis.url.clone(),
         password: config
@@ -94,7 +94,7 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
             .password
             .as_ref()
             .map(|secret| secret.expose().to_owned()),
-        prefix: prefix.clone(),
+        prefix: config.redis.prefix.clone(),
         ..StoreConfig::default()
     })?;
     let me = Registration::new("gateway", DAEMON.version, &config.server.advertise);
@@ -110,11 +110,7 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
     redis.not_ready("not connected yet");
     let parts = (tasks.clone(), shutdown.clone(), gate);
     let gateway = Gateway::new(store.clone(), config.own, incarnation, parts);
-    tasks.spawn(
-        BACKGROUND,
-        "bells",
-        gateway.bells.clone().hear(store, prefix),
-    );
+    tasks.spawn(BACKGROUND, "bells", gateway.bells.clone().hear(store));
     let allow_eviction = config.redis.allow_eviction;
     tasks.spawn(
         LOOP,

@@ -1,9 +1,12 @@
 //! Between the wire's outcomes and the store's: one translation for streams, unary calls and REST.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hive_protocol::{
-    outcome::Action as Wire,
-    wire::{SettleResult, SettleStatus},
+    fault::Fault,
+    outcome::{self, Action as Wire},
+    wire::{self, SettleResult, SettleStatus},
 };
 use hive_store::{
     Lease,
@@ -11,10 +14,154 @@ use hive_store::{
     settle::{Action, Settle, Verdict},
 };
 
-use crate::{catalog::GroupView, core::now_ms, metrics::Metrics};
+use crate::{
+    attached::{Attached, Told},
+    catalog::GroupView,
+    core::{Gateway, now_ms},
+    metrics::Metrics,
+};
 
 /// Category of a nack or reject that names none.
 const HANDLER: &str = "handler_exception";
+
+/// The outcomes of one call or frame, checked: what breaks a rule has its result, the rest is ready
+/// for the store.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    results: Vec<SettleResult>,
+    items: Vec<Settle>,
+    /// Position of each item's result.
+    places: Vec<usize>,
+    extends: Vec<(Lease, u64)>,
+    /// Position of each extended lease's result.
+    extend_places: Vec<usize>,
+}
+
+impl Batch {
+    /// Checks outcomes, those of a connection or of a caller without one. What a connection is to
+    /// settle is marked at once, so that a heartbeat behind it does not call it lost; and one that
+    /// gives a message back is passed over until it grants credit again.
+    pub(crate) fn check(
+        metrics: &Metrics,
+        view: &GroupView,
+        attached: Option<&Attached>,
+        outcomes: Vec<wire::Outcome>,
+    ) -> Self {
+        let mut batch = Self::default();
+        let attach = attached.map_or(0, |attached| attached.attach);
+        for mut one in outcomes {
+            let place = batch.results.len();
+            let token = one.lease;
+            let (status, error) = match outcome::parse_action(&token, one.action.take()) {
+                Err(violations) => (SettleStatus::Invalid, violations.to_string()),
+                Ok(action) => match lease_of(attached, &token, &action) {
+                    Ok(lease) => {
+                        if action == Wire::Extend {
+                            batch.extend_places.push(place);
+                            batch.extends.push((lease, attach));
+                        } else {
+                            batch.places.push(place);
+                            batch.items.push(settle(view, lease, attach, action));
+                        }
+                        (SettleStatus::Ok, String::new())
+                    },
+                    Err(error) => (SettleStatus::UnknownLease, error),
+                },
+            };
+            match status {
+                SettleStatus::Invalid => metrics.settled_invalid.increment(1),
+                SettleStatus::UnknownLease => metrics.settled_unknown.increment(1),
+                SettleStatus::Unspecified
+                | SettleStatus::Ok
+                | SettleStatus::Gone
+                | SettleStatus::StaleLease => {},
+            }
+            batch.results.push(SettleResult {
+                lease: token,
+                status: status.into(),
+                error,
+            });
+        }
+        batch
+    }
+
+    /// Has all of it judged. The outcomes of a connection wait for Redis longer than a call does:
+    /// their client keeps its stream and asks nobody else meanwhile.
+    ///
+    /// # Errors
+    /// What Redis says; the same outcomes may be sent again.
+    pub(crate) async fn judge(
+        self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        attached: Option<&Attached>,
+    ) -> Result<Vec<SettleResult>, Fault> {
+        let mut results = self.results;
+        if !self.items.is_empty() {
+            let settler = gateway.settler(&view.namespace, &view.definition.name);
+            let verdicts = match attached {
+                Some(_) => settler.settle_patiently(self.items).await?,
+                None => settler.settle(self.items).await?,
+            };
+            for (place, verdict) in self.places.into_iter().zip(verdicts) {
+                note(&gateway.metrics, verdict);
+                if let Some(result) = results.get_mut(place) {
+                    if let Some(attached) = attached {
+                        attached.forget(&result.lease);
+                    }
+                    judge(result, verdict);
+                }
+            }
+        }
+        if !self.extends.is_empty() {
+            let verdicts = gateway.extend_now(view, &self.extends).await?;
+            for (place, verdict) in self.extend_places.into_iter().zip(verdicts) {
+                note(&gateway.metrics, verdict);
+                if let Some(result) = results.get_mut(place) {
+                    if let Some(attached) = attached
+                        && verdict == Verdict::Done
+                    {
+                        let lease_ms = view.definition.settings.lease_ms;
+                        attached.beat(&result.lease, Told::Nothing, lease_ms);
+                    }
+                    judge(result, verdict);
+                }
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// The lease that a token says, or why it is none of the caller's.
+fn lease_of(attached: Option<&Attached>, token: &str, action: &Wire) -> Result<Lease, String> {
+    let Some(attached) = attached else {
+        return token.parse::<Lease>().map_err(|error| error.to_string());
+    };
+    match action {
+        // At once, not when it is judged: what it gave back may be read again before.
+        Wire::Release { .. } => attached.pass_over(),
+        Wire::Ack { .. } | Wire::Nack { .. } | Wire::Reject { .. } => {},
+        Wire::Extend => return own_lease(attached, token),
+    }
+    match attached.settling(token) {
+        Some(lease) => Ok(lease),
+        None => own_lease(attached, token),
+    }
+}
+
+fn own_lease(attached: &Attached, token: &str) -> Result<Lease, String> {
+    token
+        .parse::<Lease>()
+        .ok()
+        .filter(|lease| lease.consumer == attached.consumer)
+        .ok_or_else(|| "the token is none of this consumer's leases".to_owned())
+}
+
+/// How many of these outcomes changed something.
+pub(crate) fn taken(verdicts: &[Verdict]) -> u64 {
+    let is_taken = |verdict: &&Verdict| matches!(verdict, Verdict::Done | Verdict::Dead);
+    verdicts.iter().filter(is_taken).count() as u64
+}
 
 /// The record of an attempt that ends now.
 #[must_use]

@@ -5,6 +5,9 @@
 //! flushes may be under way together, but never two that carry the same producer or the same
 //! ordering key: a retry after a lost connection could put the second before the first, and the
 //! producer's sequence check would then call the first a duplicate.
+//!
+//! What waits is bounded by number, by bytes for all shards of a gateway together, and by time: who
+//! was not sent to Redis within the time of a call is told so, and nothing of it was done.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -19,7 +23,10 @@ use hive_store::{
     Shard, Store, StoreError,
     publish::{Flush, Flushed, Item, Outcome},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use crate::{bells::Bells, metrics::Metrics};
 
@@ -31,6 +38,35 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 const UNDER_WAY_MAX: usize = 2;
 /// Publishes that wait for a flush; beyond it callers wait for a place.
 const QUEUE: usize = 1_024;
+/// Most bytes of the messages that wait for a flush or are in one, all shards of a gateway
+/// together: sixteen batches of the largest size. Beyond it callers wait for room.
+const ROOM_BYTES: usize = 64 * 1024 * 1024;
+/// How long a publish waits for room and for its flush before it is told that nothing was done.
+const SENT_WITHIN: Duration = Duration::from_secs(3);
+
+/// The memory that publishes of a gateway may hold while they wait.
+#[derive(Debug, Clone)]
+pub struct Room {
+    bytes: Arc<Semaphore>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            bytes: Arc::new(Semaphore::new(ROOM_BYTES)),
+        }
+    }
+}
+
+impl Room {
+    /// Room for so many bytes, until the permit is dropped; none when there is none by `end`.
+    async fn take(&self, bytes: usize, end: Instant) -> Option<OwnedSemaphorePermit> {
+        // A single publish always fits into an empty room.
+        let bytes = u32::try_from(bytes.min(ROOM_BYTES)).unwrap_or(u32::MAX);
+        let room = self.bytes.clone().acquire_many_owned(bytes);
+        timeout_at(end, room).await.ok()?.ok()
+    }
+}
 
 /// One publish: messages that stay together and in order.
 #[derive(Debug)]
@@ -77,21 +113,41 @@ pub type Answer = Result<Flushed, StoreError>;
 #[derive(Debug)]
 struct Queued {
     job: Job,
+    asked: Asked,
+    /// It must be sent by then.
+    end: Instant,
+}
+
+/// Where the answer of a job goes, and what the job holds until then.
+#[derive(Debug)]
+struct Asked {
+    chain: Chain,
     answer: oneshot::Sender<Answer>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Asked {
+    /// Says that nothing of the job was done, nor will be of those behind it in its chain.
+    fn refuse(self, why: &str) {
+        self.chain.break_off();
+        // Nobody waits for it any more when the caller hung up.
+        drop(self.answer.send(Err(unavailable(why))));
+    }
 }
 
 /// The queue of one shard.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Queued>,
+    room: Room,
 }
 
 impl Publisher {
     /// A queue, and the task that empties it; the task ends when all handles are gone.
     pub fn new(
-        store: Store,
-        shard: Shard,
+        (store, shard): (Store, Shard),
         incarnation: Arc<str>,
+        room: Room,
         bells: Arc<Bells>,
         metrics: Arc<Metrics>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -106,27 +162,53 @@ impl Publisher {
             under_way: Vec::new(),
             number: 0,
         };
-        (Self { jobs }, line.run(queue))
+        (Self { jobs, room }, line.run(queue))
     }
 
-    /// Queues a job behind those that were queued before; the answer comes once its flush is done.
+    /// Queues a job behind those that were queued before; the answer comes once its flush is done,
+    /// or once it waited for 3 s without being sent.
     ///
     /// # Errors
-    /// `Unavailable` when the publisher stopped.
+    /// `Unavailable` when there is no room within 3 s, or the publisher stopped.
     pub async fn enqueue(&self, job: Job) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let end = Instant::now() + SENT_WITHIN;
+        let chain = job.chain.clone();
+        let Some(room) = self.room.take(size(&job), end).await else {
+            chain.break_off();
+            return Err(unavailable("too many bytes wait to be published"));
+        };
         let (answer, outcome) = oneshot::channel();
-        let queued = Queued { job, answer };
-        self.jobs.send(queued).await.map_err(|_stopped| stopped())?;
+        let asked = Asked {
+            chain: chain.clone(),
+            answer,
+            _room: room,
+        };
+        let queued = Queued { job, asked, end };
+        match timeout_at(end, self.jobs.send(queued)).await {
+            Ok(sent) => sent.map_err(|_stopped| stopped())?,
+            Err(_elapsed) => {
+                chain.break_off();
+                return Err(unavailable("too many publishes wait"));
+            },
+        }
         Ok(outcome)
     }
+}
+
+/// Bytes that a job holds.
+fn size(job: &Job) -> usize {
+    job.items.iter().map(|item| item.body.len()).sum()
+}
+
+fn unavailable(why: &str) -> StoreError {
+    let detail = why.to_owned();
+    StoreError::Unavailable { detail }
 }
 
 /// The answer of a job whose publisher stopped before its flush was done.
 #[must_use]
 pub fn stopped() -> StoreError {
-    StoreError::Unavailable {
-        detail: "the publisher stopped".into(),
-    }
+    unavailable("the publisher stopped")
 }
 
 /// What two flushes under way must not share.
@@ -176,8 +258,8 @@ struct Line {
     number: u64,
 }
 
-/// Per job its number of messages, its chain, and where its answer goes.
-type Answers = Vec<(usize, Chain, oneshot::Sender<Answer>)>;
+/// Per job its number of messages, and where its answer goes.
+type Answers = Vec<(usize, Asked)>;
 
 impl Line {
     async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
@@ -193,7 +275,12 @@ impl Line {
                     (flush.number, answer, answers)
                 });
             }
+            // The first was queued first.
+            let late = self.waiting.front().map(|queued| queued.end);
             tokio::select! {
+                () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
+                    self.refuse_late();
+                },
                 Some((number, answer, answers)) = flushes.next(), if !flushes.is_empty() => {
                     self.under_way.retain(|(other, _)| *other != number);
                     self.finish(answer, answers);
@@ -213,6 +300,14 @@ impl Line {
         }
     }
 
+    /// Refuses what should have been sent by now.
+    fn refuse_late(&mut self) {
+        let now = Instant::now();
+        while let Some(queued) = self.waiting.pop_front_if(|queued| queued.end <= now) {
+            queued.asked.refuse("not sent within 3 s");
+        }
+    }
+
     /// Takes what may go now: in order, without what clashes with a flush under way.
     fn gather(&mut self) -> Option<(Flush, Answers)> {
         let mut claims = Claims::default();
@@ -228,13 +323,12 @@ impl Line {
             };
             if job.chain.is_broken() {
                 if let Some(queued) = self.waiting.remove(position) {
-                    let detail = "an earlier batch of this stream was not stored".into();
-                    // Nobody waits for it any more when the caller hung up.
-                    drop(queued.answer.send(Err(StoreError::Unavailable { detail })));
+                    let why = "an earlier batch of this stream was not stored";
+                    queued.asked.refuse(why);
                 }
                 continue;
             }
-            let size: usize = job.items.iter().map(|item| item.body.len()).sum();
+            let size = size(job);
             let is_first = flush.is_none();
             let count = flush.as_ref().map_or(0, |flush| flush.items.len()) + job.items.len();
             if !is_first && (count > ITEMS_MAX || bytes + size > BYTES_MAX) {
@@ -249,12 +343,12 @@ impl Line {
                 position += 1;
                 continue;
             }
-            let Some(Queued { job, answer }) = self.waiting.remove(position) else {
+            let Some(Queued { job, asked, .. }) = self.waiting.remove(position) else {
                 break;
             };
             claims.add(&job);
             bytes += size;
-            answers.push((job.items.len(), job.chain, answer));
+            answers.push((job.items.len(), asked));
             match &mut flush {
                 Some(flush) => {
                     flush.items.extend(job.items);
@@ -296,16 +390,16 @@ impl Line {
                     self.announce();
                 }
                 let mut outcomes = outcomes.into_iter();
-                for (count, _, answer) in answers {
+                for (count, asked) in answers {
                     let mine = outcomes.by_ref().take(count).collect();
                     // Nobody waits for it any more when the caller hung up.
-                    drop(answer.send(Ok(Flushed::Done(mine))));
+                    drop(asked.answer.send(Ok(Flushed::Done(mine))));
                 }
             },
             not_stored => {
-                for (_, chain, answer) in answers {
-                    chain.break_off();
-                    drop(answer.send(not_stored.clone()));
+                for (_, asked) in answers {
+                    asked.chain.break_off();
+                    drop(asked.answer.send(not_stored.clone()));
                 }
             },
         }
@@ -328,4 +422,99 @@ fn may_share(flush: &Flush, job: &Job) -> bool {
 #[expect(clippy::cast_precision_loss, reason = "a count of at most thousands")]
 fn count_of(count: usize) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hive_store::StoreConfig;
+
+    use super::*;
+
+    /// A publish of so many bytes; those of one key never ride in two flushes at once.
+    fn job(key: &str, bytes: usize) -> Job {
+        let item = Item {
+            lanes: Arc::default(),
+            body: Bytes::from(vec![0; bytes]),
+            producer: None,
+            idempotency: None,
+            ordering_key: key.into(),
+            not_before_ms: 0,
+        };
+        Job {
+            items: vec![item],
+            groups: Vec::new(),
+            max_backlog: 1,
+            buffer_without_groups: false,
+            durable: false,
+            chain: Chain::default(),
+        }
+    }
+
+    /// A publisher whose Redis takes connections and never answers.
+    async fn unanswered() -> (Publisher, tokio::net::TcpListener) {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", silent.local_addr().unwrap());
+        let store = Store::open(StoreConfig {
+            url,
+            ..StoreConfig::default()
+        })
+        .unwrap();
+        let shard = store.shard("default", "s", 0);
+        let (publisher, run) = Publisher::new(
+            (store, shard),
+            "gateway".into(),
+            Room::default(),
+            Arc::default(),
+            Arc::default(),
+        );
+        #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
+        tokio::spawn(run);
+        (publisher, silent)
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_flush_is_refused_after_three_seconds() {
+        let (publisher, _silent) = unanswered().await;
+        let first = publisher.enqueue(job("k", 1)).await.unwrap();
+        // On one thread the publisher has its turn here: the first goes alone.
+        tokio::task::yield_now().await;
+        let asked = Instant::now();
+        let second = job("k", 1);
+        let chain = second.chain.clone();
+        let answer = publisher.enqueue(second).await.unwrap().await.unwrap();
+        let waited = asked.elapsed();
+        assert!(
+            answer.is_err_and(|error| error.is_unavailable()),
+            "nothing was done, and repeating is safe"
+        );
+        assert!(
+            waited >= SENT_WITHIN && waited < SENT_WITHIN + Duration::from_secs(1),
+            "{waited:?}"
+        );
+        assert!(chain.is_broken(), "nothing behind it may be stored");
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn publishes_without_room_are_refused_after_three_seconds() {
+        let (publisher, _silent) = unanswered().await;
+        let first = publisher.enqueue(job("k", ROOM_BYTES)).await.unwrap();
+        let asked = Instant::now();
+        let refused = publisher.enqueue(job("other", 1)).await;
+        assert!(refused.is_err_and(|error| error.is_unavailable()));
+        assert!(asked.elapsed() >= SENT_WITHIN, "{:?}", asked.elapsed());
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn room_is_given_back_with_the_answer() {
+        let room = Room::default();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let all = room.take(ROOM_BYTES * 2, soon()).await;
+        assert!(all.is_some(), "the largest publish fits into an empty room");
+        assert!(room.take(1, soon()).await.is_none());
+        drop(all);
+        assert!(room.take(1, soon()).await.is_some());
+    }
 }

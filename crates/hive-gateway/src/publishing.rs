@@ -307,6 +307,8 @@ impl Gateway {
                 let set = message::required_capabilities(&message).to_string();
                 fault = Self::admit_set(&mut sets, set, &address.stream.name);
             }
+            let sequence = producer.map_or(0, |producer| producer.first_sequence);
+            let sequence = sequence + place as u64;
             let is_refused = fault.is_some();
             if let Some(fault) = fault {
                 refuse(outcomes, place, &fault);
@@ -314,10 +316,9 @@ impl Gateway {
                     continue;
                 }
             } else {
-                complete(&mut message, now);
+                let from = producer.map(|producer| (producer.id.as_str(), sequence));
+                complete(&mut message, from, now);
             }
-            let sequence = producer.map_or(0, |producer| producer.first_sequence);
-            let sequence = sequence + place as u64;
             checked.push(Checked {
                 place,
                 message,
@@ -370,10 +371,13 @@ impl Gateway {
     }
 }
 
-/// Fills in what the gateway decides.
-fn complete(message: &mut wire::Message, now: u64) {
+/// Fills in what the gateway decides; `from` is the producer and the message's sequence.
+fn complete(message: &mut wire::Message, from: Option<(&str, u64)>, now: u64) {
     if message.message_id.is_empty() {
-        message.message_id = Uuid::now_v7().to_string();
+        let id = from.map_or_else(Uuid::now_v7, |(producer, sequence)| {
+            id_of(producer, sequence)
+        });
+        message.message_id = id.to_string();
     }
     message.published_at = Some(time::to_timestamp(now.into()));
     if !message.to_agent.is_empty() && message.expires_at.is_none() {
@@ -382,6 +386,19 @@ fn complete(message: &mut wire::Message, now: u64) {
         let expires = from.max(now).saturating_add(DIRECT_TTL_MS_DEFAULT);
         message.expires_at = Some(time::to_timestamp(expires.into()));
     }
+}
+
+/// The id of a producer's message that came without one: a `UUIDv8` of producer and sequence, so
+/// that a repetition is answered the id under which the message is stored. FNV-1a of 128 bits.
+fn id_of(producer: &str, sequence: u64) -> Uuid {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let sequence = sequence.to_be_bytes();
+    let bytes = producer.bytes().chain([0]).chain(sequence);
+    let hash = bytes.fold(OFFSET, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(PRIME)
+    });
+    uuid::Builder::from_custom_bytes(hash.to_be_bytes()).into_uuid()
 }
 
 /// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in
@@ -594,4 +611,45 @@ fn note(
         ),
     };
     refuse(outcomes, one.place, &fault);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_repetition_of_a_producer_has_the_id_of_the_first() {
+        let mut first = wire::Message::default();
+        let mut again = wire::Message::default();
+        complete(&mut first, Some(("p", 7)), 1_000);
+        complete(&mut again, Some(("p", 7)), 9_000);
+        assert_eq!(first.message_id, again.message_id);
+        let id = Uuid::parse_str(&first.message_id).unwrap();
+        assert_eq!(id.get_version_num(), 8);
+    }
+
+    #[test]
+    fn ids_of_producers_differ_with_producer_and_sequence() {
+        let mut ids = HashSet::new();
+        for producer in ["p", "q", "pp", "a-longer-name"] {
+            for sequence in (1..5_000).chain([u64::MAX - 1, u64::MAX]) {
+                assert!(
+                    ids.insert(id_of(producer, sequence)),
+                    "{producer} {sequence}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_id_that_a_caller_gave_stays() {
+        let mut message = wire::Message {
+            message_id: "mine".into(),
+            ..wire::Message::default()
+        };
+        complete(&mut message, Some(("p", 7)), 1_000);
+        assert_eq!(message.message_id, "mine");
+    }
 }

@@ -11,15 +11,13 @@ use std::{
 
 use hive_protocol::{
     fault::{Fault, Reason},
-    outcome, request,
-    wire::{self, SettleStatus},
+    request, wire,
 };
 use hive_runtime::tasks::BACKGROUND;
 use hive_store::{
-    Lease,
     fetch::{Fetch, Fetched, ReadLane, Taken, Taker},
     members::{Joined as Answer, Joining, Kind},
-    settle::{Action, Settle, Verdict},
+    settle::{Action, Settle},
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -29,7 +27,8 @@ use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms},
     delivery::{Deliveries, Fate, Holder},
-    joining, outcomes,
+    joining,
+    outcomes::{self, Batch},
 };
 
 /// How long a lost bell may delay an answer.
@@ -175,7 +174,10 @@ impl Gateway {
         let group = &view.definition.name;
         let count = back.len() as u64;
         match self.settler(&view.namespace, group).settle(back).await {
-            Ok(_verdicts) => self.metrics.given_back_reply.increment(count),
+            Ok(verdicts) => {
+                let taken = outcomes::taken(&verdicts);
+                self.metrics.given_back_reply.increment(taken);
+            },
             // They end with their leases.
             Err(error) => tracing::warn!(group, count, %error, "give_back_failed"),
         }
@@ -302,67 +304,8 @@ impl Gateway {
         request::items("outcomes", request.outcomes.len())?;
         let _pass = self.enter("settle")?;
         let view = self.catalog.group(namespace, &request.group).await?;
-        let mut results = Vec::with_capacity(request.outcomes.len());
-        let mut items: Vec<(usize, Settle)> = Vec::new();
-        let mut extends: Vec<(usize, Lease)> = Vec::new();
-        for one in request.outcomes {
-            let place = results.len();
-            let mut result = wire::SettleResult {
-                lease: one.lease.clone(),
-                status: SettleStatus::Ok.into(),
-                error: String::new(),
-            };
-            match (outcome::parse(one), result.lease.parse::<Lease>()) {
-                (Err(violations), _) => {
-                    result.status = SettleStatus::Invalid.into();
-                    result.error = violations.to_string();
-                    self.metrics.settled_invalid.increment(1);
-                },
-                (Ok(_), Err(error)) => {
-                    result.status = SettleStatus::UnknownLease.into();
-                    result.error = error.to_string();
-                    self.metrics.settled_unknown.increment(1);
-                },
-                (
-                    Ok(outcome::Outcome {
-                        action: outcome::Action::Extend,
-                        ..
-                    }),
-                    Ok(lease),
-                ) => {
-                    extends.push((place, lease));
-                },
-                (Ok(parsed), Ok(lease)) => {
-                    items.push((place, outcomes::settle(&view, lease, 0, parsed.action)));
-                },
-            }
-            results.push(result);
-        }
-        let (places, items): (Vec<usize>, Vec<Settle>) = items.into_iter().unzip();
-        let mut verdicts: Vec<(usize, Verdict)> = Vec::new();
-        if !items.is_empty() {
-            let settler = self.settler(namespace, &request.group);
-            verdicts.extend(places.into_iter().zip(settler.settle(items).await?));
-        }
-        if !extends.is_empty() {
-            let lanes = self.catalog.lanes(&view.shard).await?;
-            let lanes = lanes.of_group(&view.shard, &request.group);
-            let (places, leases): (Vec<usize>, Vec<(Lease, u64)>) = extends
-                .into_iter()
-                .map(|(place, lease)| (place, (lease, 0)))
-                .unzip();
-            let extended = self
-                .store
-                .extend(&view.shard, &request.group, &lanes, &leases)
-                .await?;
-            verdicts.extend(places.into_iter().zip(extended));
-        }
-        for (place, verdict) in verdicts {
-            outcomes::note(&self.metrics, verdict);
-            if let Some(result) = results.get_mut(place) {
-                outcomes::judge(result, verdict);
-            }
-        }
+        let batch = Batch::check(&self.metrics, &view, None, request.outcomes);
+        let results = batch.judge(self, &view, None).await?;
         Ok(wire::SettleResponse { results })
     }
 }

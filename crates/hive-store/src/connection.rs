@@ -35,10 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// the three seconds in which a caller is answered and a silent connection is replaced. A call that
 /// only waited for a slow disk is repeated, which all but a fetch allow.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// Longest wait for the disk, of WAITAOF; below the wait for the answer.
-const FSYNC_WAIT_MS: u64 = 2_000;
 /// Pause between attempts to connect.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a server answers that was made a replica: behind its name another one may write by now, so
 /// its connection is made anew.
@@ -105,10 +103,12 @@ struct Inner {
 
 /// What is known of the server behind the newest connection.
 #[derive(Debug, Clone, Default)]
-struct Server {
+pub(crate) struct Server {
     run_id: String,
-    waitaof: bool,
-    appendfsync_always: bool,
+    /// It can be asked to wait for its disk.
+    pub(crate) waitaof: bool,
+    /// It syncs each write before it answers.
+    pub(crate) appendfsync_always: bool,
 }
 
 #[derive(Default)]
@@ -195,6 +195,15 @@ impl Store {
     #[must_use]
     pub fn run_id(&self) -> String {
         self.inner.server.lock().run_id.clone()
+    }
+
+    pub(crate) fn server(&self) -> Server {
+        self.inner.server.lock().clone()
+    }
+
+    /// How long a call waits for Redis.
+    pub(crate) fn wait(&self) -> Duration {
+        self.inner.config.wait
     }
 
     /// A number for a call that is sent again when its answer is lost, and the word under which
@@ -493,77 +502,8 @@ impl Store {
         Ok(connection)
     }
 
-    /// Runs a script and makes its effect durable on the disk of the primary before it answers.
-    ///
-    /// # Errors
-    /// As `run_safely`; `Durability` when the server can do neither WAITAOF nor `appendfsync
-    /// always`: nothing was done then. `Unknown` when the disk does not answer in time: the effect
-    /// may stay.
-    pub async fn run_durably(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
-        let end = Instant::now() + self.inner.config.wait;
-        loop {
-            match self.run_and_sync(purpose, call.clone()).await {
-                Err(error) if error.is_transient() && Instant::now() < end => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                },
-                other => return other,
-            }
-        }
-    }
-
-    async fn run_and_sync(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
-        if self.run_id().is_empty() {
-            // What the server can do is known with the first connection.
-            self.info("server").await?;
-        }
-        let server = self.inner.server.lock().clone();
-        if server.appendfsync_always {
-            return self.run(purpose, call).await;
-        }
-        if !server.waitaof {
-            return Err(StoreError::Durability {
-                detail: "this server has no WAITAOF and its appendfsync is not `always`".into(),
-            });
-        }
-        // On the connection that wrote: WAITAOF waits for that client's own writes.
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(call.command());
-        pipeline.cmd("WAITAOF").arg(1).arg(0).arg(FSYNC_WAIT_MS);
-        let mut replies = self.pipeline_raw(purpose, pipeline).await?.into_iter();
-        let (value, fsynced) = (replies.next(), replies.next());
-        if let Some(Value::ServerError(error)) = value {
-            let error = StoreError::of_command(&error.into());
-            if error.is_unavailable() {
-                // Where the server forgot its scripts, the next attempt finds this one.
-                let mut load = Cmd::new();
-                load.arg("SCRIPT").arg("LOAD").arg(call.script().text());
-                self.command(purpose, load).await?;
-            }
-            return Err(error);
-        }
-        let fsynced = Reply::new("WAITAOF", fsynced.unwrap_or_default());
-        let [local, _] = fsynced.array()?;
-        if local.number()? == 0 {
-            // It is written, and may be lost with the machine: not "nothing was done".
-            return Err(StoreError::Unknown {
-                detail: "no fsync within 2 s".into(),
-            });
-        }
-        Ok(value.unwrap_or_default())
-    }
-
-    /// Whether the durability level `local` can be reached now.
-    #[must_use]
-    pub fn can_be_durable(&self) -> bool {
-        let server = self.inner.server.lock();
-        server.appendfsync_always || server.waitaof
-    }
-
     /// A connection of its own for subscriptions.
-    ///
-    /// # Errors
-    /// `Unavailable` when Redis is away.
-    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
+    pub(crate) async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
         let connect = self.inner.client.get_async_pubsub();
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(pubsub)) => Ok(pubsub),
@@ -576,6 +516,11 @@ impl Store {
         }
     }
 
+    /// First part of every key.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.config.prefix
+    }
+
     /// A connection of its own on which nothing is asked of the server yet.
     pub(crate) async fn bare_connection(&self) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
@@ -586,27 +531,6 @@ impl Store {
         connection.await.map_err(|error| StoreError::Unavailable {
             detail: error.to_string(),
         })
-    }
-
-    /// Rings the bell of a shard: there is new work.
-    ///
-    /// # Errors
-    /// As in `StoreError`; a lost bell costs one poll interval.
-    pub async fn ring(&self, purpose: Purpose, shard: &Shard) -> Result<(), StoreError> {
-        let mut publish = Cmd::new();
-        publish.arg("PUBLISH").arg(shard.doorbell()).arg("");
-        self.command(purpose, publish).await.map(drop)
-    }
-
-    /// Rings the bell of a shard without waiting for it.
-    pub fn ring_soon(&self, shard: &Shard) {
-        let (store, shard) = (self.clone(), shard.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "one command, bounded by the response timeout; the store knows no chassis"
-        )]
-        let ringing = tokio::spawn(async move { store.ring(Purpose::Control, &shard).await });
-        drop(ringing);
     }
 
     /// One section of INFO as pairs.

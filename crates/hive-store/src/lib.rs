@@ -32,11 +32,13 @@
 )]
 
 pub mod attempt;
+pub mod bells;
 pub mod ceiling;
 pub mod connection;
 pub mod control;
 pub mod dataset;
 pub mod dead;
+pub mod durable;
 pub mod error;
 pub mod fetch;
 pub mod figures;

@@ -98,6 +98,7 @@ impl<W: Work> Membership<W> {
     /// Works until the shutdown, over as many connections as it takes.
     pub(super) async fn run(mut self) -> Result<Ended, WorkError> {
         let mut backoff = Backoff::new();
+        // A place among the gateways: below their number.
         let mut gateway = self.client.current();
         let mut failures = 0;
         loop {
@@ -113,8 +114,7 @@ impl<W: Work> Membership<W> {
             match end {
                 End::Left => return Ok(self.ended()),
                 End::Drained => {
-                    self.client.leave(gateway);
-                    gateway = gateway.wrapping_add(1);
+                    gateway = self.client.leave(gateway);
                     // Gateways that all go away must not be run around in circles.
                     if started.elapsed() < STEADY {
                         self.pause(backoff.next_wait()).await;
@@ -128,8 +128,7 @@ impl<W: Work> Membership<W> {
                         gateway: url,
                         fault,
                     });
-                    self.client.leave(gateway);
-                    gateway = gateway.wrapping_add(1);
+                    gateway = self.client.leave(gateway);
                     failures += 1;
                     // The first failure goes to another gateway at once; a full round waits.
                     if failures % self.client.gateways().len() == 0 {

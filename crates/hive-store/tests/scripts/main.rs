@@ -1,5 +1,6 @@
 //! Tables over the scripts: state in, call, answer, state out, on a real Redis by the typed calls.
 
+mod bells;
 mod dataset;
 mod durable;
 mod end_to_end;
@@ -10,6 +11,7 @@ mod members;
 mod peek;
 mod preflight;
 mod publish;
+mod readonly;
 mod repair;
 mod settle;
 mod sweep;
