@@ -238,6 +238,57 @@ async fn a_group_that_is_half_deleted_hides_no_other_and_goes() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("seen", wire::GroupSettings::default()).await?;
+    let client = fleet.client(0)?;
+    let request = wire::WatchRequest {
+        group: "seen".into(),
+    };
+    let mut stub = client.gateways()[0].groups();
+    let mut watch = stub.watch(request).await?.into_inner();
+    let mut next = async || {
+        let frame = tokio::time::timeout(PATIENCE, watch.message()).await??;
+        frame
+            .context("the watch goes on")?
+            .figures
+            .context("figures")
+    };
+    assert_eq!(next().await?.published_total, 0);
+    // Also without a change, within 5 s.
+    assert_eq!(next().await?.published_total, 0);
+    fleet.publish("seen", message("t", "a")).await?;
+    while next().await?.published_total == 0 {}
+    let got = fleet.fetch("seen", "puller", 1).await?;
+    fleet.settle("seen", got.iter().map(ack).collect()).await?;
+    while next().await?.acked_total == 0 {}
+    let request = wire::StatsRequest {
+        group: "seen".into(),
+    };
+    let stats = stub.stats(request).await?.into_inner();
+    assert_eq!(stats.figures.context("figures")?.acked_total, 1);
+    assert_eq!(stats.minutes.len(), 1);
+    assert_eq!((stats.minutes[0].acked, stats.minutes[0].failed), (1, 0));
+    let delete = wire::DeleteGroupRequest {
+        name: "seen".into(),
+        force: true,
+    };
+    client.delete_group(delete).await?;
+    let end = loop {
+        if let Err(end) = next().await {
+            break end;
+        }
+    };
+    let status = end.downcast::<tonic::Status>()?;
+    let reason = hive_protocol::fault::Fault::from(status).reason;
+    assert!(
+        [Reason::GroupGone, Reason::GroupNotFound].contains(&reason),
+        "{reason:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_group_starts_at_the_earliest_message_or_at_the_latest() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     fleet.group("first", wire::GroupSettings::default()).await?;
