@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hive_client::{FaultKind, Reason, message, wire};
+use hive_client::{CallError, FaultKind, Reason, message, wire};
 use hive_protocol::time::to_duration;
 use hive_testkit::{redis::Aof, wait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -242,17 +242,9 @@ async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     fleet.group("seen", wire::GroupSettings::default()).await?;
     let client = fleet.client(0)?;
-    let request = wire::WatchRequest {
-        group: "seen".into(),
-    };
-    let mut stub = client.gateways()[0].groups();
-    let mut watch = stub.watch(request).await?.into_inner();
-    let mut next = async || {
-        let frame = tokio::time::timeout(PATIENCE, watch.message()).await??;
-        frame
-            .context("the watch goes on")?
-            .figures
-            .context("figures")
+    let mut watch = client.watch("seen");
+    let mut next = async || -> Result<wire::GroupFigures> {
+        Ok(tokio::time::timeout(PATIENCE, watch.next()).await??)
     };
     assert_eq!(next().await?.published_total, 0);
     // Also without a change, within 5 s.
@@ -265,7 +257,7 @@ async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
     let request = wire::StatsRequest {
         group: "seen".into(),
     };
-    let stats = stub.stats(request).await?.into_inner();
+    let stats = client.stats(request).await?;
     assert_eq!(stats.figures.context("figures")?.acked_total, 1);
     assert_eq!(stats.minutes.len(), 1);
     assert_eq!((stats.minutes[0].acked, stats.minutes[0].failed), (1, 0));
@@ -279,8 +271,7 @@ async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
             break end;
         }
     };
-    let status = end.downcast::<tonic::Status>()?;
-    let reason = hive_protocol::fault::Fault::from(status).reason;
+    let reason = end.downcast::<CallError>()?.fault().reason;
     assert!(
         [Reason::GroupGone, Reason::GroupNotFound].contains(&reason),
         "{reason:?}"

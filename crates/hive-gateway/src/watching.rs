@@ -13,13 +13,12 @@ use hive_protocol::{
     fault::{Fault, Reason},
     time, wire,
 };
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::core::{Gateway, reading};
 
 /// Watches of one gateway at a time: each reads Redis once a second.
-const WATCHES_MAX: usize = 256;
-static WATCHES: Semaphore = Semaphore::const_new(WATCHES_MAX);
+pub(crate) const WATCHES_MAX: usize = 256;
 /// How often a watch looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest silence of a watch.
@@ -30,14 +29,14 @@ const SEND_EVERY: Duration = Duration::from_secs(5);
 pub struct Watch {
     namespace: String,
     group: String,
-    _place: SemaphorePermit<'static>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Gateway {
     /// Shows the figures of one group, and what it did minute by minute.
     ///
     /// # Errors
-    /// `GROUP_NOT_FOUND`, `GROUP_GONE`, or what Redis says.
+    /// A violation, `GROUP_NOT_FOUND`, `GROUP_GONE`, or what Redis says.
     pub async fn stats(
         &self,
         namespace: &str,
@@ -46,39 +45,25 @@ impl Gateway {
         reading(async move {
             name::check("group", &request.group)?;
             let view = self.catalog.group(namespace, &request.group).await?;
-            let minutes = self.group_figures(&view).await?.minutes;
-            let figures = Box::pin(self.shown_figures(namespace, &request.group)).await?;
-            let minutes = minutes.into_iter().map(|minute| wire::MinuteFigures {
+            let (shown, figures) = self.shown_figures(&view).await?;
+            let minutes = figures.minutes.iter().map(|minute| wire::MinuteFigures {
                 started_at: Some(time::to_timestamp(minute.started_ms.into())),
                 acked: minute.acked,
                 failed: minute.failed,
                 work: Some(time::to_duration(minute.work_ms)),
             });
             Ok(wire::StatsResponse {
-                figures: Some(figures),
                 minutes: minutes.collect(),
+                figures: Some(shown),
             })
         })
         .await
     }
 
-    async fn shown_figures(
-        &self,
-        namespace: &str,
-        group: &str,
-    ) -> Result<wire::GroupFigures, Fault> {
-        let request = wire::GetGroupRequest {
-            name: group.to_owned(),
-        };
-        let group = self.get_group(namespace, request).await?.group;
-        let figures = group.and_then(|group| group.figures);
-        figures.ok_or_else(|| Fault::bug("a group comes with figures"))
-    }
-
     /// Lets a watch of one group in.
     ///
     /// # Errors
-    /// A violation, `GROUP_NOT_FOUND`, `TOO_MANY_CONNECTIONS`, or what Redis says.
+    /// A violation, `GROUP_NOT_FOUND`, `GROUP_GONE`, `TOO_MANY_CONNECTIONS`, or what Redis says.
     pub async fn open_watch(
         &self,
         namespace: &str,
@@ -86,19 +71,28 @@ impl Gateway {
     ) -> Result<Watch, Fault> {
         name::check("group", &request.group)?;
         drop(self.enter("watch")?);
-        let place = WATCHES.try_acquire().map_err(|_error| {
+        let place = self.watches.clone().try_acquire_owned();
+        let place = place.map_err(|_none_left| {
             Fault::new(
                 Reason::TooManyConnections,
                 format!("this gateway has its limit of {WATCHES_MAX} watches"),
             )
             .with_retry_after(SEND_EVERY)
         })?;
-        reading(async { self.catalog.group(namespace, &request.group).await }).await?;
+        reading(self.catalog.group(namespace, &request.group)).await?;
         Ok(Watch {
             namespace: namespace.to_owned(),
             group: request.group,
             _place: place,
         })
+    }
+
+    async fn watched(&self, watch: &Watch) -> Result<wire::GroupFigures, Fault> {
+        reading(async {
+            let view = self.catalog.group(&watch.namespace, &watch.group).await?;
+            Ok(self.shown_figures(&view).await?.0)
+        })
+        .await
     }
 }
 
@@ -122,7 +116,7 @@ pub async fn watch(
                 return;
             },
         }
-        let frame = match gateway.shown_figures(&watch.namespace, &watch.group).await {
+        let frame = match gateway.watched(&watch).await {
             Ok(figures) => {
                 let is_known = sent
                     .as_ref()
