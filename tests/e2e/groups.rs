@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hive_client::{FaultKind, Reason, message, wire};
+use hive_client::{CallError, FaultKind, Reason, message, wire};
 use hive_protocol::time::to_duration;
 use hive_testkit::{redis::Aof, wait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -234,6 +234,48 @@ async fn a_group_that_is_half_deleted_hides_no_other_and_goes() -> Result<()> {
     assert_eq!(client.delete_group(delete).await?.cancelled, 0);
     assert!(store.group("default", "leaving").await?.is_none());
     assert_eq!(store.shard_groups(&shard).await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("seen", wire::GroupSettings::default()).await?;
+    let client = fleet.client(0)?;
+    let mut watch = client.watch("seen");
+    let mut next = async || -> Result<wire::GroupFigures> {
+        Ok(tokio::time::timeout(PATIENCE, watch.next()).await??)
+    };
+    assert_eq!(next().await?.published_total, 0);
+    // Also without a change, within 5 s.
+    assert_eq!(next().await?.published_total, 0);
+    fleet.publish("seen", message("t", "a")).await?;
+    while next().await?.published_total == 0 {}
+    let got = fleet.fetch("seen", "puller", 1).await?;
+    fleet.settle("seen", got.iter().map(ack).collect()).await?;
+    while next().await?.acked_total == 0 {}
+    let request = wire::StatsRequest {
+        group: "seen".into(),
+    };
+    let stats = client.stats(request).await?;
+    assert_eq!(stats.figures.context("figures")?.acked_total, 1);
+    assert_eq!(stats.minutes.len(), 1);
+    assert_eq!((stats.minutes[0].acked, stats.minutes[0].failed), (1, 0));
+    let delete = wire::DeleteGroupRequest {
+        name: "seen".into(),
+        force: true,
+    };
+    client.delete_group(delete).await?;
+    let end = loop {
+        if let Err(end) = next().await {
+            break end;
+        }
+    };
+    let reason = end.downcast::<CallError>()?.fault().reason;
+    assert!(
+        [Reason::GroupGone, Reason::GroupNotFound].contains(&reason),
+        "{reason:?}"
+    );
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! a call whose repetition could do a thing twice.
 
 mod calls;
+mod watch;
 
 use std::{
     future::Future,
@@ -36,6 +37,8 @@ use crate::{
     backoff::Backoff,
     endpoints::{Endpoints, EndpointsError},
 };
+
+pub use watch::Watch;
 
 /// How long one gateway may take to accept a connection before the next is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -55,7 +55,9 @@ pub use hive_protocol::{
 };
 
 pub use crate::{
-    client::{CallError, Client, ClientBuilder, ClientError, Gateway, Namespaced, Repeat, Stub},
+    client::{
+        CallError, Client, ClientBuilder, ClientError, Gateway, Namespaced, Repeat, Stub, Watch,
+    },
     endpoints::{Endpoints, EndpointsError},
     publisher::{Pending, PublishError, Publisher, PublisherBuilder, Receipt, Target},
     worker::{Ended, Event, Job, Outcome, Work, WorkError, Worker, WorkerBuilder},

@@ -17,6 +17,7 @@ use hive_runtime::{
 };
 use hive_store::{Shard, Store, StoreError};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{
     accepting::Memory,
@@ -29,6 +30,7 @@ use crate::{
     pull::Answers,
     settings::Settings,
     settler::Settler,
+    watching::WATCHES_MAX,
 };
 
 /// Our clock in ms since 1970: recorded, never compared with Redis'.
@@ -85,6 +87,8 @@ pub struct Gateway {
     settlers: ByGroup<Settler>,
     dispatchers: ByGroup<Arc<Dispatcher>>,
     pub(crate) answers: Answers,
+    /// Places for watches of groups.
+    pub(crate) watches: Arc<Semaphore>,
     redis_is_there: AtomicBool,
     gateways: AtomicUsize,
 }
@@ -122,6 +126,7 @@ impl Gateway {
             settlers: Mutex::default(),
             dispatchers: Mutex::default(),
             answers: Answers::default(),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),
         })

@@ -195,6 +195,18 @@ impl Gateway {
     }
 
     async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
+        let (shown, _) = self.shown_figures(view).await?;
+        Ok(convert::group(&view.definition, Some(shown)))
+    }
+
+    /// The figures of a group as callers see them, and as Redis has them.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND` and `GROUP_GONE` where it was deleted meanwhile, or what Redis says.
+    pub(crate) async fn shown_figures(
+        &self,
+        view: &GroupView,
+    ) -> Result<(wire::GroupFigures, Figures), Fault> {
         let figures = match self.group_figures(view).await {
             // Its lanes, or its places in them, are gone: with it, or without.
             Err(fault) if matches!(fault.reason, Reason::DataLoss | Reason::Bug) => {
@@ -215,8 +227,7 @@ impl Gateway {
             other => other?,
         };
         let is_stranded = self.is_stranded(view, &figures).await?;
-        let figures = wire_figures(&figures, view, is_stranded);
-        Ok(convert::group(&view.definition, Some(figures)))
+        Ok((wire_figures(&figures, view, is_stranded), figures))
     }
 
     /// Whether messages wait that no member may take.

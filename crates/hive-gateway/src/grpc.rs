@@ -25,6 +25,7 @@ use crate::{
     core::Gateway,
     publisher::Chain,
     publishing::{Queued, QueuedBatch, changing},
+    watching,
 };
 
 /// Publish batches under way for one stream: what the client may send ahead of the answers.
@@ -186,6 +187,26 @@ impl GroupService for Door {
         list_consumers ListConsumersRequest ListConsumersResponse;
         add_consumer AddConsumerRequest AddConsumerResponse;
         remove_consumer RemoveConsumerRequest RemoveConsumerResponse;
+        stats StatsRequest StatsResponse;
+    }
+
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send + 'static>>;
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let namespace = namespace::from_metadata(request.metadata())?;
+        let watch = self
+            .gateway
+            .open_watch(&namespace, request.into_inner())
+            .await?;
+        let (frames, stream) = mpsc::channel(1);
+        let task = watching::watch(self.gateway.clone(), watch, frames);
+        self.gateway.tasks.spawn(BACKGROUND, "watch", task);
+        let stream = ReceiverStream::new(stream).map(|frame| frame.map_err(Status::from));
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 

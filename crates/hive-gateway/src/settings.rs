@@ -26,3 +26,29 @@ impl Sections for Settings {
         Self { payload_max }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hive_runtime::{
+        Daemon,
+        config::{check_reference, reference, specs},
+    };
+
+    use super::Settings;
+
+    #[test]
+    fn the_reference_file_shows_every_key_with_its_default() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../deploy/config/gateway.toml"
+        );
+        let Daemon { name, listen, .. } = crate::DAEMON;
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            fs::write(path, reference(name, &specs::<Settings>(listen))).unwrap();
+        }
+        let text = fs::read_to_string(path).unwrap();
+        assert_eq!(check_reference::<Settings>(name, listen, &text), Ok(()));
+    }
+}

@@ -16,6 +16,19 @@ use crate::{
     reply::{self, Reply},
 };
 
+/// What a group did in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minute {
+    /// When it began, in ms since 1970.
+    pub started_ms: u64,
+    /// Acks.
+    pub acked: u64,
+    /// Failed attempts.
+    pub failed: u64,
+    /// Time from delivery to ack, summed, in ms.
+    pub work_ms: u64,
+}
+
 /// Figures of a group on one shard; sums over shards are the group's.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
@@ -65,6 +78,9 @@ pub struct Figures {
     pub recent_seconds: u64,
     /// Refs of lanes with waiting messages.
     pub waiting_lanes: Vec<String>,
+    /// What was done in the running minute and the five before it, oldest first; minutes without
+    /// any outcome are missing.
+    pub minutes: Vec<Minute>,
 }
 
 impl Store {
@@ -193,13 +209,25 @@ fn of_counters(counters: &BTreeMap<String, u64>, now_ms: u64) -> Figures {
         ..Figures::default()
     };
     for slot in 0..6 {
+        let began = of(&format!("minute{slot}"));
+        let bucket = Minute {
+            started_ms: began * 60_000,
+            acked: of(&format!("acked{slot}")),
+            failed: of(&format!("failed{slot}")),
+            work_ms: of(&format!("work{slot}")),
+        };
+        let age = minute.saturating_sub(began);
         // The running minute and the four before it.
-        if minute.saturating_sub(of(&format!("minute{slot}"))) < 5 {
-            figures.recent_acked += of(&format!("acked{slot}"));
-            figures.recent_failed += of(&format!("failed{slot}"));
-            figures.recent_work_ms += of(&format!("work{slot}"));
+        if age < 5 {
+            figures.recent_acked += bucket.acked;
+            figures.recent_failed += bucket.failed;
+            figures.recent_work_ms += bucket.work_ms;
+        }
+        if age < 6 && began > 0 {
+            figures.minutes.push(bucket);
         }
     }
+    figures.minutes.sort_by_key(|minute| minute.started_ms);
     figures
 }
 
@@ -243,6 +271,12 @@ mod tests {
         counters.insert("acked2".into(), 1);
         let figures = of_counters(&counters, 100 * 60_000);
         assert_eq!(figures.recent_acked, 8);
+        let minutes: Vec<(u64, u64)> = figures
+            .minutes
+            .iter()
+            .map(|minute| (minute.started_ms / 60_000, minute.acked))
+            .collect();
+        assert_eq!(minutes, [(95, 9), (96, 1), (100, 7)]);
         assert_eq!(figures.recent_seconds, 241);
     }
 }

@@ -13,6 +13,8 @@ use crate::{
     values::{duration, rfc3339, seconds, short_seconds, wire_duration},
 };
 
+mod watch;
+
 /// What to do with groups.
 #[derive(Subcommand, Debug)]
 pub(crate) enum GroupCommand {
@@ -24,6 +26,9 @@ pub(crate) enum GroupCommand {
     Get {
         /// Name of the group.
         name: String,
+        /// Go on: a line whenever its figures change, and every five seconds. Ends with the group.
+        #[arg(long, short)]
+        watch: bool,
     },
     /// Changes settings of a group; what is not named stays.
     Update {
@@ -158,6 +163,13 @@ pub(crate) struct GroupView {
     max_in_flight: u32,
     paused: bool,
     created_at: Option<String>,
+    #[serde(flatten)]
+    figures: FiguresView,
+}
+
+/// Figures of a group as they are printed: the names of the REST API.
+#[derive(Debug, Serialize)]
+struct FiguresView {
     health: String,
     current_consumers: u32,
     lag: u64,
@@ -195,15 +207,15 @@ impl Show for GroupView {
         vec![
             self.name.clone(),
             self.stream_name.clone(),
-            self.health.clone(),
-            format!("{}/{}", self.current_consumers, self.max_consumers),
-            self.lag.to_string(),
-            self.pending_count.to_string(),
-            self.acked_total.to_string(),
-            self.dead_total.to_string(),
-            format!("{:.1}", self.throughput_msg_per_sec),
-            format!("{:.1}%", self.success_rate * 100.0),
-            short_seconds(self.oldest_waiting_seconds),
+            self.figures.health.clone(),
+            format!("{}/{}", self.figures.current_consumers, self.max_consumers),
+            self.figures.lag.to_string(),
+            self.figures.pending_count.to_string(),
+            self.figures.acked_total.to_string(),
+            self.figures.dead_total.to_string(),
+            format!("{:.1}", self.figures.throughput_msg_per_sec),
+            format!("{:.1}%", self.figures.success_rate * 100.0),
+            short_seconds(self.figures.oldest_waiting_seconds),
         ]
     }
 }
@@ -237,7 +249,8 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
             )?;
             return Ok(Exit::Done);
         },
-        GroupCommand::Get { name } => {
+        GroupCommand::Get { name, watch: true } => return watch::run(&client, &name, out).await,
+        GroupCommand::Get { name, watch: false } => {
             out.item(&GroupView::from(
                 client.get_group(name).await.map_err(refused)?,
             ))?;
@@ -339,7 +352,6 @@ impl SettingsArgs {
 impl From<wire::Group> for GroupView {
     fn from(group: wire::Group) -> Self {
         let settings = group.settings.unwrap_or_default();
-        let figures = group.figures.unwrap_or_default();
         let mode = settings.routing_mode().as_str_name();
         Self {
             name: group.name,
@@ -360,6 +372,14 @@ impl From<wire::Group> for GroupView {
             max_in_flight: settings.max_in_flight(),
             paused: group.paused,
             created_at: rfc3339(group.created_at.as_ref()),
+            figures: group.figures.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl From<wire::GroupFigures> for FiguresView {
+    fn from(figures: wire::GroupFigures) -> Self {
+        Self {
             health: figures.health,
             current_consumers: figures.current_consumers,
             lag: figures.lag,

@@ -10,7 +10,7 @@ use hive_protocol::wire::{
     ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
     PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
     RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
-    SettleResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+    SettleResponse, StatsRequest, StatsResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ impl Client {
         list_groups(ListGroupsRequest) -> ListGroupsResponse, Safe, groups;
         /// Deletes a group. A repetition after a lost answer may say that there is none.
         delete_group(DeleteGroupRequest) -> DeleteGroupResponse, Safe, groups;
+        /// Shows the figures of a group, and what it did minute by minute.
+        stats(StatsRequest) -> StatsResponse, Safe, groups;
         /// Shows the members of a group.
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.

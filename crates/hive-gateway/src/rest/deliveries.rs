@@ -161,6 +161,12 @@ static OUTCOME: Shape = Shape::new(
             Kind::Seconds(0, SETTLE_DELAY_MS_MAX),
             "With nack and release: not delivered again before this long.",
         ),
+        optional(
+            "progress",
+            AnyJson,
+            "With any action: how far the work is. It is read and not kept; `extend` is what keeps \
+             the lease meanwhile.",
+        ),
     ]],
 );
 
@@ -300,6 +306,8 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
     let reason = fields.take_text("reason");
     let category = fields.take_text("category");
     let delay = fields.take_seconds("delay_seconds");
+    // Nobody shows it, so nothing keeps it: the wire's progress report has no content either.
+    drop(fields.take_json("progress"));
     if let Err(violations) = fields.finish() {
         return Err((lease, violations));
     }

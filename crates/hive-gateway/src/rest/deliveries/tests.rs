@@ -42,6 +42,26 @@ fn every_action_is_read() {
 }
 
 #[test]
+fn a_word_on_the_progress_makes_no_outcome_invalid() {
+    let read = actions(&json!([
+        {"lease": "l", "action": "extend", "progress": {"percent": 40, "step": "tests"}},
+        {"lease": "l", "action": "extend", "progress": 0.4},
+        {"lease": "l", "action": "ack", "progress": "all of it", "result": 1},
+        {"lease": "l", "action": "nack", "progress": null},
+    ]));
+    let [
+        Action::Extend(_),
+        Action::Extend(_),
+        Action::Ack(ack),
+        Action::Nack(_),
+    ] = &read[..]
+    else {
+        panic!("{read:?}");
+    };
+    assert_eq!(ack.result, "1");
+}
+
+#[test]
 fn an_outcome_that_breaks_a_rule_is_judged_alone() {
     let body = raw(&json!({ "outcomes": [
         {"lease": "one", "action": "done"},
