@@ -46,6 +46,9 @@ use crate::{
 
 /// How long a lost bell may delay a message.
 const POLL: Duration = Duration::from_secs(1);
+/// When a consumer that came back is looked at again: longer than a read of its old connection may
+/// be under way, as plain reads are trusted for a tenth of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Most messages of one fetch by the script: it copies each through Lua, so it takes no more than
 /// it needs to be cheap per message, and leaves the rest of a backlog to plain reads.
 const FETCH_MAX: u32 = 100;
@@ -503,34 +506,68 @@ impl Dispatcher {
         let read = lanes.of_group(&self.shard, &self.group);
         let consumers: Vec<Arc<Attached>> = self.consumers.lock().values().cloned().collect();
         for consumer in consumers {
-            let pending = gateway
-                .store
-                .held_by(&self.group, &read, &consumer.consumer)
+            self.reconcile_one(gateway, (view, &read), &consumer)
                 .await?;
-            let holdings = consumer.holdings();
-            let back: Vec<Settle> = pending
-                .iter()
-                .map(|entry| entry.lease(&read, &consumer.session, now_ms()))
-                .filter(|lease| {
-                    !holdings.contains(&(lease.lane.clone(), lease.id.clone(), lease.count))
-                })
-                .map(|lease| {
-                    let action = Action::GiveBack { idle_ms: 0 };
-                    consumer.holder().settle(lease, action)
-                })
-                .collect();
-            if back.is_empty() {
-                continue;
-            }
-            let settling = view.settling(&read);
-            let verdicts = gateway
-                .store
-                .settle(&self.shard, settling, &back, now_ms())
-                .await?;
-            let taken = outcomes::taken(&verdicts);
-            gateway.metrics.given_back_reply.increment(taken);
         }
         Ok(())
+    }
+
+    async fn reconcile_one(
+        &self,
+        gateway: &Gateway,
+        (view, read): (&GroupView, &[ReadLane]),
+        consumer: &Attached,
+    ) -> Result<(), StoreError> {
+        let pending = gateway
+            .store
+            .held_by(&self.group, read, &consumer.consumer)
+            .await?;
+        let holdings = consumer.holdings();
+        let back: Vec<Settle> = pending
+            .iter()
+            .map(|entry| entry.lease(read, &consumer.session, now_ms()))
+            .filter(|lease| {
+                !holdings.contains(&(lease.lane.clone(), lease.id.clone(), lease.count))
+            })
+            .map(|lease| {
+                let action = Action::GiveBack { idle_ms: 0 };
+                consumer.holder().settle(lease, action)
+            })
+            .collect();
+        if back.is_empty() {
+            return Ok(());
+        }
+        let verdicts = gateway
+            .store
+            .settle(&self.shard, view.settling(read), &back, now_ms())
+            .await?;
+        let taken = outcomes::taken(&verdicts);
+        gateway.metrics.given_back_reply.increment(taken);
+        Ok(())
+    }
+
+    /// Looks once, a moment after a consumer came back under its session, for what a read that was
+    /// under way at its old connection leased meanwhile: nobody else knows of it.
+    pub async fn look_again(&self, gateway: &Arc<Gateway>, consumer: &Attached) {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {},
+            () = gateway.shutdown.draining() => return,
+        }
+        if consumer.has_ended() {
+            return;
+        }
+        let looked = async {
+            let view = gateway.catalog.group(&self.namespace, &self.group).await?;
+            let lanes = gateway.catalog.read_lanes(&self.shard).await?;
+            let read = lanes.of_group(&self.shard, &self.group);
+            self.reconcile_one(gateway, (&view, &read), consumer)
+                .await?;
+            Ok::<(), Fault>(())
+        };
+        if let Err(error) = looked.await {
+            tracing::debug!(group = self.group, %error, "not_looked_again");
+            self.must_reconcile.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -424,7 +424,7 @@ impl Store {
             return Ok((*generation, connection.clone()));
         }
         loop {
-            match self.connect().await {
+            match self.connect_in_time().await {
                 Ok(connection) => {
                     let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
                     *held = Some((generation, connection.clone()));
@@ -439,6 +439,16 @@ impl Store {
                 Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         }
+    }
+
+    /// As [`Self::connect`], all of it within one wait for an answer: a server that takes
+    /// connections and says nothing must not hold callers for the sum of its commands.
+    async fn connect_in_time(&self) -> Result<MultiplexedConnection, redis::RedisError> {
+        let connect = tokio::time::timeout(RESPONSE_TIMEOUT, self.connect());
+        connect.await.unwrap_or_else(|_elapsed| {
+            let kind = std::io::ErrorKind::TimedOut;
+            Err(std::io::Error::new(kind, "no answer to a new connection").into())
+        })
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, redis::RedisError> {
@@ -482,13 +492,11 @@ impl Store {
             .unwrap_or_default();
         let appendfsync_always =
             fsync.get(1).is_some_and(|v| v == "always") && aof.get(1).is_some_and(|v| v == "yes");
+        let mut load = redis::pipe();
         for script in scripts::ALL {
-            redis::cmd("SCRIPT")
-                .arg("LOAD")
-                .arg(script.text())
-                .query_async::<String>(&mut connection)
-                .await?;
+            load.cmd("SCRIPT").arg("LOAD").arg(script.text()).ignore();
         }
+        load.query_async::<()>(&mut connection).await?;
         let nonce: Option<String> = redis::cmd("GET")
             .arg(self.inner.control.nonce())
             .query_async(&mut connection)

@@ -104,7 +104,7 @@ async fn a_direct_message_reaches_its_consumer_alone() {
 async fn a_parked_entry_goes_next_when_its_key_ends_and_stays_while_it_is_retried() {
     for (action, lets_go) in [
         (Action::Ack, true),
-        (crate::world::reject(), true),
+        (reject(), true),
         (Action::Expire, true),
         (Action::Cancel, true),
         (nack(Some(0)), false),
