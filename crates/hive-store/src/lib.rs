@@ -18,7 +18,9 @@
 //! - **D1** dead-lettering and settling are one step; **D2** an entry dies once per group;
 //! - **E1** an old session, connection or definition changes nothing;
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
-//!   lives; **C3** lost data is never gone on with by itself.
+//!   lives; **C3** lost data is never gone on with by itself;
+//! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a step
+//!   of a run and what it owes are one; **W4** a step is taken once.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 
@@ -54,6 +56,7 @@ pub mod registry;
 pub mod repair;
 pub mod reply;
 pub mod retention;
+pub mod runs;
 pub mod scripts;
 pub mod settle;
 pub mod sweep;

@@ -93,6 +93,9 @@ scripts! {
     PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";
     REINDEX "reindex";
+    RUN_COMMIT "run_commit";
+    RUN_CREATE "run_create";
+    RUN_READ "run_read";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
     TRIM "trim";

@@ -13,7 +13,7 @@ const SECTIONS: [&str; 6] = [
     "INVARIANTS",
 ];
 /// What takes new work is refused by a full Redis; all else goes on, so that it drains.
-const REFUSED_WHEN_FULL: [&str; 3] = ["definition_create", "group_create", "publish"];
+const REFUSED_WHEN_FULL: [&str; 4] = ["definition_create", "group_create", "publish", "run_create"];
 
 fn header(script: &Script) -> &str {
     let (_, rest) = script.source.split_once("--[[\n").expect("a header begins");

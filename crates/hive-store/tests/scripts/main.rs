@@ -13,6 +13,7 @@ mod preflight;
 mod publish;
 mod readonly;
 mod repair;
+mod runs;
 mod settle;
 mod sweep;
 mod world;

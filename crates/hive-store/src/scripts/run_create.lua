@@ -1,0 +1,78 @@
+#!lua
+--[[
+run_create: store a new run of a workflow, its first dispatches and its timer.
+
+Why one script: an id that names a run which is not whole, or a run whose first tasks nobody
+dispatches, would hang for ever; the same submit sent again must find what it made.
+
+KEYS
+  1 ids       hash    workflow id -> `<run id> <digest>` of its newest run
+  2 head      hash    the run's head
+  3 plan      string  its definition, without payloads
+  4 payloads  hash    task number -> payload
+  5 states    string  a record of fixed length per task
+  6 notes     hash    task number -> texts of its state
+  7 history   stream  what happened in it
+  8 runs      zset    run ids by creation time
+  9 current   zset    run ids of its status, by creation time
+  10 timers   zset    run ids by when they must be looked at
+  11 outbox   stream  what routers owe to shards
+ARGV
+  1 workflow_id    name
+  2 run_id         name
+  3 digest         hex     of what was submitted
+  4 replaces       id      run id that the id may name instead, or empty for none
+  5 plan           bytes
+  6 states         bytes
+  7 due_ms         u53     when it must be looked at, 0 for never
+  8 now_ms         u53     0, or the time instead of Redis' own (tests)
+  9 head_count     u53     fields of the head that follow, besides version and created_ms
+  10 payload_count u53     payloads that follow
+  11 note_count    u53     notes that follow
+  12 dispatch_count u53    outbox entries that follow
+  13 record_count  u53     history records that follow
+  14.. fields of (name, value), payloads of (task, bytes), notes of (task, bytes), outbox entries of
+      (bytes), records of (bytes)
+RETURNS  { status, detail }
+  CREATED  created ms     stored
+  EXISTS   run id         the id names this run, of the same digest; nothing was written
+  OTHER    run id         the id names this run, of another digest; nothing was written
+IDEMPOTENT  yes: the second call answers EXISTS
+COST        O(tasks)
+INVARIANTS  W1 (a run is stored whole), W2 (one run per id and digest)
+]]
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+if known then
+  local run, digest = string.match(known, '^(%S+) (%S+)$')
+  if run ~= ARGV[4] then return { digest == ARGV[3] and 'EXISTS' or 'OTHER', run } end
+end
+local now = tonumber(ARGV[8])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+redis.call('SET', KEYS[3], ARGV[5])
+redis.call('SET', KEYS[5], ARGV[6])
+redis.call('HSET', KEYS[2], 'version', 1, 'created_ms', now)
+local at = 13
+for _ = 1, tonumber(ARGV[9]) do
+  redis.call('HSET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
+  at = at + 2
+end
+for n = 1, 2 do
+  for _ = 1, tonumber(ARGV[9 + n]) do
+    redis.call('HSET', n == 1 and KEYS[4] or KEYS[6], ARGV[at + 1], ARGV[at + 2])
+    at = at + 2
+  end
+end
+for n = 1, 2 do
+  for _ = 1, tonumber(ARGV[11 + n]) do
+    redis.call('XADD', n == 1 and KEYS[11] or KEYS[7], '*', 'm', ARGV[at + 1])
+    at = at + 1
+  end
+end
+redis.call('ZADD', KEYS[8], now, ARGV[2])
+redis.call('ZADD', KEYS[9], now, ARGV[2])
+if ARGV[7] ~= '0' then redis.call('ZADD', KEYS[10], ARGV[7], ARGV[2]) end
+return { 'CREATED', tostring(now) }

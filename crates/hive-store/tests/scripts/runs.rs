@@ -1,0 +1,165 @@
+//! `run_create`, `run_commit`, `run_read`: a run is whole, and each step is taken once.
+
+use bytes::Bytes;
+use hive_store::{
+    StoreError,
+    runs::{Commit, Committed, Created, NewRun, Partition, RunKey, Step},
+};
+
+use crate::world::{World, world};
+
+const RECORD: usize = 4;
+
+fn partition(world: &World) -> Partition {
+    let namespace = world.shard.tag().split(['{', '/']).nth(1);
+    world.store.partition(namespace.expect("a namespace"), 3)
+}
+
+fn new(run_id: &str, digest: &str) -> NewRun {
+    NewRun {
+        workflow_id: "w".into(),
+        run_id: run_id.into(),
+        digest: digest.into(),
+        plan: Bytes::from_static(b"plan"),
+        payloads: vec![(1, Bytes::from_static(b"payload"))],
+        states: Bytes::from_static(b"aaaabbbbcccc"),
+        status: "running".into(),
+        first: Step {
+            head: vec![("machine".into(), Bytes::from_static(b"{}"))],
+            notes: vec![(0, Bytes::from_static(b"note"))],
+            outbox: vec![Bytes::from_static(b"dispatch")],
+            history: vec![Bytes::from_static(b"submitted")],
+            due_ms: Some(77),
+            ..Step::default()
+        },
+        ..NewRun::default()
+    }
+}
+
+async fn create(world: &World, run: &NewRun) -> Created {
+    let created = world.store.create_run(&partition(world), run, 5).await;
+    created.expect("an answer")
+}
+
+async fn commit(
+    world: &World,
+    version: u64,
+    status: (&str, &str),
+    step: &Step,
+) -> Result<Committed, StoreError> {
+    let commit = Commit {
+        run_id: "r",
+        version,
+        record_bytes: RECORD,
+        status,
+        has_ended: status.1 != "running",
+    };
+    let partition = partition(world);
+    world.store.commit_run(&partition, commit, step, 9).await
+}
+
+async fn zset(world: &World, key: &str) -> Vec<String> {
+    world.redis(&["ZRANGE", key, "0", "-1", "WITHSCORES"]).await
+}
+
+#[tokio::test]
+async fn a_run_is_stored_whole_and_the_same_submit_finds_it() {
+    let world = world().await;
+    let at = partition(&world);
+    assert_eq!(create(&world, &new("r", "d")).await, Created::Created(5));
+    assert_eq!(
+        create(&world, &new("other", "d")).await,
+        Created::Exists("r".into())
+    );
+    assert_eq!(
+        create(&world, &new("other", "e")).await,
+        Created::Other("r".into())
+    );
+    let run = world.store.read_run(&at, "r", true).await.expect("read");
+    let run = run.expect("a run");
+    assert_eq!((run.version, run.created_ms), (1, 5));
+    assert_eq!(
+        run.head,
+        [("machine".to_owned(), Bytes::from_static(b"{}"))]
+    );
+    assert_eq!(
+        (&*run.plan, &*run.states),
+        (&b"plan"[..], &b"aaaabbbbcccc"[..])
+    );
+    assert_eq!(run.notes, [(0, Bytes::from_static(b"note"))]);
+    assert_eq!(zset(&world, &at.runs()).await, ["r", "5"]);
+    assert_eq!(zset(&world, &at.runs_of("running")).await, ["r", "5"]);
+    assert_eq!(zset(&world, &at.timers()).await, ["r", "77"]);
+    for (key, length) in [(at.outbox(), 1), (at.run("r", RunKey::History), 1)] {
+        let found: u64 = world.redis(&["XLEN", &key]).await;
+        assert_eq!(found, length, "{key}");
+    }
+    let absent = world.store.read_run(&at, "other", true).await;
+    assert_eq!(absent.expect("read"), None, "nothing of the refused ones");
+    let payload: String = world
+        .redis(&["HGET", &at.run("r", RunKey::Payloads), "1"])
+        .await;
+    assert_eq!(payload, "payload");
+}
+
+#[tokio::test]
+async fn a_workflow_may_be_run_anew_only_in_place_of_the_run_that_was_seen() {
+    let world = world().await;
+    create(&world, &new("r", "d")).await;
+    let mut next = new("s", "e");
+    next.replaces = "r".into();
+    assert_eq!(create(&world, &next).await, Created::Created(5));
+    next.run_id = "t".into();
+    next.digest = "f".into();
+    assert_eq!(create(&world, &next).await, Created::Other("s".into()));
+    let newest = world.store.run_of_workflow(&partition(&world), "w").await;
+    assert_eq!(newest.expect("read"), Some("s".into()));
+}
+
+#[tokio::test]
+async fn a_step_is_taken_from_the_state_that_it_was_worked_out_from_and_once() {
+    let world = world().await;
+    let at = partition(&world);
+    create(&world, &new("r", "d")).await;
+    let step = Step {
+        head: vec![("machine".into(), Bytes::from_static(b"{1}"))],
+        states: vec![(1, Bytes::from_static(b"BBBB"))],
+        notes: vec![(0, Bytes::new()), (1, Bytes::from_static(b"n"))],
+        results: vec![(1, Bytes::from_static(b"result"))],
+        outbox: vec![Bytes::from_static(b"two"), Bytes::from_static(b"three")],
+        history: vec![Bytes::from_static(b"done")],
+        due_ms: None,
+    };
+    let status = ("running", "succeeded");
+    let done = commit(&world, 1, status, &step).await.expect("an answer");
+    assert_eq!(done, Committed::Done(2));
+    let again = commit(&world, 1, status, &step).await.expect("an answer");
+    assert_eq!(again, Committed::Conflict(2));
+    let run = world.store.read_run(&at, "r", false).await.expect("read");
+    let run = run.expect("a run");
+    assert_eq!((run.version, &*run.states), (2, &b"aaaaBBBBcccc"[..]));
+    assert_eq!(run.notes, [(1, Bytes::from_static(b"n"))]);
+    assert!(run.plan.is_empty(), "it was not asked for");
+    assert_eq!(
+        zset(&world, &at.runs_of("running")).await,
+        Vec::<String>::new()
+    );
+    assert_eq!(zset(&world, &at.runs_of("succeeded")).await, ["r", "5"]);
+    assert_eq!(zset(&world, &at.finished()).await, ["r", "9"]);
+    assert_eq!(zset(&world, &at.timers()).await, Vec::<String>::new());
+    let owed: u64 = world.redis(&["XLEN", &at.outbox()]).await;
+    assert_eq!(owed, 3);
+}
+
+#[tokio::test]
+async fn a_step_of_a_run_that_is_gone_writes_nothing() {
+    let world = world().await;
+    let step = Step {
+        outbox: vec![Bytes::from_static(b"x")],
+        ..Step::default()
+    };
+    let gone = commit(&world, 1, ("running", "running"), &step).await;
+    assert_eq!(gone.expect("an answer"), Committed::Gone);
+    let owed: u64 = world.redis(&["XLEN", &partition(&world).outbox()]).await;
+    assert_eq!(owed, 0);
+}
