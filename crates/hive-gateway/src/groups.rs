@@ -572,8 +572,15 @@ impl Gateway {
             .member(&view.shard, &fetch.group, &fetch.consumer_id)
             .await?;
         let member = member.ok_or_else(|| pull::no_consumer(&fetch.group, &fetch.consumer_id))?;
+        // It may have been a member before.
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &fetch.group);
+        let held = self
+            .store
+            .held_by(&fetch.group, &lanes, &fetch.consumer_id)
+            .await?;
         Ok(wire::AddConsumerResponse {
-            consumer: Some(shown_member(member, 0)),
+            consumer: Some(shown_member(member, held.len() as u64)),
         })
     }
 
