@@ -471,6 +471,9 @@ impl Store {
             .unwrap_or_default();
         let appendfsync_always =
             fsync.get(1).is_some_and(|v| v == "always") && aof.get(1).is_some_and(|v| v == "yes");
+        // WAITAOF is refused without an append-only file, and waits in vain where nothing syncs it.
+        let is_synced = |setting: &[String]| setting.get(1).is_none_or(|value| value != "no");
+        let waitaof = waitaof && is_synced(&aof) && is_synced(&fsync);
         for script in scripts::ALL {
             redis::cmd("SCRIPT")
                 .arg("LOAD")
@@ -520,7 +523,7 @@ impl Store {
         }
         if !server.waitaof {
             return Err(StoreError::Durability {
-                detail: "this server has no WAITAOF and its appendfsync is not `always`".into(),
+                detail: "this server cannot WAITAOF, and its appendfsync is not `always`".into(),
             });
         }
         // On the connection that wrote: WAITAOF waits for that client's own writes.
