@@ -73,11 +73,13 @@ impl Watch {
                 let request = WatchRequest {
                     group: self.group.clone(),
                 };
-                let ask = self.client.call(request, Repeat::Safe, |gateway, mut request| {
-                    // The deadline is that of the opening: a watch has none.
-                    request.metadata_mut().remove("grpc-timeout");
-                    async move { gateway.groups().watch(request).await }
-                });
+                let ask = self
+                    .client
+                    .call(request, Repeat::Safe, |gateway, mut request| {
+                        // The deadline is that of the opening: a watch has none.
+                        request.metadata_mut().remove("grpc-timeout");
+                        async move { gateway.groups().watch(request).await }
+                    });
                 let frames = ask.await?;
                 &mut closed.insert((self.client.current(), frames)).1
             },

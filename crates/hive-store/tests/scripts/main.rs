@@ -12,5 +12,6 @@ mod preflight;
 mod publish;
 mod repair;
 mod settle;
+mod streams;
 mod sweep;
 mod world;
