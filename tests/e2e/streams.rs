@@ -230,6 +230,95 @@ async fn a_stream_goes_when_it_holds_nothing_and_no_message_goes_with_it() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_and_a_publish_at_once_are_never_both_accepted() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    let (client, elsewhere) = (fleet.client(0)?, fleet.client(1)?);
+    let (mut kept, mut deleted) = (0, 0);
+    for round in 0..60 {
+        let name = format!("s{round}");
+        let create = wire::CreateStreamRequest {
+            name: name.clone(),
+            shards: None,
+            settings: Some(wire::StreamSettings {
+                buffer_without_groups: Some(true),
+                ..wire::StreamSettings::default()
+            }),
+        };
+        client.create_stream(create).await?;
+        let publish = |priority| wire::PublishRequest {
+            stream: name.clone(),
+            message: Some(wire::Message {
+                priority,
+                ..message("t", "")
+            }),
+            ..wire::PublishRequest::default()
+        };
+        // Refused, and the other gateway has read the definition.
+        let refused = elsewhere.publish(publish(Some(77))).await;
+        assert!(refused.is_err(), "there is no such priority");
+        let delete = wire::DeleteStreamRequest { name: name.clone() };
+        let publish_late = async {
+            tokio::time::sleep(Duration::from_micros(50 * (round % 12))).await;
+            elsewhere.publish(publish(None)).await
+        };
+        let (gone, stored) = tokio::join!(client.delete_stream(delete), publish_late);
+        match (gone, stored) {
+            (Ok(_), Err(refused)) => {
+                assert_eq!(refused.fault().reason, Reason::StreamNotFound);
+                deleted += 1;
+            },
+            (Err(refused), Ok(_)) => {
+                assert_eq!(refused.fault().reason, Reason::StreamNotEmpty);
+                kept += 1;
+            },
+            other => anyhow::bail!("round {round}: {other:?}"),
+        }
+    }
+    assert_eq!(kept + deleted, 60);
+    let left = client.list_streams(wire::ListStreamsRequest {}).await?;
+    assert_eq!(left.streams.len(), kept);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_made_while_its_stream_goes_has_a_stream() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    let (client, elsewhere) = (fleet.client(0)?, fleet.client(1)?);
+    for round in 0..40 {
+        let name = format!("s{round}");
+        let create = wire::CreateStreamRequest {
+            name: name.clone(),
+            ..wire::CreateStreamRequest::default()
+        };
+        client.create_stream(create).await?;
+        let delete = wire::DeleteStreamRequest { name: name.clone() };
+        let group = wire::CreateGroupRequest {
+            name: format!("g{round}"),
+            stream_name: name.clone(),
+            agent_type: "tester".into(),
+            ..wire::CreateGroupRequest::default()
+        };
+        let late = async {
+            tokio::time::sleep(Duration::from_micros(100 * (round % 10))).await;
+            client.delete_stream(delete).await
+        };
+        let (made, gone) = tokio::join!(elsewhere.create_group(group), late);
+        assert!(made?.created);
+        if let Err(refused) = gone {
+            assert_eq!(refused.fault().reason, Reason::StreamNotEmpty);
+        }
+        assert_eq!(
+            client.get_stream(&name).await?.groups,
+            [format!("g{round}")]
+        );
+        fleet
+            .publish(&format!("g{round}"), message("t", ""))
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_and_its_stream_agree_on_the_limits_or_are_not_made() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     fleet.group("g", wire::GroupSettings::default()).await?;
