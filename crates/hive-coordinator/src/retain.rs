@@ -83,7 +83,7 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
     if let Some(stream) = &view.stream
         && agenda.retain
     {
-        retain(scope, &view, &lanes, stream, now_ms).await?;
+        retain(scope, &view, &lanes, &stream.settings, now_ms).await?;
     }
     if agenda.forget {
         forget_producers(scope, now_ms).await?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_domain::group::{GroupDefinition, GroupState, RoutingMode};
-use hive_domain::stream::StreamSettings;
+use hive_domain::stream::StreamDefinition;
 use hive_store::fetch::ReadLane;
 use hive_store::settle::{Settle, SettleGroup, Verdict};
 use hive_store::{Purpose, Shard, Store, StoreError};
@@ -26,8 +26,8 @@ const SETTLE_SLICE: usize = 100;
 /// What is defined on a shard, as of the last beat.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct View {
-    /// Limits of the stream; none while its definition is not there.
-    pub(crate) stream: Option<StreamSettings>,
+    /// The stream; none while its definition is not there.
+    pub(crate) stream: Option<StreamDefinition>,
     /// Its groups, by name.
     pub(crate) groups: Vec<GroupDefinition>,
     /// Groups that stay half made or half deleted, by name: whoever began does not go on.

@@ -1,11 +1,10 @@
-//! Groups and streams: creating, changing, deleting, and how they are doing.
+//! Groups: creating, changing, deleting, and how they are doing.
 
 use std::{sync::Arc, time::Duration};
 
 use hive_domain::{
     group::{GroupDefinition, GroupState},
     name,
-    stream::{StreamDefinition, StreamSettings},
 };
 use hive_protocol::{
     convert,
@@ -14,7 +13,7 @@ use hive_protocol::{
 };
 use hive_store::{
     LaneRef, Shard, StoreError,
-    control::{Put, Removal},
+    control::{Made, Put, Removal},
     figures::Figures,
     members::{Kind, Leaving, Member},
     settle::{Action, Settle},
@@ -28,7 +27,7 @@ use crate::{
 };
 
 /// How often a change is tried again when somebody else changed the definition meanwhile.
-const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 /// Messages cancelled per step of a forced deletion.
 const CANCEL_STEP: u64 = 500;
 /// Longest forced deletion in one call; a coordinator carries on with the rest.
@@ -38,7 +37,8 @@ impl Gateway {
     /// Creates a group, and its stream where that does not exist.
     ///
     /// # Errors
-    /// Violations, `GROUP_EXISTS` with the difference, or what Redis says.
+    /// Violations, `GROUP_EXISTS` or `STREAM_EXISTS` with the difference, `DURABILITY_UNREACHABLE`,
+    /// or what Redis says.
     pub async fn create_group(
         &self,
         namespace: &str,
@@ -46,24 +46,27 @@ impl Gateway {
     ) -> Result<wire::CreateGroupResponse, Fault> {
         let asked = convert::create_group(&request, now_ms().into())?;
         let _pass = self.enter("create_group")?;
+        let mut created = false;
         for _ in 0..TRIES {
-            self.ensure_stream(namespace, &asked).await?;
+            let existing = self.store.group(namespace, &asked.name).await?;
+            if let Some(existing) = &existing {
+                let difference = existing.difference(&asked);
+                if !difference.is_empty() {
+                    return Err(Fault::new(
+                        Reason::GroupExists,
+                        format!(
+                            "group `{}` exists with other settings: {}",
+                            asked.name,
+                            difference.join(", ")
+                        ),
+                    ));
+                }
+            }
+            self.make_stream_of_group(namespace, &asked, &request)
+                .await?;
             let shard = self.store.shard(namespace, &asked.stream, 0);
-            let (mut definition, created) = match self.store.group(namespace, &asked.name).await? {
-                Some(existing) => {
-                    let difference = existing.difference(&asked);
-                    if !difference.is_empty() {
-                        return Err(Fault::new(
-                            Reason::GroupExists,
-                            format!(
-                                "group `{}` exists with other settings: {}",
-                                asked.name,
-                                difference.join(", ")
-                            ),
-                        ));
-                    }
-                    (existing, false)
-                },
+            let mut definition = match existing {
+                Some(existing) => existing,
                 None => {
                     let mut definition = asked.clone();
                     definition.state = GroupState::Creating;
@@ -73,16 +76,21 @@ impl Gateway {
                         Put::Conflict => continue,
                         Put::Full => return Err(too_many("groups")),
                     }
-                    (definition, true)
+                    created = true;
+                    definition
                 },
             };
             if definition.state == GroupState::Deleting {
                 return Err(being_deleted(&definition.name));
             }
             // Also for a group that exists: what a crash left half made is finished here.
-            let is_made = self.store.create_on_shard(&shard, &definition).await?;
+            let made = self.store.create_on_shard(&shard, &definition).await?;
+            if made == Made::Closed {
+                // Its stream was deleted behind our back: it is made anew.
+                continue;
+            }
             let there = self.store.groups_on_shard(&shard).await?;
-            if !is_made && !there.contains(&definition.name) {
+            if made == Made::Exists && !there.contains(&definition.name) {
                 return Err(being_deleted(&definition.name));
             }
             if definition.state == GroupState::Creating {
@@ -103,24 +111,6 @@ impl Gateway {
             });
         }
         Err(changing("group", &asked.name))
-    }
-
-    async fn ensure_stream(&self, namespace: &str, asked: &GroupDefinition) -> Result<(), Fault> {
-        if self.store.stream(namespace, &asked.stream).await?.is_some() {
-            return Ok(());
-        }
-        let stream = StreamDefinition {
-            name: asked.stream.clone(),
-            shards: asked.shards,
-            created_at: asked.created_at,
-            version: 0,
-            settings: StreamSettings::default(),
-        };
-        match self.store.put_stream(namespace, &stream).await? {
-            // Somebody else made it meanwhile.
-            Put::Stored(_) | Put::Conflict => Ok(()),
-            Put::Full => Err(too_many("streams")),
-        }
     }
 
     /// Shows one group with its figures.
@@ -572,8 +562,15 @@ impl Gateway {
             .member(&view.shard, &fetch.group, &fetch.consumer_id)
             .await?;
         let member = member.ok_or_else(|| pull::no_consumer(&fetch.group, &fetch.consumer_id))?;
+        // It may have been a member before.
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &fetch.group);
+        let held = self
+            .store
+            .held_by(&fetch.group, &lanes, &fetch.consumer_id)
+            .await?;
         Ok(wire::AddConsumerResponse {
-            consumer: Some(shown_member(member, 0)),
+            consumer: Some(shown_member(member, held.len() as u64)),
         })
     }
 
@@ -622,96 +619,6 @@ impl Gateway {
         Ok(wire::RemoveConsumerResponse {
             released: items.len() as u64,
         })
-    }
-
-    /// Shows one stream.
-    ///
-    /// # Errors
-    /// `STREAM_NOT_FOUND`, or what Redis says.
-    pub async fn get_stream(
-        &self,
-        namespace: &str,
-        request: wire::GetStreamRequest,
-    ) -> Result<wire::GetStreamResponse, Fault> {
-        reading(async move {
-            name::check("name", &request.name)?;
-            let definition = self.store.stream(namespace, &request.name).await?;
-            let definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
-            Ok(wire::GetStreamResponse {
-                stream: Some(self.shown_stream(namespace, &definition).await?),
-            })
-        })
-        .await
-    }
-
-    /// Shows all streams of the namespace, by name.
-    ///
-    /// # Errors
-    /// What Redis says.
-    pub async fn list_streams(
-        &self,
-        namespace: &str,
-        _request: wire::ListStreamsRequest,
-    ) -> Result<wire::ListStreamsResponse, Fault> {
-        reading(async move {
-            let mut streams = Vec::new();
-            for definition in self.store.streams(namespace).await? {
-                streams.push(self.shown_stream(namespace, &definition).await?);
-            }
-            Ok(wire::ListStreamsResponse { streams })
-        })
-        .await
-    }
-
-    async fn shown_stream(
-        &self,
-        namespace: &str,
-        definition: &StreamDefinition,
-    ) -> Result<wire::Stream, Fault> {
-        let shard = self.store.shard(namespace, &definition.name, 0);
-        let groups = self.store.groups_on_shard(&shard).await?;
-        let lanes = self.catalog.lanes(&shard).await?;
-        let entries = self.store.entries(&shard, &lanes.all).await?;
-        let is_held = |lane: &&LaneRef| lane.is_held();
-        let held: Vec<LaneRef> = lanes.all.iter().filter(is_held).cloned().collect();
-        let held = self.store.entries(&shard, &held).await?;
-        let dead = self.store.dead_count(&shard).await?;
-        Ok(convert::stream(definition, groups, (entries, held), dead))
-    }
-
-    /// Changes limits of a stream.
-    ///
-    /// # Errors
-    /// Violations, `STREAM_NOT_FOUND`, `DURABILITY_UNREACHABLE`, or what Redis says.
-    pub async fn update_stream(
-        &self,
-        namespace: &str,
-        request: wire::UpdateStreamRequest,
-    ) -> Result<wire::UpdateStreamResponse, Fault> {
-        name::check("name", &request.name)?;
-        let _pass = self.enter("update_stream")?;
-        for _ in 0..TRIES {
-            let definition = self.store.stream(namespace, &request.name).await?;
-            let mut definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
-            definition.settings =
-                convert::update_stream(&definition.settings, request.settings.as_ref())?;
-            let local = definition.settings.durability == hive_domain::stream::Durability::Local;
-            if local && !self.store.can_be_durable() {
-                return Err(Fault::new(
-                    Reason::DurabilityUnreachable,
-                    "durability `local` needs a Redis with WAITAOF or `appendfsync always`",
-                ));
-            }
-            if let Put::Stored(version) = self.store.put_stream(namespace, &definition).await? {
-                definition.version = version;
-                self.catalog.forget_stream(namespace, &definition.name);
-                let stream = self.shown_stream(namespace, &definition).await?;
-                return Ok(wire::UpdateStreamResponse {
-                    stream: Some(stream),
-                });
-            }
-        }
-        Err(changing("stream", &request.name))
     }
 }
 
@@ -805,14 +712,14 @@ fn being_deleted(group: &str) -> Fault {
     Fault::new(Reason::GroupGone, text).with_retry_after(Duration::from_secs(1))
 }
 
-fn too_many(what: &str) -> Fault {
+pub(crate) fn too_many(what: &str) -> Fault {
     Fault::new(
         Reason::TooManyGroups,
         format!("the namespace has its limit of {what}"),
     )
 }
 
-fn changing(what: &str, name: &str) -> Fault {
+pub(crate) fn changing(what: &str, name: &str) -> Fault {
     Fault::new(
         Reason::VersionConflict,
         format!("{what} `{name}` is being changed by others"),

@@ -213,9 +213,11 @@ impl GroupService for Door {
 #[tonic::async_trait]
 impl StreamService for Door {
     unary! {
+        create_stream CreateStreamRequest CreateStreamResponse;
         get_stream GetStreamRequest GetStreamResponse;
         list_streams ListStreamsRequest ListStreamsResponse;
         update_stream UpdateStreamRequest UpdateStreamResponse;
+        delete_stream DeleteStreamRequest DeleteStreamResponse;
         accept_loss AcceptLossRequest AcceptLossResponse;
     }
 }

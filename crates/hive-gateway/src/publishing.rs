@@ -93,6 +93,7 @@ impl QueuedBatch {
                         note(&mut batch.outcomes, one, outcome, &batch.address);
                     }
                 },
+                Flushed::Closed => return Err(Fault::no_stream(&batch.address.stream.name)),
                 Flushed::GroupsChanged | Flushed::MemberByNow(_) => {
                     return Ok(Queued::AddressChanged(Box::new(batch)));
                 },

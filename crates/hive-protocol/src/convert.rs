@@ -20,7 +20,8 @@ use crate::{time, wire};
 /// The group that a request asks to create: state `Creating`, version 1, created `now`.
 ///
 /// # Errors
-/// All violations: names, reserved names, ranges, more than one shard.
+/// All violations: names, reserved names, ranges, more than one shard; also those of the stream's
+/// limits, which are not the group's.
 pub fn create_group(
     request: &wire::CreateGroupRequest,
     now: Timestamp,
@@ -29,13 +30,7 @@ pub fn create_group(
     faults.take(name::check_group("name", &request.name));
     faults.take(name::check("stream_name", &request.stream_name));
     faults.take(name::check("agent_type", &request.agent_type));
-    let shards = request.shards.unwrap_or(1);
-    if shards != 1 {
-        faults.push(
-            "shards",
-            format!("`{shards}` must be 1: sharding is not built yet"),
-        );
-    }
+    let shards = one_shard(request.shards, &mut faults);
     let start = match wire::StartPosition::try_from(request.start) {
         Ok(wire::StartPosition::Unspecified | wire::StartPosition::Earliest) => Start::Earliest,
         Ok(wire::StartPosition::Latest) => Start::Latest,
@@ -52,6 +47,9 @@ pub fn create_group(
         faults.nest("settings", inner);
         GroupSettings::default()
     });
+    if let Err(inner) = stream_of_group(&StreamSettings::default(), request) {
+        faults.nest("", inner);
+    }
     faults.into_result()?;
     Ok(GroupDefinition {
         name: request.name.clone(),
@@ -63,6 +61,47 @@ pub fn create_group(
         created_at: now,
         version: 1,
         settings,
+    })
+}
+
+/// The stream that a request asks to create: version 1, created `now`.
+///
+/// # Errors
+/// All violations: the name, ranges, more than one shard.
+pub fn create_stream(
+    request: &wire::CreateStreamRequest,
+    now: Timestamp,
+) -> Result<StreamDefinition, Violations> {
+    let mut faults = Violations::new();
+    faults.take(name::check("name", &request.name));
+    let shards = one_shard(request.shards, &mut faults);
+    let asked = request.settings.as_ref();
+    let settings = apply_stream(&StreamSettings::default(), asked).unwrap_or_else(|inner| {
+        faults.nest("settings", inner);
+        StreamSettings::default()
+    });
+    faults.into_result()?;
+    Ok(StreamDefinition {
+        name: request.name.clone(),
+        shards,
+        created_at: now,
+        version: 1,
+        settings,
+    })
+}
+
+/// The limits that a new group asks of its stream, on top of what the stream has or would get.
+///
+/// # Errors
+/// All violations, their fields below `stream_settings`.
+pub fn stream_of_group(
+    base: &StreamSettings,
+    request: &wire::CreateGroupRequest,
+) -> Result<StreamSettings, Violations> {
+    apply_stream(base, request.stream_settings.as_ref()).map_err(|inner| {
+        let mut placed = Violations::new();
+        placed.nest("stream_settings", inner);
+        placed
     })
 }
 
@@ -184,6 +223,17 @@ pub const fn durability(durability: Durability) -> wire::Durability {
         Durability::Memory => wire::Durability::Memory,
         Durability::Local => wire::Durability::Local,
     }
+}
+
+fn one_shard(asked: Option<u32>, faults: &mut Violations) -> u32 {
+    let shards = asked.unwrap_or(1);
+    if shards != 1 {
+        faults.push(
+            "shards",
+            format!("`{shards}` must be 1: sharding is not built yet"),
+        );
+    }
+    shards
 }
 
 /// `base` with every set field of `change` in place, checked as a whole.

@@ -56,6 +56,7 @@ pub mod reply;
 pub mod retention;
 pub mod scripts;
 pub mod settle;
+pub mod streams;
 pub mod sweep;
 
 pub use connection::{Purpose, Store, StoreConfig};

@@ -83,6 +83,8 @@ pub enum Flushed {
     Done(Vec<Outcome>),
     /// `groups` is not what the shard has: read it again.
     GroupsChanged,
+    /// The stream is being deleted: nothing was stored.
+    Closed,
     /// A held lane's consumer is a member of some group by now: address it there.
     MemberByNow(String),
 }
@@ -125,6 +127,7 @@ impl Store {
             match word.as_str() {
                 "OK" => return Ok(Flushed::Done(outcomes(&detail, flush.items.len())?)),
                 "GROUPS" => return Ok(Flushed::GroupsChanged),
+                "CLOSED" => return Ok(Flushed::Closed),
                 "MEMBERS" => return Ok(Flushed::MemberByNow(detail)),
                 "LOST" => {
                     return Err(StoreError::Lost {

@@ -95,6 +95,8 @@ scripts! {
     REINDEX "reindex";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
+    STREAM_CLOSE "stream_close";
+    STREAM_OPEN "stream_open";
     TRIM "trim";
     WAITING_EXPIRE "waiting_expire";
 }

@@ -318,6 +318,7 @@ impl CreateArgs {
             settings: Some(self.settings.into_wire()),
             start: start.into(),
             shards: None,
+            stream_settings: None,
         }
     }
 }

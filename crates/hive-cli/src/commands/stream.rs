@@ -1,4 +1,4 @@
-//! `hive stream`: shows streams and sets their limits.
+//! `hive stream`: creates, shows and deletes streams, and sets their limits.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::{
 /// What to do with streams.
 #[derive(Subcommand, Debug)]
 pub(crate) enum StreamCommand {
+    /// Creates a stream, for messages before its first group; repeating it is harmless.
+    Create(LimitsArgs),
     /// Lists all streams.
     Ls,
     /// Shows one stream.
@@ -24,12 +26,17 @@ pub(crate) enum StreamCommand {
         name: String,
     },
     /// Changes limits of a stream; what is not named stays.
-    Update(UpdateArgs),
+    Update(LimitsArgs),
+    /// Deletes a stream; refused while it has groups, unsettled messages or dead letters.
+    Rm {
+        /// Name of the stream.
+        name: String,
+    },
 }
 
-/// Limits of a stream.
+/// A stream, and limits of it; what is not named keeps its value, or gets the default of a new one.
 #[derive(Args, Debug)]
-pub(crate) struct UpdateArgs {
+pub(crate) struct LimitsArgs {
     /// Name of the stream.
     name: String,
     /// Most unsettled messages.
@@ -74,6 +81,12 @@ struct StreamView {
     durability: String,
     buffer_without_groups: bool,
     created_at: Option<String>,
+}
+
+/// What a deletion did.
+#[derive(Debug, Serialize)]
+struct Deleted {
+    name: String,
 }
 
 impl Show for StreamView {
@@ -126,11 +139,34 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
                 client.get_stream(name).await.map_err(refused)?,
             ))?;
         },
+        StreamCommand::Create(args) => {
+            let (name, settings) = args.into_wire();
+            let create = wire::CreateStreamRequest {
+                name,
+                shards: None,
+                settings: Some(settings),
+            };
+            let answer = client.create_stream(create).await.map_err(refused)?;
+            let word = if answer.created {
+                "created"
+            } else {
+                "exists as asked:"
+            };
+            let stream = StreamView::from(answer.stream.unwrap_or_default());
+            out.done(&format!("{word} stream `{}`", stream.name), &stream)?;
+        },
+        StreamCommand::Rm { name } => {
+            let delete = wire::DeleteStreamRequest { name: name.clone() };
+            client.delete_stream(delete).await.map_err(refused)?;
+            out.done(&format!("deleted stream `{name}`"), &Deleted { name })?;
+        },
         StreamCommand::Update(args) => {
-            let stream = client
-                .update_stream(args.into_request())
-                .await
-                .map_err(refused)?;
+            let (name, settings) = args.into_wire();
+            let update = wire::UpdateStreamRequest {
+                name,
+                settings: Some(settings),
+            };
+            let stream = client.update_stream(update).await.map_err(refused)?;
             let stream = StreamView::from(stream);
             out.done(&format!("updated stream `{}`", stream.name), &stream)?;
         },
@@ -138,8 +174,8 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-impl UpdateArgs {
-    fn into_request(self) -> wire::UpdateStreamRequest {
+impl LimitsArgs {
+    fn into_wire(self) -> (String, wire::StreamSettings) {
         let durability = match self.durability {
             None => wire::Durability::Unspecified,
             Some(Durability::Memory) => wire::Durability::Memory,
@@ -152,10 +188,7 @@ impl UpdateArgs {
             durability: durability.into(),
             buffer_without_groups: self.buffer_without_groups,
         };
-        wire::UpdateStreamRequest {
-            name: self.name,
-            settings: Some(settings),
-        }
+        (self.name, settings)
     }
 }
 

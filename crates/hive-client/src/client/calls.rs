@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hive_protocol::wire::{
     AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
-    CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, FetchRequest,
-    FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
+    CreateGroupRequest, CreateGroupResponse, CreateStreamRequest, CreateStreamResponse,
+    DeleteGroupRequest, DeleteGroupResponse, DeleteStreamRequest, DeleteStreamResponse,
+    FetchRequest, FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
     ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
     ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
     PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
@@ -53,6 +54,11 @@ impl Client {
         add_consumer(AddConsumerRequest) -> AddConsumerResponse, Safe, groups;
         /// Removes a member. A repetition after a lost answer may say that there is none.
         remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;
+        /// Creates a stream, for messages that come before its first group.
+        create_stream(CreateStreamRequest) -> CreateStreamResponse, Safe, streams;
+        /// Deletes a stream that holds nothing. A repetition after a lost answer may say that there
+        /// is none.
+        delete_stream(DeleteStreamRequest) -> DeleteStreamResponse, Safe, streams;
         /// Shows all streams of the namespace.
         list_streams(ListStreamsRequest) -> ListStreamsResponse, Safe, streams;
         /// Shows whether Redis lost the data that the system knew, and accepts the loss.

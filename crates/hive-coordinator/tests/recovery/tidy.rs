@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use hive_domain::group::{GroupSettings, GroupState};
-use hive_domain::stream::StreamSettings;
+use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
+use hive_domain::stream::{StreamDefinition, StreamSettings};
+use hive_domain::time::Timestamp;
 use hive_store::control::Removal;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
+use hive_store::streams::Closing;
 use hive_store::{Lane, LaneRef};
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
@@ -207,6 +209,65 @@ async fn half_made_and_half_deleted_groups_are_finished() {
     let letters = store.dead_letters(&world.shard, "-", 10).await.unwrap();
     assert_eq!(letters.len(), 3);
     assert!(letters.iter().all(|letter| letter.category == "cancelled"));
+}
+
+#[tokio::test]
+async fn half_deleted_and_half_made_streams_are_finished() {
+    let redis = RedisServer::start().await.unwrap();
+    let store = store_on(&redis);
+    let define = async |name: &str, created_at: u64| {
+        let definition = StreamDefinition {
+            name: name.to_owned(),
+            shards: 1,
+            created_at: Timestamp(created_at),
+            version: 0,
+            settings: StreamSettings::default(),
+        };
+        store.put_stream(NAMESPACE, &definition).await.unwrap();
+        store.shard(NAMESPACE, name, 0)
+    };
+    // Gateways died: behind the decision, and before the shard of a new stream was opened.
+    let going = define("going", 5).await;
+    let closed = store.close_on_shard(&going, Timestamp(5)).await.unwrap();
+    assert_eq!(closed, Closing::Closed);
+    let made = define("made", 6).await;
+    store.close_on_shard(&made, Timestamp(5)).await.unwrap();
+    // And a group was to be made on a stream that went meanwhile.
+    let shard = store.shard(NAMESPACE, "again", 0);
+    store.close_on_shard(&shard, Timestamp(0)).await.unwrap();
+    let group = GroupDefinition {
+        name: GROUP.to_owned(),
+        stream: "again".to_owned(),
+        agent_type: "a".to_owned(),
+        shards: 1,
+        start: Start::Earliest,
+        state: GroupState::Creating,
+        created_at: Timestamp(0),
+        version: 0,
+        settings: GroupSettings::default(),
+    };
+    store.put_group(NAMESPACE, &group).await.unwrap();
+    let _coordinator = coordinator(&redis, &[]).await;
+    until(seconds(5), "the deletion to be finished", async || {
+        store.stream(NAMESPACE, "going").await.unwrap().is_none()
+    })
+    .await;
+    until(seconds(5), "the new stream to be open", async || {
+        store.shard_state(&made).await.unwrap().1.is_none()
+    })
+    .await;
+    assert!(store.stream(NAMESPACE, "made").await.unwrap().is_some());
+    until(
+        seconds(16),
+        "the group and its stream to be made",
+        async || {
+            let group = store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+            group.state == GroupState::Active
+        },
+    )
+    .await;
+    assert!(store.stream(NAMESPACE, "again").await.unwrap().is_some());
+    assert_eq!(store.groups_on_shard(&shard).await.unwrap(), [GROUP]);
 }
 
 #[tokio::test]

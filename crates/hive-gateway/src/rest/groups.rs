@@ -21,6 +21,7 @@ use super::{
     problem::{Problem, in_our_words, renamed},
     render::now,
     shape::{Answer, Body, Call, NOTHING},
+    streams::read_by_group,
 };
 use crate::core::Gateway;
 
@@ -272,6 +273,7 @@ fn read_create(mut fields: Fields) -> Result<wire::CreateGroupRequest, Violation
             .and_then(|word| word.parse().ok())
             .map_or(0, |start| convert::start(start).into()),
         shards: fields.take_u32("shards"),
+        stream_settings: Some(read_by_group(&mut fields)),
     };
     if fields.has_faults()
         && let Err(more) = convert::create_group(&request, now())

@@ -1,31 +1,37 @@
-//! Streams: list, show, change their limits.
+//! Streams: create, list, show, change their limits, delete.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
     extract::State,
-    routing::{get, patch},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{delete, get, patch, post},
 };
-use hive_domain::stream::{COUNT_MAX, RETENTION_MAX_AGE_MS_MAX};
+use hive_domain::{
+    stream::{COUNT_MAX, RETENTION_MAX_AGE_MS_MAX},
+    violation::Violations,
+};
 use hive_protocol::{convert, fault::Fault, wire};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{
     asked::{Asked, JsonBody},
     fields::Fields,
-    problem::{Problem, in_our_words},
-    render::{Seconds, time},
+    problem::{Problem, in_our_words, renamed},
+    render::{Seconds, now, time},
     shape::{
         Answer, Body, Call, Field,
-        Kind::{self, Count, Flag, Name, Names, One, Time, Word},
+        Kind::{self, Count, Flag, Name, Names, One, Text, Time, Word},
         NOTHING, Shape, optional, required, shown,
     },
 };
 use crate::core::Gateway;
 
 /// The calls of this file.
-pub(crate) static CALLS: [Call; 3] = [
+pub(crate) static CALLS: [Call; 5] = [
     Call {
         method: "GET",
         path: "/streams",
@@ -40,6 +46,29 @@ pub(crate) static CALLS: [Call; 3] = [
         }],
         refusals: &[],
         route: || get(list),
+    },
+    Call {
+        method: "POST",
+        path: "/streams",
+        id: "createStream",
+        about: "Creates a stream, which may hold messages before its first group where it \
+                buffers. Repeating the same call succeeds. Creating a group makes its stream too.",
+        query: &NOTHING,
+        body: Body::One(&STREAM_CREATE),
+        answers: &[
+            Answer {
+                status: 201,
+                about: "Created.",
+                body: Body::One(&STREAM),
+            },
+            Answer {
+                status: 200,
+                about: "It existed already with the same settings.",
+                body: Body::One(&STREAM),
+            },
+        ],
+        refusals: &[409, 429],
+        route: || post(create),
     },
     Call {
         method: "GET",
@@ -71,15 +100,28 @@ pub(crate) static CALLS: [Call; 3] = [
         refusals: &[404, 409],
         route: || patch(update),
     },
+    Call {
+        method: "DELETE",
+        path: "/streams/{stream}",
+        id: "deleteStream",
+        about: "Deletes a stream, with the settled messages that it keeps for replay. Refused \
+                with `STREAM_NOT_EMPTY`, and the counts, while it has groups, unsettled messages \
+                or dead letters.",
+        query: &NOTHING,
+        body: Body::None,
+        answers: &[Answer {
+            status: 200,
+            about: "Deleted.",
+            body: Body::One(&STREAM_DELETED),
+        }],
+        refusals: &[404, 409],
+        route: || delete(remove),
+    },
 ];
 
 const SETTINGS: [Field; 4] = [
-    optional(
-        "max_backlog",
-        Count(1, COUNT_MAX),
-        "Most unsettled messages; beyond it publishes are refused. Default 1,000,000.",
-    ),
-    optional("retention", One(&RETENTION), "How long messages are kept."),
+    MAX_BACKLOG,
+    RETENTION_KEPT,
     optional(
         "durability",
         Word(&["memory", "local"]),
@@ -92,6 +134,16 @@ const SETTINGS: [Field; 4] = [
         "Takes messages while it has no group, for the groups to come. Default false.",
     ),
 ];
+
+const MAX_BACKLOG: Field = optional(
+    "max_backlog",
+    Count(1, COUNT_MAX),
+    "Most unsettled messages; beyond it publishes are refused. Default 1,000,000.",
+);
+const RETENTION_KEPT: Field = optional("retention", One(&RETENTION), "How long messages are kept.");
+
+/// The limits of its stream that a new group may bring.
+pub(super) const BY_GROUP: [Field; 2] = [MAX_BACKLOG, RETENTION_KEPT];
 
 static RETENTION: Shape = Shape::new(
     "Retention",
@@ -112,6 +164,30 @@ static RETENTION: Shape = Shape::new(
 );
 
 const NEVER_CHANGES: &str = "never changes once the stream is created";
+
+static STREAM_CREATE: Shape = Shape::new(
+    "StreamCreate",
+    "A stream to create. What is left out gets its default.",
+    &[
+        &[required("name", Name, "Name of the stream.")],
+        &SETTINGS,
+        &[optional(
+            "shards",
+            Count(1, 4_294_967_295),
+            "Number of shards. Only 1 is taken.",
+        )],
+    ],
+);
+
+static STREAM_DELETED: Shape = Shape::new(
+    "StreamDeleted",
+    "A stream is gone.",
+    &[&[
+        required("status", Word(&["success"]), "Always `success`."),
+        required("message", Text(1_024), "What was done, in words."),
+        required("stream", Name, "Name of the stream."),
+    ]],
+);
 
 static STREAM_UPDATE: Shape = Shape {
     name: "StreamUpdate",
@@ -196,12 +272,74 @@ async fn update(
     one(answer.stream)
 }
 
+async fn create(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let request = read_create(Fields::of(&body, &STREAM_CREATE, ""))?;
+    let answer = gateway
+        .create_stream(&asked.namespace, request)
+        .await
+        .map_err(|fault| in_our_words(fault, ""))?;
+    let status = if answer.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, one(answer.stream)?).into_response())
+}
+
+async fn remove(State(gateway): State<Arc<Gateway>>, asked: Asked) -> Result<Response, Problem> {
+    let name = asked.name("stream");
+    let request = wire::DeleteStreamRequest { name: name.clone() };
+    gateway.delete_stream(&asked.namespace, request).await?;
+    let done = json!({
+        "status": "success",
+        "message": format!("stream `{name}` is deleted"),
+        "stream": name,
+    });
+    Ok(Json(done).into_response())
+}
+
+/// The stream that a body asks to create.
+///
+/// # Errors
+/// Every fault; once there is one, also those that the gateway would find in the rest.
+fn read_create(mut fields: Fields) -> Result<wire::CreateStreamRequest, Violations> {
+    let request = wire::CreateStreamRequest {
+        name: fields.take_text("name"),
+        shards: fields.take_u32("shards"),
+        settings: Some(read_settings(&mut fields)),
+    };
+    if fields.has_faults()
+        && let Err(more) = convert::create_stream(&request, now())
+    {
+        fields.add_missing(renamed(more, ""));
+    }
+    fields.finish()?;
+    Ok(request)
+}
+
 fn one(stream: Option<wire::Stream>) -> Result<Json<StreamOut>, Problem> {
     let stream = stream.ok_or_else(|| Fault::bug("the gateway answered no stream"))?;
     Ok(Json(stream.into()))
 }
 
 fn read_settings(fields: &mut Fields) -> wire::StreamSettings {
+    let limits = read_by_group(fields);
+    wire::StreamSettings {
+        durability: fields
+            .take_word("durability")
+            .and_then(|word| word.parse().ok())
+            .map_or(0, |durability| convert::durability(durability).into()),
+        buffer_without_groups: fields.take_flag("buffer_without_groups"),
+        ..limits
+    }
+}
+
+/// The limits that a new group may bring; the others are left as they are.
+pub(super) fn read_by_group(fields: &mut Fields) -> wire::StreamSettings {
     let retention = fields.take_object("retention").map(|mut inner| {
         let age = inner.take_seconds("max_age_seconds");
         let len = inner.take_count("max_len");
@@ -213,11 +351,7 @@ fn read_settings(fields: &mut Fields) -> wire::StreamSettings {
         max_backlog: fields.take_count("max_backlog"),
         retention_max_age,
         retention_max_len,
-        durability: fields
-            .take_word("durability")
-            .and_then(|word| word.parse().ok())
-            .map_or(0, |durability| convert::durability(durability).into()),
-        buffer_without_groups: fields.take_flag("buffer_without_groups"),
+        ..wire::StreamSettings::default()
     }
 }
 

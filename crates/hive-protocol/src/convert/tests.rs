@@ -70,6 +70,10 @@ fn every_fault_of_a_new_group_is_reported_at_once() {
             }),
             ..wire::GroupSettings::default()
         }),
+        stream_settings: Some(wire::StreamSettings {
+            max_backlog: Some(0),
+            ..wire::StreamSettings::default()
+        }),
     };
     assert_eq!(
         fields(create_group(&bad, NOW)),
@@ -83,6 +87,7 @@ fn every_fault_of_a_new_group_is_reported_at_once() {
             "settings.routing_mode",
             "settings.max_consumers",
             "settings.min_consumers",
+            "stream_settings.max_backlog",
         ]
     );
 }

@@ -6,7 +6,7 @@ Why one script: a flush that is sent again after a lost reply must add nothing, 
 what was added before, the adding and the note of the replies are one step.
 
 KEYS
-  1 groups          hash    group -> `<state> <version>`
+  1 groups          hash    group -> `<state> <version>`; `~stream` while it is being deleted
   2 lanes           hash    lane ref -> id of its newest entry
   3 flush           hash    flush number -> stored reply, of this gateway incarnation
   4 producers       hash    producer id -> `<last sequence> <ms> <refused ranges>`
@@ -37,6 +37,7 @@ RETURNS  { status, detail }
                           caller had refused it before
   GROUPS   ""             the groups are not those of the caller; nothing was written
   MEMBERS  consumer       a held lane's consumer is a member by now; nothing was written
+  CLOSED   ""             the stream is being deleted; nothing was written
   BUCKET   number         the dedup bucket is another; nothing was written
   LOST     lane ref       the lane's stream is gone: data loss; nothing was written
 IDEMPOTENT  yes: the same flush number answers the stored reply
@@ -70,6 +71,7 @@ if #KEYS > dedup_at and ARGV[4] ~= bucket then return { 'BUCKET', bucket } end
 local known, room, live = {}, {}, 0
 local rows = redis.call('HGETALL', KEYS[1])
 for i = 1, #rows, 2 do
+  if rows[i] == '~stream' then return { 'CLOSED', '' } end
   if string.sub(rows[i + 1], 1, 8) ~= 'deleting' then known[rows[i]], live = true, live + 1 end
 end
 -- A named group may be gone, its messages are refused one by one; an unnamed one must not be.

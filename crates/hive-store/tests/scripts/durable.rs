@@ -126,3 +126,19 @@ async fn the_first_call_of_a_store_knows_what_its_server_can_do() {
         );
     }
 }
+
+#[tokio::test]
+async fn without_an_append_only_file_no_level_but_memory_is_reached() {
+    let server = RedisServer::builder().aof(Aof::Off).start().await;
+    let world = on(Arc::new(server.expect("a server"))).await;
+    world.create("g", Start::Earliest).await;
+    assert!(!world.store.can_be_durable());
+    let mut flush = world.flush(vec![item("g/p4", "a")]).await;
+    flush.durable = true;
+    let answer = world.store.publish(&world.shard, &flush).await;
+    assert!(
+        matches!(answer, Err(StoreError::Durability { .. })),
+        "{answer:?}"
+    );
+    assert_eq!(world.places("g").await.0, 0, "nothing was written");
+}

@@ -14,5 +14,6 @@ mod publish;
 mod readonly;
 mod repair;
 mod settle;
+mod streams;
 mod sweep;
 mod world;

@@ -18,6 +18,7 @@ use hive_domain::{
 };
 use hive_store::{
     LaneRef, Lease, Shard, Store, StoreConfig,
+    control::Made,
     fetch::{Fetch, Fetched, ReadLane, Taken, Taker},
     figures::Figures,
     header::{GROUP_BACKOFF, Header},
@@ -185,10 +186,8 @@ impl World {
 
     pub(crate) async fn create(&self, name: &str, start: Start) -> bool {
         let definition = Self::definition(name, start);
-        self.store
-            .create_on_shard(&self.shard, &definition)
-            .await
-            .expect("create")
+        let made = self.store.create_on_shard(&self.shard, &definition).await;
+        made.expect("create") == Made::Created
     }
 
     pub(crate) async fn set_state(&self, name: &str, state: GroupState, version: u64) -> bool {
@@ -227,7 +226,9 @@ impl World {
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Outcome> {
         match self.send(&self.flush(items).await).await {
             Flushed::Done(outcomes) => outcomes,
-            other @ (Flushed::GroupsChanged | Flushed::MemberByNow(_)) => panic!("{other:?}"),
+            other @ (Flushed::GroupsChanged | Flushed::Closed | Flushed::MemberByNow(_)) => {
+                panic!("{other:?}")
+            },
         }
     }
 

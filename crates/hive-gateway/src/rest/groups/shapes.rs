@@ -5,10 +5,13 @@ use hive_domain::group::{
     MAX_CONSUMERS_MAX, PRIORITY_AGEING_MS_MAX, PRIORITY_AGEING_MS_MIN, RECONNECT_GRACE_MS_MAX,
 };
 
-use crate::rest::shape::{
-    Field,
-    Kind::{self, Count, Flag, Name, Number, Text, Time, Word},
-    Shape, optional, required, shown,
+use crate::rest::{
+    shape::{
+        Field,
+        Kind::{self, Count, Flag, Name, Number, Text, Time, Word},
+        Shape, optional, required, shown,
+    },
+    streams::BY_GROUP,
 };
 
 pub(super) const ROUTING_MODES: &[&str] = &[
@@ -98,7 +101,8 @@ const NEVER_CHANGES: &str = "never changes once the group is created";
 /// A group to create.
 pub(super) static GROUP_CREATE: Shape = Shape {
     name: "GroupCreate",
-    about: "A group to create. What is left out gets its default.",
+    about: "A group to create. What is left out gets its default. `max_backlog` and `retention` \
+            are the stream's: where it exists, what is sent must be its own.",
     parts: &[
         &[
             required("name", Name, "Name of the group."),
@@ -126,8 +130,9 @@ pub(super) static GROUP_CREATE: Shape = Shape {
                 "Shards of the stream. Only 1 is taken.",
             ),
         ],
+        &BY_GROUP,
     ],
-    elsewhere: &[("retention", ON_THE_STREAM), ("max_backlog", ON_THE_STREAM)],
+    elsewhere: &[],
 };
 
 /// Settings to change.

@@ -7,7 +7,7 @@ use hive_domain::{
 use hive_protocol::convert;
 use serde_json::json;
 
-use super::{STREAM, STREAM_UPDATE, StreamOut, read_settings};
+use super::{STREAM, STREAM_CREATE, STREAM_UPDATE, StreamOut, read_create, read_settings};
 use crate::rest::{
     fields::Fields,
     tests::{misfits, raw},
@@ -37,6 +37,15 @@ fn what_is_changed_is_shown_afterwards() {
     for (field, value) in sent.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
+}
+
+#[test]
+fn faults_of_a_stream_to_create_come_together() {
+    let body = json!({ "name": "a b", "max_backlog": 0, "shards": 2, "colour": "red" });
+    let faults = read_create(Fields::of(&raw(&body), &STREAM_CREATE, "")).unwrap_err();
+    let mut fields: Vec<String> = faults.into_iter().map(|fault| fault.field).collect();
+    fields.sort();
+    assert_eq!(fields, ["colour", "max_backlog", "name", "shards"]);
 }
 
 #[test]
