@@ -132,36 +132,6 @@ fn request_size(slots: u32) -> u32 {
         .unwrap_or(u32::MAX)
 }
 
-/// How many of the waiting messages one gateway may take: its part of all free credit, rounded up
-/// and at least 1, so that gateways share by credit and nobody wins by hearing the bell first.
-///
-/// `waiting` counts messages, `own_free` and `all_free` deliveries that this gateway's and all
-/// gateways' consumers can take. Figures that do not fit together (own larger than all) give
-/// everything.
-#[must_use]
-pub fn share(waiting: u64, own_free: u64, all_free: u64) -> u64 {
-    let product = u128::from(waiting).saturating_mul(u128::from(own_free));
-    // `all_free` 0 is nobody's credit: one message finds out whether the figures are old.
-    let part = if all_free == 0 {
-        0
-    } else {
-        product.div_ceil(u128::from(all_free))
-    };
-    u64::try_from(part).unwrap_or(u64::MAX).min(waiting).max(1)
-}
-
-/// The priority that counts for a lane: its own plus one for each `ageing_ms` since it was last
-/// served, at most 9. `ageing_ms` 0 is no ageing, for `priority_based` groups.
-///
-/// An aged lane reaches 9 whatever it began with; among equals the caller serves the one that has
-/// waited longest, so a flood of 9 cannot starve it.
-#[must_use]
-pub fn effective(priority: u8, waited_ms: u64, ageing_ms: u64) -> u8 {
-    let levels = waited_ms.checked_div(ageing_ms).unwrap_or(0);
-    let levels = u8::try_from(levels).unwrap_or(PRIORITY_MAX);
-    priority.saturating_add(levels).min(PRIORITY_MAX)
-}
-
 #[cfg(test)]
 #[expect(
     clippy::arithmetic_side_effects,

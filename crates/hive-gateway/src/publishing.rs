@@ -645,6 +645,30 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_direct_message_begins_when_it_may_be_delivered() {
+        let direct = |not_before: Option<u64>| wire::Message {
+            to_agent: "a".into(),
+            not_before: not_before.map(|at| time::to_timestamp(at.into())),
+            ..wire::Message::default()
+        };
+        let expires = |mut message: wire::Message| {
+            complete(&mut message, None, 1_000);
+            message::expires_at(&message).map(|at| at.as_millis())
+        };
+        let late = 5 * DIRECT_TTL_MS_DEFAULT;
+        assert_eq!(expires(direct(None)), Some(1_000 + DIRECT_TTL_MS_DEFAULT));
+        assert_eq!(
+            expires(direct(Some(late))),
+            Some(late + DIRECT_TTL_MS_DEFAULT)
+        );
+        assert_eq!(
+            expires(direct(Some(5))),
+            Some(1_000 + DIRECT_TTL_MS_DEFAULT)
+        );
+        assert_eq!(expires(wire::Message::default()), None);
+    }
+
+    #[test]
     fn the_id_that_a_caller_gave_stays() {
         let mut message = wire::Message {
             message_id: "mine".into(),

@@ -14,8 +14,6 @@ use crate::{
     scripts::{ACK, Call, EXTEND, SETTLE},
 };
 
-/// Longest attempt record that is stored, in bytes.
-pub const RECORD_BYTES_MAX: usize = 2_048;
 /// Most items of one script call: what a script may do within a few ms, and what Lua unpacks.
 const ITEMS_MAX: usize = 1_000;
 /// How often lanes are read again for one batch.
@@ -152,6 +150,44 @@ struct Numbered {
     call: u64,
 }
 
+/// The calls of one settle: made again with it, the same items are answered what they were answered
+/// at first, as long as the shard keeps the last 64 answers of this process.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    made: Vec<Made>,
+    next: usize,
+}
+
+/// One call of a settle: what it judged, by which script, under which number.
+#[derive(Debug, PartialEq, Eq)]
+struct Made {
+    is_ack: bool,
+    order: Vec<usize>,
+    number: u64,
+}
+
+impl Ticket {
+    /// The number of the next call: that of the same call before, else a fresh one.
+    fn number(&mut self, is_ack: bool, order: &[usize], fresh: u64) -> u64 {
+        let place = self.next;
+        self.next += 1;
+        if let Some(made) = self.made.get(place)
+            && made.is_ack == is_ack
+            && made.order == order
+        {
+            return made.number;
+        }
+        // Whatever followed it was judged otherwise.
+        self.made.truncate(place);
+        self.made.push(Made {
+            is_ack,
+            order: order.to_vec(),
+            number: fresh,
+        });
+        fresh
+    }
+}
+
 impl Store {
     /// Settles a batch; verdicts are in the order of the items. Where an answer is lost, the call
     /// is sent again under its number and answers what the first one did.
@@ -165,9 +201,30 @@ impl Store {
         items: &[Settle],
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
+        let mut ticket = Ticket::default();
+        self.settle_again(shard, group, (items, &mut ticket), now_ms)
+            .await
+    }
+
+    /// As `settle`, under a ticket of its own: where it failed, the same items may be settled again
+    /// under it, and what was done the first time is answered as it was then.
+    ///
+    /// # Errors
+    /// As `settle`.
+    pub async fn settle_again(
+        &self,
+        shard: &Shard,
+        group: SettleGroup<'_>,
+        (items, ticket): (&[Settle], &mut Ticket),
+        now_ms: u64,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        ticket.next = 0;
         let mut verdicts = Vec::with_capacity(items.len());
         for some in items.chunks(ITEMS_MAX) {
-            verdicts.extend(self.settle_some(shard, group, some, now_ms).await?);
+            verdicts.extend(
+                self.settle_some(shard, group, (some, ticket), now_ms)
+                    .await?,
+            );
         }
         Ok(verdicts)
     }
@@ -176,7 +233,7 @@ impl Store {
         &self,
         shard: &Shard,
         group: SettleGroup<'_>,
-        items: &[Settle],
+        (items, ticket): (&[Settle], &mut Ticket),
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = vec![None; items.len()];
@@ -190,7 +247,13 @@ impl Store {
             ..group
         };
         let mut left = self
-            .settle_once(shard, group, (items, &every), &mut verdicts, now_ms)
+            .settle_once(
+                shard,
+                group,
+                (items, &every),
+                (&mut verdicts, ticket),
+                now_ms,
+            )
             .await?;
         // Where the next entry of an ordering key lies in a lane made meanwhile.
         for _ in 0..LANES_TRIES {
@@ -203,7 +266,13 @@ impl Store {
                 ..group
             };
             left = self
-                .settle_once(shard, group, (items, &left), &mut verdicts, now_ms)
+                .settle_once(
+                    shard,
+                    group,
+                    (items, &left),
+                    (&mut verdicts, ticket),
+                    now_ms,
+                )
                 .await?;
         }
         if left.is_empty() {
@@ -239,7 +308,7 @@ impl Store {
         shard: &Shard,
         group: SettleGroup<'_>,
         (items, places): (&[Settle], &[usize]),
-        verdicts: &mut [Option<Verdict>],
+        (verdicts, ticket): (&mut [Option<Verdict>], &mut Ticket),
         now_ms: u64,
     ) -> Result<Vec<usize>, StoreError> {
         let mut plain = Vec::new();
@@ -265,17 +334,18 @@ impl Store {
         let mut left = Vec::new();
         if !plain.is_empty() {
             let sections = sections(items, &plain, now_ms);
-            let call = ack_call(shard, group, items, &sections, self.numbered(shard));
             let order = in_order(&sections);
+            let kept = self.numbered(shard, ticket, true, &order);
+            let call = ack_call(shard, group, items, &sections, kept);
             left.extend(
                 self.run_judged(call, group.durable, &order, verdicts)
                     .await?,
             );
         }
         if !other.is_empty() {
-            let (kept, chosen) = (self.numbered(shard), other.as_slice());
-            let call = settle_call(shard, group, (items, chosen), now_ms, kept);
             let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
+            let kept = self.numbered(shard, ticket, false, &order);
+            let call = settle_call(shard, group, (items, other.as_slice()), now_ms, kept);
             left.extend(
                 self.run_judged(call, group.durable, &order, verdicts)
                     .await?,
@@ -285,8 +355,15 @@ impl Store {
     }
 
     /// A number for a call on a shard, and where its verdicts are kept.
-    fn numbered(&self, shard: &Shard) -> Numbered {
-        let (process, call) = self.number_call();
+    fn numbered(
+        &self,
+        shard: &Shard,
+        ticket: &mut Ticket,
+        is_ack: bool,
+        order: &[usize],
+    ) -> Numbered {
+        let (process, fresh) = self.number_call();
+        let call = ticket.number(is_ack, order, fresh);
         let key = shard.verdicts(process);
         Numbered { key, call }
     }

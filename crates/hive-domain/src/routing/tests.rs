@@ -91,25 +91,6 @@ proptest! {
             prop_assert_eq!(best, free.iter().find(|c| c.index == first.index).map(share));
         }
     }
-
-    #[test]
-    fn a_share_is_at_least_one_and_all_shares_together_cover_what_waits(
-        waiting in 1..1_000_000_u64, gateways in proptest::collection::vec(1..10_000_u64, 1..8)
-    ) {
-        let all: u64 = gateways.iter().sum();
-        let parts: Vec<u64> = gateways.iter().map(|own| share(waiting, *own, all)).collect();
-        prop_assert!(parts.iter().all(|part| (1..=waiting).contains(part)));
-        let total: u64 = parts.iter().sum();
-        prop_assert!(total >= waiting && total <= waiting + gateways.len() as u64);
-    }
-
-    #[test]
-    fn ageing_never_lowers_a_priority_and_ends_at_nine(
-        priority in 0..=9_u8, waited in any::<u64>(), ageing in any::<u64>()
-    ) {
-        let counted = effective(priority, waited, ageing);
-        prop_assert!((priority..=9).contains(&counted));
-    }
 }
 
 #[test]
@@ -196,23 +177,4 @@ fn the_most_specialised_is_served_while_it_has_room() {
         None,
     );
     assert_eq!(plan, [slot(1, 2), slot(0, 9)]);
-}
-
-#[test]
-fn a_share_rounds_up_and_survives_figures_that_do_not_fit() {
-    assert_eq!(share(10, 1, 3), 4);
-    assert_eq!(share(0, 5, 5), 1);
-    assert_eq!(share(10, 0, 5), 1);
-    assert_eq!(share(10, 5, 0), 1);
-    assert_eq!(share(10, 50, 5), 10);
-    assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
-}
-
-#[test]
-fn a_lane_of_priority_zero_reaches_nine() {
-    assert_eq!(effective(0, 29_999, 30_000), 0);
-    assert_eq!(effective(0, 30_000, 30_000), 1);
-    assert_eq!(effective(0, 270_000, 30_000), 9);
-    assert_eq!(effective(8, u64::MAX, 1), 9);
-    assert_eq!(effective(3, u64::MAX, 0), 3);
 }

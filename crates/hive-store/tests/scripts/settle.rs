@@ -6,10 +6,12 @@ use hive_store::{
     header::Header,
     keys::GroupKey,
     publish::Item,
-    settle::{Action, Settle, Verdict},
+    settle::{Action, Settle, SettleGroup, Ticket, Verdict},
 };
 
-use crate::world::{World, header, id_of, ids, item, lose, nack, ordered, reject, with_group};
+use crate::world::{
+    AGEING_MS, World, header, id_of, ids, item, lose, nack, ordered, reject, with_group,
+};
 
 async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
     world.publish(items).await;
@@ -606,4 +608,35 @@ async fn what_a_purge_gives_back_still_waits_for_its_key() {
         Verdict::Done
     );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
+
+#[tokio::test]
+async fn a_settle_made_again_under_its_ticket_is_answered_as_it_was() {
+    let world = with_group().await;
+    let (a, taken) = one(&world, vec![item("g/p4", "m"), item("g/p4", "n")]).await;
+    let items = [
+        world.settle_of("g", &a, &taken[0], Action::Ack).await,
+        world.settle_of("g", &a, &taken[1], nack(None)).await,
+    ];
+    let lanes = world.lanes("g").await;
+    let group = SettleGroup {
+        name: "g",
+        lanes: &lanes,
+        ageing_ms: AGEING_MS,
+        max_attempts: 3,
+        initial_backoff_ms: 1_000,
+        max_backoff_ms: 60_000,
+        durable: false,
+    };
+    let mut ticket = Ticket::default();
+    for _ in 0..2 {
+        let what = (items.as_slice(), &mut ticket);
+        let verdicts = world.store.settle_again(&world.shard, group, what, 0).await;
+        assert_eq!(verdicts.expect("settle"), [Verdict::Done, Verdict::Done]);
+    }
+    // Other items under the same ticket are another settle.
+    let what = (&items[1..], &mut ticket);
+    let verdicts = world.store.settle_again(&world.shard, group, what, 0).await;
+    assert_eq!(verdicts.expect("settle"), [Verdict::Stale]);
+    assert_eq!(world.figures("g").await.acked, 1);
 }
