@@ -1,10 +1,10 @@
-//! Laws of the read plan, of sharing and of ageing.
+//! Laws of the read plan.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, effective, rounds, share};
+use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, rounds};
 use crate::group::RoutingMode;
 
 fn free(index: usize, free: u32, capacity: u32) -> Free {
