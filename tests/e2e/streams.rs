@@ -137,6 +137,7 @@ async fn a_stream_that_buffers_holds_messages_before_its_first_group() -> Result
         ..wire::PublishRequest::default()
     };
     client.publish(request).await?;
+    assert_eq!(client.get_stream("s").await?.entries, 1, "counted at once");
     fleet.group("late", wire::GroupSettings::default()).await?;
     let got = fleet.fetch("late", "puller", 1).await?;
     assert_eq!(got.len(), 1);

@@ -189,7 +189,8 @@ impl Gateway {
     ) -> Result<wire::Stream, Fault> {
         let shard = self.store.shard(namespace, &definition.name, 0);
         let groups = self.store.groups_on_shard(&shard).await?;
-        let lanes = self.catalog.lanes(&shard).await?;
+        // Read now: a message in a lane that is not known yet would be missing.
+        let lanes = self.catalog.read_lanes(&shard).await?;
         let entries = self.store.entries(&shard, &lanes.all).await?;
         let is_held = |lane: &&LaneRef| lane.is_held();
         let held: Vec<LaneRef> = lanes.all.iter().filter(is_held).cloned().collect();
@@ -254,8 +255,10 @@ fn not_empty(stream: &str, held: Held) -> Fault {
     } = held;
     let advice = if groups > 0 {
         "delete its groups first"
-    } else {
+    } else if buffered + held_for_consumers + scheduled > 0 {
         "a group that reads it gets what waits"
+    } else {
+        "they must be taken first"
     };
     Fault::new(
         Reason::StreamNotEmpty,
