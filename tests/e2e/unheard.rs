@@ -8,10 +8,11 @@ use hive_protocol::time::to_duration;
 use hive_testkit::{
     proxy::{FaultProxy, Mode},
     redis::Aof,
+    wait,
 };
 
 use crate::{
-    fleet::Fleet,
+    fleet::{Fleet, PATIENCE},
     member::{Member, join},
 };
 
@@ -73,22 +74,19 @@ async fn a_client_that_dies_behind_a_full_queue_gives_everything_back() -> Resul
     fleet.members("g", 1).await?;
     // It reads nothing any more, and what it is sent is more than its connection holds.
     line.set(Mode::HalfOpen);
-    for number in 0..FRAMES {
+    for number in 1..=FRAMES as u64 {
         fleet.publish("g", message("t", vec![b'x'; 8_000])).await?;
-        if number == 0 {
-            hive_testkit::wait::try_until(crate::fleet::PATIENCE, "a delivery", || async {
-                anyhow::ensure!(fleet.figures("g").await?.pending_count > 0);
-                Ok(())
-            })
-            .await?;
-        }
+        // One by one, so that each is a frame of its own.
+        wait::try_until(PATIENCE, "the delivery", || async {
+            let figures = fleet.figures("g").await?;
+            anyhow::ensure!(figures.pending_count == number, "{figures:?}");
+            Ok(())
+        })
+        .await?;
     }
-    hive_testkit::wait::try_until(crate::fleet::PATIENCE, "all deliveries", || async {
-        let figures = fleet.figures("g").await?;
-        anyhow::ensure!(figures.pending_count == FRAMES as u64, "{figures:?}");
-        Ok(())
-    })
-    .await?;
+    // The gateway looks at its queue when it would send a keep-alive, every 5 s; from then on it
+    // does not read its client's frames, nor sees them end.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     line.set(Mode::Refuse);
     drop(member);
     let mut heir = Member::join(&fleet.client(0)?, 0, join("g", "heir")).await?;
