@@ -11,9 +11,6 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::group::RoutingMode;
 
-/// Highest priority of a message.
-pub const PRIORITY_MAX: u8 = 9;
-
 /// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
 /// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
 pub const SLOTS_PER_CONSUMER_MAX: u32 = 12;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, effective, rounds, share};
+use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, rounds};
 use crate::group::RoutingMode;
 
 fn free(index: usize, free: u32, capacity: u32) -> Free {

@@ -140,7 +140,7 @@ async fn work_time_is_summed_over_the_acked() {
         settles.push(settle);
     }
     let lanes = world.lanes("g").await;
-    let group = hive_store::settle::SettleGroup {
+    let group = SettleGroup {
         name: "g",
         lanes: &lanes,
         ageing_ms: 0,
