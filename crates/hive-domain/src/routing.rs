@@ -4,8 +4,8 @@
 //! small read requests: the first messages go to whoever should have them, and if there are more,
 //! the requests grow, so that few messages are spread evenly and many cost few calls.
 //!
-//! Which message comes first is not decided here, except for [`effective`], the ageing that keeps
-//! low priorities moving.
+//! Which message comes first is not decided here: the script that fetches compares what waits, and
+//! ages low priorities so that they keep moving.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
