@@ -4,15 +4,12 @@
 //! small read requests: the first messages go to whoever should have them, and if there are more,
 //! the requests grow, so that few messages are spread evenly and many cost few calls.
 //!
-//! Which message comes first is not decided here, except for [`effective`], the ageing that keeps
-//! low priorities moving.
+//! Which message comes first is not decided here: the script that fetches compares what waits, and
+//! ages low priorities so that they keep moving.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::group::RoutingMode;
-
-/// Highest priority of a message.
-pub const PRIORITY_MAX: u8 = 9;
 
 /// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
 /// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
