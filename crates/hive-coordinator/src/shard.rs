@@ -111,8 +111,13 @@ impl Scope {
         items: &[Settle],
     ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = Vec::with_capacity(items.len());
+        let view = self.view();
+        let keep = view
+            .stream
+            .as_ref()
+            .is_none_or(StreamSettings::keeps_settled);
         for slice in items.chunks(SETTLE_SLICE) {
-            let group = settle_group(group, lanes);
+            let group = settle_group(group, lanes, keep);
             verdicts.extend(self.store.settle(&self.shard, group, slice, 0).await?);
         }
         Ok(verdicts)
@@ -168,7 +173,11 @@ pub(crate) const fn ageing_ms(group: &GroupDefinition) -> u64 {
     }
 }
 
-fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> SettleGroup<'a> {
+fn settle_group<'a>(
+    group: &'a GroupDefinition,
+    lanes: &'a [ReadLane],
+    keep: bool,
+) -> SettleGroup<'a> {
     SettleGroup {
         name: &group.name,
         lanes,
@@ -178,6 +187,7 @@ fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> Settle
         max_backoff_ms: group.settings.max_backoff_ms,
         // Nobody is told of it: what a crash of Redis undoes is found and done again.
         durable: false,
+        keep,
     }
 }
 

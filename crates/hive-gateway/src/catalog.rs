@@ -65,6 +65,7 @@ impl GroupView {
             initial_backoff_ms: settings.initial_backoff_ms,
             max_backoff_ms: settings.max_backoff_ms,
             durable: self.is_durable(),
+            keep: self.stream.settings.keeps_settled(),
         }
     }
 

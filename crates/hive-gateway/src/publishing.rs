@@ -232,6 +232,7 @@ impl Gateway {
             items,
             groups: batch.address.groups.clone(),
             max_backlog: settings.max_backlog,
+            max_backlog_bytes: settings.max_backlog_bytes,
             buffer_without_groups: settings.buffer_without_groups,
             durable: settings.durability == Durability::Local,
             chain,
@@ -565,6 +566,11 @@ fn note(
         Outcome::BacklogFull => Fault::new(
             Reason::StreamFull,
             format!("stream `{stream}` holds its limit of unsettled messages"),
+        )
+        .with_retry_after(RETRY_FULL),
+        Outcome::BacklogBytesFull => Fault::new(
+            Reason::StreamFull,
+            format!("stream `{stream}` holds its limit of bytes of unsettled messages"),
         )
         .with_retry_after(RETRY_FULL),
         Outcome::NoGroup => Fault::no_group(group),

@@ -152,6 +152,8 @@ pub fn stream_settings(settings: &StreamSettings) -> wire::StreamSettings {
         max_backlog: Some(settings.max_backlog),
         retention_max_age: Some(time::to_duration(settings.retention_max_age_ms)),
         retention_max_len: Some(settings.retention_max_len),
+        max_backlog_bytes: Some(settings.max_backlog_bytes),
+        retention_max_bytes: Some(settings.retention_max_bytes),
         durability: durability(settings.durability).into(),
         buffer_without_groups: Some(settings.buffer_without_groups),
     }
@@ -291,8 +293,12 @@ fn apply_stream(
     };
     let settings = StreamSettings {
         max_backlog: change.max_backlog.unwrap_or(base.max_backlog),
+        max_backlog_bytes: change.max_backlog_bytes.unwrap_or(base.max_backlog_bytes),
         retention_max_age_ms,
         retention_max_len: change.retention_max_len.unwrap_or(base.retention_max_len),
+        retention_max_bytes: change
+            .retention_max_bytes
+            .unwrap_or(base.retention_max_bytes),
         durability,
         buffer_without_groups: change
             .buffer_without_groups

@@ -146,6 +146,7 @@ impl Store {
         ] {
             call.key(shard.group(group, key));
         }
+        call.key(shard.sizes());
         for lane in &*lanes {
             call.key(&lane.stream);
         }

@@ -1,6 +1,8 @@
 //! Deleting settled messages that retention no longer keeps, and ending old ones that no group
 //! reads.
 
+use std::collections::BTreeMap;
+
 use redis::{Cmd, Pipeline};
 
 use crate::{
@@ -14,12 +16,32 @@ use crate::{
     scripts::{BUFFERED_EXPIRE, Call, TRIM},
 };
 
-/// Entries deleted per script call.
+/// Entries looked at per script call.
 const LIMIT: u64 = 500;
 /// Messages ended per script call: it reads their payloads, which may be a megabyte each.
 const BUFFERED_LIMIT: u64 = 50;
 /// Producers silent for longer are forgotten: no client resends after a day.
 const PRODUCER_MS: u64 = 86_400_000;
+
+/// What retention keeps of the settled messages of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Not older, in ms.
+    pub age_ms: u64,
+    /// Not more, unsettled ones counted in.
+    pub len: u64,
+    /// Not more bytes, those of unsettled ones counted in.
+    pub bytes: u64,
+}
+
+/// What one step of a trim came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Entries that are gone.
+    pub deleted: u64,
+    /// Where to go on; none at the end.
+    pub next: Option<String>,
+}
 
 /// What one step ended in a lane that no group reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +59,14 @@ pub struct Ended {
 pub struct Held {
     /// Its entries, settled or not.
     pub entries: u64,
+    /// Bytes of them.
+    pub bytes: u64,
     /// The id of the oldest.
     pub oldest: Option<(u64, u64)>,
 }
 
 impl Store {
-    /// Trims one slice of a lane; answers how many entries went. Call again while it is 500.
+    /// Trims one slice of a lane, from a cursor on (`-` at first).
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -50,13 +74,16 @@ impl Store {
         &self,
         shard: &Shard,
         lane: &LaneRef,
-        max_age_ms: u64,
-        max_len: u64,
-    ) -> Result<u64, StoreError> {
+        keep: Keep,
+        from: &str,
+    ) -> Result<Trimmed, StoreError> {
         let mut call = Call::new(&TRIM);
-        call.key(shard.lane(lane));
-        call.number(max_age_ms)
-            .number(max_len)
+        call.key(shard.lane(lane)).key(shard.sizes());
+        call.text(lane.to_string())
+            .number(keep.age_ms)
+            .number(keep.len)
+            .number(keep.bytes)
+            .text(from)
             .number(LIMIT)
             .number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
@@ -64,9 +91,29 @@ impl Store {
         if word != "OK" {
             return Err(StoreError::reply("trim"));
         }
-        reply::detail("trim", parts)?
-            .parse()
-            .map_err(|_error| StoreError::reply("trim"))
+        let [deleted, next] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("trim"))?;
+        Ok(Trimmed {
+            deleted: deleted.number()?,
+            next: Some(next.text()?).filter(|next| !next.is_empty()),
+        })
+    }
+
+    /// Bytes that the lanes of a shard hold, settled or not: one read, for a look every second.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn bytes_by_lane(&self, shard: &Shard) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(shard.sizes());
+        let rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        Ok(rows
+            .into_iter()
+            // A name with a space counts delayed messages of a lane.
+            .filter(|(name, _)| !name.contains(' '))
+            .map(|(name, bytes)| (name, bytes.parse().unwrap_or_default()))
+            .collect())
     }
 
     /// Ends one slice of old messages of a lane, if no group reads it.
@@ -81,7 +128,8 @@ impl Store {
     ) -> Result<Ended, StoreError> {
         let mut call = Call::new(&BUFFERED_EXPIRE);
         call.key(shard.lane(lane)).key(shard.dead());
-        call.key(shard.settled_below()).text(lane.to_string());
+        call.key(shard.settled_below()).key(shard.sizes());
+        call.text(lane.to_string());
         call.number(max_age_ms).number(BUFFERED_LIMIT).number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
         let (_, parts) = reply::status("buffered_expire", value)?;
@@ -115,13 +163,19 @@ impl Store {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut replies = self.pipeline(Purpose::Control, pipeline).await?.into_iter();
+        let bytes = self.bytes_by_lane(shard).await?;
+        let replies = self.pipeline(Purpose::Control, pipeline).await?;
+        let mut replies = replies.into_iter();
         let mut sizes = Vec::with_capacity(lanes.len());
-        while let (Some(length), Some(head)) = (replies.next(), replies.next()) {
+        for lane in lanes {
+            let (Some(length), Some(head)) = (replies.next(), replies.next()) else {
+                break;
+            };
             let head = head.list()?.into_iter().next().map(read_entry);
             let oldest = head.transpose()?.and_then(|(id, _)| parse_entry_id(&id));
             sizes.push(Held {
                 entries: length.number()?,
+                bytes: bytes.get(&lane.to_string()).copied().unwrap_or_default(),
                 oldest,
             });
         }

@@ -134,6 +134,8 @@ pub struct SettleGroup<'a> {
     pub max_backoff_ms: u64,
     /// On disk before the answer.
     pub durable: bool,
+    /// Whether settled messages are kept. Where not, the last settle of an entry deletes it.
+    pub keep: bool,
 }
 
 /// A run of deliveries of one consumer in one lane: what one range check covers.
@@ -144,6 +146,7 @@ struct Section<'a> {
     /// Positions in the caller's list, by rising entry id.
     items: Vec<usize>,
     work_ms: u64,
+    bytes: u64,
 }
 
 /// A call that is sent again when its answer is lost, and then answers what it answered.
@@ -255,8 +258,10 @@ impl Store {
                 .lanes
                 .get(lane)
                 .is_some_and(|lane| lane.lane.lane.marked);
-            // A redelivered entry has a failure history to remove: the other script does that.
-            if item.action == Action::Ack && !is_marked && item.lease.count == 1 {
+            // A redelivered entry has a failure history to remove, and one of unknown size must be
+            // read: the other script does that.
+            let is_first = item.lease.count == 1 && item.lease.bytes > 0;
+            if item.action == Action::Ack && !is_marked && is_first {
                 plain.push((*place, lane));
             } else {
                 other.push((*place, lane));
@@ -412,10 +417,12 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 && section.attach == item.attach
         };
         let work_ms = now_ms.saturating_sub(item.lease.delivered_ms);
+        let bytes = u64::from(item.lease.bytes);
         match found.iter_mut().rev().find(same) {
             Some(section) => {
                 section.items.push(*position);
                 section.work_ms += work_ms;
+                section.bytes += bytes;
             },
             None => found.push(Section {
                 lane: *lane,
@@ -423,6 +430,7 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 attach: item.attach,
                 items: vec![*position],
                 work_ms,
+                bytes,
             }),
         }
     }
@@ -479,16 +487,18 @@ fn ack_call(
     let mut call = Call::new(&ACK);
     call.key(shard.group(group.name, GroupKey::Members));
     call.key(shard.group(group.name, GroupKey::Counters));
-    call.key(numbered.key);
+    call.key(numbered.key).key(shard.sizes());
     let numbers = lane_keys(&mut call, group.lanes, sections);
     call.text(group.name).number(0).number(numbered.call);
-    call.count(sections.len());
+    call.count(sections.len()).flag(group.keep);
     for (section, number) in sections.iter().zip(numbers) {
         call.count(number)
+            .text(&section.lease.lane)
             .text(&section.lease.consumer)
             .text(&section.lease.session);
         call.number(section.attach)
             .number(section.work_ms)
+            .number(section.bytes)
             .count(section.items.len());
         for item in section
             .items
@@ -520,6 +530,7 @@ fn settle_call(
     call.key(shard.group(group.name, GroupKey::Parked));
     call.key(shard.group(group.name, GroupKey::Failures));
     call.key(shard.dead()).key(shard.clock()).key(numbered.key);
+    call.key(shard.sizes());
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -531,7 +542,8 @@ fn settle_call(
         .number(0)
         .number(numbered.call)
         .count(group.lanes.len())
-        .count(chosen.len());
+        .count(chosen.len())
+        .flag(group.keep);
     for lane in group.lanes {
         call.text(&lane.reference);
     }

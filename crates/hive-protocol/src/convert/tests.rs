@@ -199,8 +199,10 @@ fn settings_survive_the_wire() {
 fn limits_of_a_stream_survive_the_wire() {
     let settings = StreamSettings {
         max_backlog: 1,
+        max_backlog_bytes: 2,
         retention_max_age_ms: 0,
         retention_max_len: 0,
+        retention_max_bytes: 0,
         durability: Durability::Local,
         buffer_without_groups: true,
     };
@@ -224,6 +226,8 @@ fn every_fault_of_a_stream_is_reported_at_once() {
             nanos: 0,
         }),
         retention_max_len: Some(u64::MAX),
+        max_backlog_bytes: Some(0),
+        retention_max_bytes: Some(u64::MAX),
         durability: 3,
         buffer_without_groups: None,
     };
@@ -233,7 +237,9 @@ fn every_fault_of_a_stream_is_reported_at_once() {
             "settings.retention_max_age",
             "settings.durability",
             "settings.max_backlog",
+            "settings.max_backlog_bytes",
             "settings.retention_max_len",
+            "settings.retention_max_bytes",
         ]
     );
 }

@@ -14,14 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hive_domain::group::Start;
 use hive_store::{
     Lease,
     fetch::{Fetch, Fetched, Taker},
     keys::GroupKey,
+    lease::{parse_entry_id, size_of_body},
     members::{Joined, Leaving},
     publish::{Flushed, Outcome},
-    settle::{Action, Settle, Verdict},
+    settle::{Action, Settle, SettleGroup, Verdict},
     sweep::Take,
 };
 use hive_testkit::rng::seeded;
@@ -53,6 +55,8 @@ struct Run {
     sessions: u64,
     /// (group, consumer, session, attach) that once were a member's.
     former: Vec<(&'static str, String, String, u64)>,
+    /// Whether settled messages are kept.
+    keep: bool,
     log: Vec<String>,
 }
 
@@ -73,9 +77,12 @@ impl Run {
         for group in GROUPS {
             world.create(group, Start::Earliest).await;
         }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let keep = rng.random_bool(0.5);
         Self {
             world,
-            rng: StdRng::seed_from_u64(seed),
+            rng,
+            keep,
             messages: Vec::new(),
             groups: GROUPS.map(|group| (group, Group::default())).into(),
             leases: Vec::new(),
@@ -137,15 +144,19 @@ impl Run {
         for _ in 0..self.rng.random_range(1..3) {
             assert_eq!(self.world.send(&flush).await, all_added);
         }
+        let mut before = BTreeMap::new();
         for (lane, name, key) in added {
-            let position = self.messages.iter().filter(|m| m.lane == lane).count();
             let stream = self.world.shard.lane(&lane_ref(lane));
             let entries: Vec<(String, Vec<Vec<u8>>)> =
                 self.world.redis(&["XRANGE", &stream, "-", "+"]).await;
-            let (id, fields) = &entries[position];
-            assert_eq!(
-                id_of(&fields[1].clone().into()),
-                name,
+            let body_of = |fields: &[Vec<u8>]| Bytes::from(fields[1].clone());
+            let (id, fields) = entries
+                .iter()
+                .find(|(_, fields)| id_of(&body_of(fields)) == name)
+                .expect("the message in its lane");
+            let last = parse_entry_id(id);
+            assert!(
+                before.insert(lane, last) < Some(last),
                 "the order of a lane"
             );
             let number = self.messages.len();
@@ -154,6 +165,7 @@ impl Run {
                 id: id.clone(),
                 name,
                 key,
+                bytes: fields[1].len() as u64,
             });
             for group in GROUPS.into_iter().filter(|group| reads(group, lane)) {
                 self.model(group).publish(number);
@@ -337,6 +349,7 @@ impl Run {
                 consumer: taker.consumer.clone(),
                 session: taker.session.clone(),
                 delivered_ms: 0,
+                bytes: size_of_body(&taken.body),
             };
             self.leases
                 .push((group, expected.message, lease, taker.attach));
@@ -397,6 +410,7 @@ impl Run {
         let is_plain = |settle: &Settle| {
             settle.action == Action::Ack
                 && settle.lease.count == 1
+                && settle.lease.bytes > 0
                 && !settle.lease.lane.ends_with('m')
         };
         let mut order: Vec<usize> = (0..items.len()).collect();
@@ -426,9 +440,11 @@ impl Run {
         self.messages = messages;
         let settles: Vec<Settle> = items.into_iter().map(|(_, settle)| settle).collect();
         let lanes = self.world.lanes(group).await;
+        let keep = self.keep;
         let verdicts = self
             .world
             .settle_with(group, &lanes, &settles, |settings| {
+                settings.keep = keep;
                 settings.ageing_ms = 0;
                 settings.max_attempts = MAX_ATTEMPTS;
                 settings.initial_backoff_ms = 60_000;
@@ -468,6 +484,7 @@ impl Run {
             consumer: owner.into(),
             session: "*".into(),
             delivered_ms: 0,
+            bytes: 0,
         };
         let settle = Settle {
             lease,
@@ -532,13 +549,19 @@ impl Run {
                     consumer: "~taken".into(),
                     session: "*".into(),
                     delivered_ms: 0,
+                    bytes: 0,
                 },
                 attach: 0,
                 check_session: false,
                 action: Action::Cancel,
             })
             .collect();
-        let verdicts = self.world.settle_all(group, &cancels).await;
+        let keep = self.keep;
+        let change = |settings: &mut SettleGroup<'_>| settings.keep = keep;
+        let verdicts = self
+            .world
+            .settle_with(group, &lanes, &cancels, change)
+            .await;
         assert!(
             verdicts.iter().all(|verdict| *verdict == Verdict::Dead),
             "{verdicts:?}"
@@ -614,7 +637,14 @@ impl Run {
             assert_eq!(totals, model.totals, "totals of `{group}`");
             assert_eq!(figures.waiting, model.at(&Place::Waiting).len() as u64);
             assert_eq!(figures.pending, pending.len() as u64);
+            let unsettled = model.seats.iter();
+            let unsettled = unsettled.filter(|(_, seat)| seat.place != Place::Settled);
+            let bytes: u64 = unsettled.map(|(m, _)| self.messages[*m].bytes).sum();
+            let key = self.world.key(group, GroupKey::Counters);
+            let counted: Option<u64> = self.world.redis(&["HGET", &key, "bytes"]).await;
+            assert_eq!(counted.unwrap_or(0), bytes, "bytes of `{group}`");
         }
+        self.compare_lanes().await;
         let dead = self
             .world
             .store
@@ -628,6 +658,40 @@ impl Run {
                 .map(|group| group.totals.dead)
                 .sum::<u64>()
         );
+    }
+
+    /// Each lane holds what is kept of it, and that many bytes.
+    async fn compare_lanes(&self) {
+        let counted = self.world.store.bytes_by_lane(&self.world.shard).await;
+        let counted = counted.expect("sizes");
+        for lane in LANES {
+            let key = self.world.shard.lane(&lane_ref(lane));
+            let entries: Vec<(String, Vec<Vec<u8>>)> =
+                self.world.redis(&["XRANGE", &key, "-", "+"]).await;
+            let is_kept = |number: &usize| {
+                let readers: Vec<_> = GROUPS.iter().filter(|group| reads(group, lane)).collect();
+                self.keep
+                    || readers.len() > 1
+                    || self.groups[*readers[0]].seats[number].place != Place::Settled
+            };
+            let kept: Vec<&Message> = (0..self.messages.len())
+                .filter(|number| self.messages[*number].lane == lane)
+                .filter(is_kept)
+                .map(|number| &self.messages[number])
+                .collect();
+            let ids: Vec<&String> = entries.iter().map(|(id, _)| id).collect();
+            assert_eq!(
+                ids,
+                kept.iter().map(|m| &m.id).collect::<Vec<_>>(),
+                "{lane}"
+            );
+            let bytes: u64 = kept.iter().map(|message| message.bytes).sum();
+            assert_eq!(
+                counted.get(lane).copied().unwrap_or(0),
+                bytes,
+                "bytes of {lane}"
+            );
+        }
     }
 
     /// Works everything off: nothing is left anywhere.
@@ -689,6 +753,7 @@ impl Run {
             consumer: self.groups[group].owner(message).expect("an owner").into(),
             session: "*".into(),
             delivered_ms: 0,
+            bytes: 0,
         };
         let action = Action::GiveBack { idle_ms: 0 };
         let settle = Settle {

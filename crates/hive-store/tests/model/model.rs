@@ -36,6 +36,7 @@ pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) key: String,
+    pub(crate) bytes: u64,
 }
 
 impl Message {

@@ -8,6 +8,7 @@ use hive_store::{
     control::{Put, Removal},
     publish::Item,
     registry::Registration,
+    retention::Keep,
     settle::{Action, Settle, Verdict},
     sweep::Take,
 };
@@ -150,10 +151,15 @@ async fn everything_that_drains_it_goes_on() {
         .due_scheduled(&world.shard, &known, &groups)
         .await
         .expect("due_scheduled");
+    let keep = Keep {
+        age_ms: 0,
+        len: 0,
+        bytes: 0,
+    };
     for lane in &all {
         world
             .store
-            .trim(&world.shard, lane, 0, 0)
+            .trim(&world.shard, lane, keep, "-")
             .await
             .expect("trim");
         let ended = world.store.expire_buffered(&world.shard, lane, 0).await;

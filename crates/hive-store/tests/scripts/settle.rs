@@ -1,5 +1,6 @@
 //! `ack`, `settle` and `extend`: only the holder of the latest lease, once, with the right count.
 
+use hive_domain::group::Start;
 use hive_store::{
     Lease, attempt,
     fetch::{Taken, Taker},
@@ -146,6 +147,7 @@ async fn work_time_is_summed_over_the_acked() {
         initial_backoff_ms: 0,
         max_backoff_ms: 0,
         durable: false,
+        keep: true,
     };
     world
         .store
@@ -374,6 +376,7 @@ async fn recovery_spares_what_is_not_idle_and_everything_within_a_grace() {
         consumer: "a".into(),
         session: "*".into(),
         delivered_ms: 0,
+        bytes: 0,
     };
     let recover = async |action: Action| {
         let lease = lease.clone();
@@ -606,4 +609,62 @@ async fn what_a_purge_gives_back_still_waits_for_its_key() {
         Verdict::Done
     );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_the_last_settle_of_an_entry_deletes_it() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("g/p4", &["a", "b", "c"]).await;
+    world.add("/p5", &["shared"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for (taken, action) in world.take("g", &a, 9).await.iter().zip([
+        Action::Ack,
+        Action::Ack,
+        reject(),
+        nack(Some(60_000)),
+    ]) {
+        settles.push(world.settle_of("g", &a, taken, action).await);
+    }
+    let lanes = world.lanes("g").await;
+    let verdicts = world
+        .settle_with("g", &lanes, &settles, |group| group.keep = false)
+        .await;
+    assert_eq!(
+        verdicts,
+        [Verdict::Done, Verdict::Done, Verdict::Dead, Verdict::Done]
+    );
+    let length = async |lane: &str| -> u64 {
+        let lane = world.shard.lane(&crate::world::lane_ref(lane));
+        world.redis(&["XLEN", &lane]).await
+    };
+    assert_eq!(length("g/p4").await, 1, "what waits out a backoff");
+    assert_eq!(length("/p5").await, 1, "`h` has not read it");
+    let sizes = world
+        .store
+        .bytes_by_lane(&world.shard)
+        .await
+        .expect("sizes");
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u64 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(sizes["g/p4"], bytes, "one unsettled message is left");
+    assert_eq!(world.places("g").await, (0, 0, 0, 1, 0, 3));
+}
+
+#[tokio::test]
+async fn a_late_ack_of_a_batch_frees_the_bytes_of_what_it_settles_alone() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "bbbbbbbb", "c"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for taken in world.take("g", &a, 9).await {
+        settles.push(world.settle_of("g", &a, &taken, Action::Ack).await);
+    }
+    world.settle_all("g", &settles[..1]).await;
+    let verdicts = world.settle_all("g", &settles[..2]).await;
+    assert_eq!(verdicts, [Verdict::Gone, Verdict::Done]);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, settles[2].lease.bytes);
 }

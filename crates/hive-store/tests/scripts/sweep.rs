@@ -6,6 +6,7 @@ use hive_store::{
     header::Header,
     keys::GroupKey,
     publish::Item,
+    retention::Keep,
     settle::{Action, Verdict},
     sweep::{Take, Tick},
 };
@@ -461,13 +462,38 @@ async fn a_parked_entry_whose_key_is_free_is_let_go_once() {
     assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 2));
 }
 
-async fn trim(world: &World, max_age_ms: u64, max_len: u64) -> u64 {
+fn keep(age_ms: u64, len: u64) -> Keep {
+    let bytes = 1 << 40;
+    Keep { age_ms, len, bytes }
+}
+
+async fn trim_to(world: &World, keep: Keep) -> u64 {
     let lane = lane_ref("/p4");
-    world
+    let (mut deleted, mut from) = (0, Some("-".to_owned()));
+    while let Some(cursor) = from {
+        let trimmed = world.store.trim(&world.shard, &lane, keep, &cursor).await;
+        let trimmed = trimmed.expect("trim");
+        deleted += trimmed.deleted;
+        from = trimmed.next;
+    }
+    deleted
+}
+
+async fn trim(world: &World, max_age_ms: u64, max_len: u64) -> u64 {
+    trim_to(world, keep(max_age_ms, max_len)).await
+}
+
+/// Bytes that a lane holds, as they are counted and as they are.
+async fn bytes(world: &World, lane: &str) -> (u64, u64) {
+    let key = world.shard.lane(&lane_ref(lane));
+    let entries: Vec<(String, Vec<Vec<u8>>)> = world.redis(&["XRANGE", &key, "-", "+"]).await;
+    let held = entries.iter().map(|(_, fields)| fields[1].len() as u64);
+    let counted = world
         .store
-        .trim(&world.shard, &lane, max_age_ms, max_len)
+        .bytes_by_lane(&world.shard)
         .await
-        .expect("trim")
+        .expect("sizes");
+    (counted.get(lane).copied().unwrap_or(0), held.sum())
 }
 
 async fn length(world: &World) -> u64 {
@@ -545,11 +571,100 @@ async fn a_trim_goes_by_slices() {
         }
         world.settle_all("g", &settles).await;
     }
-    let mut slices = Vec::new();
+    let (mut slices, lane) = (Vec::new(), lane_ref("/p4"));
     while length(&world).await > 10 {
-        slices.push(trim(&world, 60_000, 10).await);
+        let trimmed = world
+            .store
+            .trim(&world.shard, &lane, keep(60_000, 10), "-")
+            .await;
+        slices.push(trimmed.expect("trim").deleted);
     }
     assert_eq!(slices, [500, 500, 190]);
+    let (counted, held) = bytes(&world, "/p4").await;
+    assert_eq!(counted, held);
+}
+
+#[tokio::test]
+async fn a_slice_of_large_messages_ends_by_their_bytes() {
+    let world = with_group().await;
+    let large = |n: usize| Item {
+        body: header("large").join(&vec![0; 1_000_000]),
+        ..item("/p4", &n.to_string())
+    };
+    world.publish((0..40).map(large).collect()).await;
+    let a = world.join("g", "a", &[]).await;
+    while let taken = world.take("g", &a, 1_000).await
+        && !taken.is_empty()
+    {
+        for taken in taken {
+            world.settle("g", &a, &taken, Action::Ack).await;
+        }
+    }
+    let lane = lane_ref("/p4");
+    let first = world
+        .store
+        .trim(&world.shard, &lane, keep(60_000, 0), "-")
+        .await;
+    let first = first.expect("trim");
+    assert_eq!(first.deleted, 10, "4 MiB are passed within ten messages");
+    assert!(first.next.is_some());
+    assert_eq!(trim(&world, 60_000, 0).await, 30);
+    assert_eq!(bytes(&world, "/p4").await, (0, 0));
+}
+
+#[tokio::test]
+async fn settled_messages_are_kept_by_bytes() {
+    let world = with_group().await;
+    world.add("/p4", &["a", "b", "c", "d"]).await;
+    let (counted, held) = bytes(&world, "/p4").await;
+    assert_eq!(counted, held);
+    let a = world.join("g", "a", &[]).await;
+    for taken in world.take("g", &a, 9).await {
+        world.settle("g", &a, &taken, Action::Ack).await;
+    }
+    let of_bytes = |bytes| Keep {
+        bytes,
+        ..keep(60_000, 100)
+    };
+    assert_eq!(trim_to(&world, of_bytes(held)).await, 0);
+    assert_eq!(trim_to(&world, of_bytes(held / 2)).await, 2);
+    assert_eq!(bytes(&world, "/p4").await, (held / 2, held / 2));
+    assert_eq!(trim_to(&world, of_bytes(held / 2 - 1)).await, 1);
+    assert_eq!(trim_to(&world, of_bytes(0)).await, 1);
+    assert_eq!(bytes(&world, "/p4").await, (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_settled_behind_a_pinned_head_is_deleted_and_nothing_else() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("/p4", &["pins", "a", "b", "c", "unread"]).await;
+    let (a, b) = (
+        world.join("g", "a", &[]).await,
+        world.join("h", "b", &[]).await,
+    );
+    let of_g = world.take("g", &a, 5).await;
+    let of_h = world.take("h", &b, 4).await;
+    for taken in &of_g[1..] {
+        world.settle("g", &a, taken, Action::Ack).await;
+    }
+    assert_eq!(trim(&world, 60_000, 0).await, 0, "`h` holds all of it");
+    world.settle("h", &b, &of_h[0], Action::Ack).await;
+    world.settle("h", &b, &of_h[1], Action::Ack).await;
+    world.settle("h", &b, &of_h[2], nack(Some(60_000))).await;
+    world.settle("h", &b, &of_h[3], Action::Ack).await;
+    assert_eq!(trim(&world, 60_000, 3).await, 2, "`a` and `c`");
+    let key = world.shard.lane(&lane_ref("/p4"));
+    let kept: Vec<(String, Vec<Vec<u8>>)> = world.redis(&["XRANGE", &key, "-", "+"]).await;
+    let kept: Vec<String> = kept
+        .into_iter()
+        .map(|(_, fields)| crate::world::id_of(&fields[1].clone().into()))
+        .collect();
+    assert_eq!(kept, ["pins", "b", "unread"]);
+    world.settle("g", &a, &of_g[0], Action::Ack).await;
+    assert_eq!(trim(&world, 60_000, 0).await, 1, "the pin");
+    world.end_backoffs("h").await;
+    assert_eq!(ids(&world.take("h", &b, 9).await), ["b", "unread"]);
 }
 
 async fn expire_buffered(world: &World, lane: &str, max_age_ms: u64) -> (u64, u64) {
@@ -624,9 +739,10 @@ async fn a_lane_without_groups_is_not_trimmed() {
     assert_eq!(
         world
             .store
-            .trim(&world.shard, &lane, 0, 0)
+            .trim(&world.shard, &lane, keep(0, 0), "-")
             .await
-            .expect("trim"),
+            .expect("trim")
+            .deleted,
         0
     );
 }

@@ -22,6 +22,7 @@ use hive_store::{
     figures::Figures,
     header::{GROUP_BACKOFF, Header},
     keys::GroupKey,
+    lease::size_of_body,
     members::{Joined, Joining, Kind},
     publish::{Flush, Flushed, Item, Outcome},
     settle::{Action, Settle, SettleGroup, Verdict},
@@ -210,6 +211,7 @@ impl World {
             number: self.flushes.fetch_add(1, Ordering::Relaxed) + 1,
             incarnation: "gw".into(),
             max_backlog: 1_000_000,
+            max_backlog_bytes: 1 << 40,
             buffer_without_groups: false,
             groups: self
                 .store
@@ -341,6 +343,7 @@ impl World {
             consumer: taker.consumer.clone(),
             session: taker.session.clone(),
             delivered_ms: 0,
+            bytes: size_of_body(&taken.body),
         }
     }
 
@@ -379,6 +382,7 @@ impl World {
             initial_backoff_ms: 1_000,
             max_backoff_ms: 60_000,
             durable: false,
+            keep: true,
         };
         change(&mut settings);
         self.store
