@@ -37,6 +37,9 @@ if number == ARGV[3] then
 end
 local now = tonumber(ARGV[2])
 if now == 0 then now = tonumber(redis.call('TIME')[1]) * 1000 end
+local minute = math.floor(now / 60000)
+local sixth = tostring(minute % 6)
+local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
 local verdicts, acked, work, bytes, members = {}, 0, 0, 0, {}
 
 for _ = 1, tonumber(ARGV[4]) do
@@ -96,9 +99,7 @@ for _ = 1, tonumber(ARGV[4]) do
 end
 
 if acked > 0 then
-  local minute = math.floor(now / 60000)
-  local sixth = tostring(minute % 6)
-  if redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
+  if not is_counted then
     redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0,
       'failed' .. sixth, 0, 'work' .. sixth, 0)
   end

@@ -60,6 +60,9 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local minute = math.floor(now / 60000)
+local sixth = tostring(minute % 6)
+local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
 local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
 local lane_count, at = tonumber(ARGV[8]), 10 + tonumber(ARGV[8])
 local lane_of = {}
@@ -266,10 +269,7 @@ for i = 1, tonumber(ARGV[9]) do
 end
 -- A write, so that a caller who waits for the disk waits for the call that settled it.
 if gone then redis.call('HINCRBY', KEYS[2], 'settled', 0) end
-local minute = math.floor(now / 60000)
-local sixth = tostring(minute % 6)
-if totals.acked + totals.failed > 0 and
-  redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
+if totals.acked + totals.failed > 0 and not is_counted then
   redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0, 'failed' .. sixth, 0,
     'work' .. sixth, 0)
 end

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use hive_domain::group::Start;
 use hive_store::{
-    Lease,
+    Lease, StoreError,
     fetch::{Fetch, Fetched, Taker},
     keys::GroupKey,
     lease::{parse_entry_id, size_of_body},
@@ -109,7 +109,8 @@ impl Run {
             79..82 => self.extend().await,
             82..89 => self.join().await,
             89..91 => self.leave().await,
-            91..97 => {
+            91..93 => self.fail().await,
+            93..97 => {
                 let group = self.group();
                 self.log.push(format!("end backoffs of {group}"));
                 self.world.end_backoffs_as(group, 0).await;
@@ -566,6 +567,115 @@ impl Run {
             verdicts.iter().all(|verdict| *verdict == Verdict::Dead),
             "{verdicts:?}"
         );
+    }
+
+    /// Redis refuses an operation, or finds a key to be what it must not be: the script ends before
+    /// it has written, and the comparison behind the step finds nothing changed. Spoiled are the
+    /// keys that a decision is read from; those that are written alone are not looked at before.
+    async fn fail(&mut self) {
+        let group = self.group();
+        let of_group = |key| self.world.key(group, key);
+        let (counters, members) = (of_group(GroupKey::Counters), of_group(GroupKey::Members));
+        let (groups, lanes) = (self.world.shard.groups(), self.world.shard.lanes());
+        let served = of_group(GroupKey::Served);
+        let operation = self.rng.random_range(0..3);
+        let spoilable: &[String] = match operation {
+            0 => &[groups, lanes, counters],
+            1 => &[groups, lanes, served, members],
+            _ => &[counters],
+        };
+        let spoiled = spoilable.choose(&mut self.rng);
+        let spoiled = spoiled.filter(|_| self.rng.random_bool(0.5)).cloned();
+        self.log.push(format!(
+            "operation {operation} on {group} fails by {spoiled:?}"
+        ));
+        let lane = format!("{group}/p{}", if group == "g" { "0" } else { "2m" });
+        let flush = self.world.flush(vec![item(&lane, "refused")]).await;
+        let (read, all) = self
+            .world
+            .store
+            .read_lanes(&self.world.shard, group)
+            .await
+            .expect("lanes");
+        let takers = self.takers(group);
+        let slots: Vec<(usize, u32)> = (0..takers.len()).map(|taker| (taker, 1)).collect();
+        let mine = self.leases.iter().filter(|lease| lease.0 == group);
+        let settle = mine.last().map(|(_, _, lease, attach)| Settle {
+            lease: lease.clone(),
+            attach: *attach,
+            check_session: true,
+            action: Action::Ack,
+        });
+        let can_fail = match operation {
+            0 => true,
+            // Without a lane or a consumer there is nothing to read of it.
+            1 => !takers.is_empty() && !read.is_empty(),
+            _ => settle.is_some(),
+        };
+        if !can_fail {
+            return;
+        }
+        self.spoil(spoiled.as_deref()).await;
+        // It waits for replicas that may come: not for long.
+        let store = world::open_waiting(&self.world.server, Duration::from_millis(50));
+        let (shard, wrong) = (&self.world.shard, spoiled.is_some());
+        let error = match operation {
+            0 => store.publish(shard, &flush).await.err(),
+            1 => {
+                let fetch = Fetch {
+                    group,
+                    gateway: "gw0",
+                    own_free: slots.len() as u64,
+                    ageing_ms: 0,
+                    group_limit: 0,
+                    known_lanes: all.all.len(),
+                    lanes: &read,
+                    takers: &takers,
+                    slots: &slots,
+                };
+                store.fetch(shard, &fetch).await.err()
+            },
+            _ => {
+                let settling = world::settling(group, &read, self.keep);
+                let one = settle.as_slice();
+                store.settle(shard, settling, one, 0).await.err()
+            },
+        };
+        self.restore(spoiled.as_deref()).await;
+        let error = error.expect("an error");
+        let is_refused = matches!(error, StoreError::Refused { .. });
+        assert_eq!(is_refused, wrong, "{error:?}");
+    }
+
+    async fn spoil(&self, key: Option<&str>) {
+        let world = &self.world;
+        let Some(key) = key else {
+            let _: String = world
+                .redis(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+                .await;
+            return;
+        };
+        let is_there: bool = world.redis(&["EXISTS", key]).await;
+        if is_there {
+            let _: String = world.redis(&["RENAME", key, &format!("{key}:aside")]).await;
+        }
+        let _: String = world.redis(&["SET", key, "spoiled"]).await;
+    }
+
+    async fn restore(&self, key: Option<&str>) {
+        let world = &self.world;
+        let Some(key) = key else {
+            let _: String = world
+                .redis(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+                .await;
+            return;
+        };
+        let _: i64 = world.redis(&["DEL", key]).await;
+        let aside = format!("{key}:aside");
+        let was_there: bool = world.redis(&["EXISTS", &aside]).await;
+        if was_there {
+            let _: String = world.redis(&["RENAME", &aside, key]).await;
+        }
     }
 
     /// All state in Redis is what the model says.

@@ -137,13 +137,32 @@ pub(crate) async fn server() -> Arc<RedisServer> {
 }
 
 pub(crate) fn open(server: &RedisServer) -> Store {
+    open_waiting(server, Duration::from_secs(3))
+}
+
+/// A store that waits so long for a Redis that refuses.
+pub(crate) fn open_waiting(server: &RedisServer, wait: Duration) -> Store {
     Store::open(StoreConfig {
         url: server.url(),
         prefix: "t".into(),
-        wait: Duration::from_secs(3),
+        wait,
         ..StoreConfig::default()
     })
     .expect("a store")
+}
+
+/// How a group settles in the tables.
+pub(crate) fn settling<'a>(name: &'a str, lanes: &'a [ReadLane], keep: bool) -> SettleGroup<'a> {
+    SettleGroup {
+        name,
+        lanes,
+        ageing_ms: AGEING_MS,
+        max_attempts: 3,
+        initial_backoff_ms: 1_000,
+        max_backoff_ms: 60_000,
+        durable: false,
+        keep,
+    }
 }
 
 /// An empty world.
@@ -374,16 +393,7 @@ impl World {
         items: &[Settle],
         change: impl FnOnce(&mut SettleGroup<'_>),
     ) -> Vec<Verdict> {
-        let mut settings = SettleGroup {
-            name: group,
-            lanes,
-            ageing_ms: AGEING_MS,
-            max_attempts: 3,
-            initial_backoff_ms: 1_000,
-            max_backoff_ms: 60_000,
-            durable: false,
-            keep: true,
-        };
+        let mut settings = settling(group, lanes, true);
         change(&mut settings);
         self.store
             .settle(&self.shard, settings, items, 0)
