@@ -196,3 +196,41 @@ async fn a_stream_that_is_full_by_bytes_refuses_until_messages_are_settled() -> 
     assert_eq!(stream.entries, 1, "nothing settled is kept");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_sets_of_capabilities_with_unsettled_messages_count() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let client = fleet.client(0)?;
+    let publish = async |set: usize| {
+        let message = wire::Message {
+            required_capabilities: vec![format!("c{set}")],
+            ..message("t", "")
+        };
+        let request = wire::PublishRequest {
+            group: "g".into(),
+            message: Some(message),
+            ..wire::PublishRequest::default()
+        };
+        client.publish(request).await
+    };
+    for set in 0..16 {
+        publish(set).await?;
+    }
+    let refused = publish(16).await.expect_err("one set too many");
+    let refused = refused.fault();
+    assert_eq!(refused.reason, Reason::TooManyCapabilitySets);
+    assert!(refused.message.contains("unsettled"), "{}", refused.message);
+    let request = wire::FetchRequest {
+        group: "g".into(),
+        consumer_id: "puller".into(),
+        capabilities: vec!["c3".into()],
+        max_messages: 1,
+        wait: Some(hive_protocol::time::to_duration(10_000)),
+        ..wire::FetchRequest::default()
+    };
+    let got = client.fetch(request).await?.deliveries;
+    fleet.settle("g", got.iter().map(ack).collect()).await?;
+    publish(16).await?;
+    Ok(())
+}

@@ -8,7 +8,7 @@ use hive_store::StoreError;
 use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
 use hive_store::members::PLACEHOLDER;
-use hive_store::retention::{Keep, Trimmed};
+use hive_store::retention::{Keep, Trimmed, Unused};
 
 use crate::expire::Walks;
 use crate::metrics::{self, Loop};
@@ -87,6 +87,7 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
     if let Some(stream) = &view.stream {
         if agenda.retain {
             retain(scope, &view, &lanes, stream, now_ms).await?;
+            retire_lanes(scope, &lanes).await?;
         } else {
             hold_bytes(scope, &lanes, stream).await?;
         }
@@ -154,6 +155,24 @@ async fn retain(
         }
     }
     shorten(scope, &lanes, stream, TRIMS_MAX).await
+}
+
+/// Takes lanes out of use that nothing was published to for long: sets of capabilities and consumers
+/// come and go, and each lane costs every fetch. Plain lanes are few, and stay.
+async fn retire_lanes(scope: &Scope, lanes: &Lanes) -> Result<(), StoreError> {
+    let (store, shard, idle_ms) = (&scope.store, &scope.shard, scope.settings.lane_idle_ms);
+    let groups = store.groups_on_shard(shard).await?;
+    let mut unused = store.retired_lanes(shard).await?;
+    let may_go = |lane: &&LaneRef| !lane.lane.suffix().is_empty();
+    unused.extend(lanes.all.iter().filter(may_go).cloned());
+    for lane in unused {
+        match store.retire_lane(shard, &lane, &groups, idle_ms).await? {
+            Unused::Retired => tracing::debug!(?shard, %lane, "lane_retired"),
+            Unused::Removed => tracing::debug!(?shard, %lane, "lane_removed"),
+            Unused::Used => {},
+        }
+    }
+    Ok(())
 }
 
 /// The limit of bytes holds at a second's pace: what is over is what a second brings.

@@ -33,8 +33,12 @@ use crate::{
 
 /// Room for a header, whose texts are an id and at times a key: a guess that saves growing.
 const HEADER_ROOM: usize = 80;
-/// Most different sets of required capabilities of a stream: each is up to ten lanes.
+/// Most different sets of required capabilities that a stream has unsettled messages for: each is
+/// up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
+/// Most sets that a stream has lanes for, those counted in whose messages are all settled: their
+/// lanes go when retention has deleted the last message and nothing came for a while.
+const CAPABILITY_SETS_KEPT_MAX: usize = 64;
 /// How often a publish is addressed anew when groups or members change under it.
 const TRIES: usize = 5;
 /// What a refused publisher is told to wait: a full stream drains in seconds at best.
@@ -288,6 +292,7 @@ impl Gateway {
             .map(|lane| lane.lane.capabilities.clone())
             .filter(|set| !set.is_empty())
             .collect();
+        let mut unsettled = None;
         let now = now_ms();
         let mut checked = Vec::with_capacity(messages.len());
         let single = messages.len() == 1;
@@ -306,7 +311,16 @@ impl Gateway {
             };
             if fault.is_none() && !message.required_capabilities.is_empty() {
                 let set = message::required_capabilities(&message).to_string();
-                fault = Self::admit_set(&mut sets, set, &address.stream.name);
+                if !sets.contains(&set) && sets.len() >= CAPABILITY_SETS_MAX && unsettled.is_none()
+                {
+                    let found = self
+                        .store
+                        .unsettled_sets(&address.shard, &lanes.all)
+                        .await?;
+                    unsettled = Some(found);
+                }
+                let unsettled = unsettled.as_mut();
+                fault = Self::admit_set(&mut sets, unsettled, set, &address.stream.name);
             }
             let is_refused = fault.is_some();
             if let Some(fault) = fault {
@@ -329,22 +343,36 @@ impl Gateway {
         Ok(checked)
     }
 
-    /// Takes a set of required capabilities in, or says why not: each is up to ten lanes.
-    fn admit_set(sets: &mut BTreeSet<String>, set: String, stream: &str) -> Option<Fault> {
+    /// Takes a set of required capabilities in, or says why not. `unsettled` are those of `sets`
+    /// that have unsettled messages, where that was worth asking.
+    fn admit_set(
+        sets: &mut BTreeSet<String>,
+        unsettled: Option<&mut BTreeSet<String>>,
+        set: String,
+        stream: &str,
+    ) -> Option<Fault> {
         if sets.contains(&set) {
             return None;
         }
-        if sets.len() >= CAPABILITY_SETS_MAX {
-            return Some(Fault::new(
-                Reason::TooManyCapabilitySets,
-                format!(
-                    "stream `{stream}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
-                     already; `{set}` would be one more"
-                ),
-            ));
-        }
-        sets.insert(set);
-        None
+        let count = unsettled.as_ref().map_or(sets.len(), |sets| sets.len());
+        let (limit, what) = if count >= CAPABILITY_SETS_MAX {
+            (CAPABILITY_SETS_MAX, "with unsettled messages")
+        } else if sets.len() >= CAPABILITY_SETS_KEPT_MAX {
+            (CAPABILITY_SETS_KEPT_MAX, "with messages that are kept")
+        } else {
+            if let Some(unsettled) = unsettled {
+                unsettled.insert(set.clone());
+            }
+            sets.insert(set);
+            return None;
+        };
+        Some(Fault::new(
+            Reason::TooManyCapabilitySets,
+            format!(
+                "stream `{stream}` has `{limit}` sets of required capabilities {what} already; \
+                 `{set}` would be one more"
+            ),
+        ))
     }
 
     /// For each addressed consumer of a publish to a stream: the groups where it is a member.

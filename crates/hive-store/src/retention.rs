@@ -1,7 +1,7 @@
 //! Deleting settled messages that retention no longer keeps, and ending old ones that no group
 //! reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redis::{Cmd, Pipeline};
 
@@ -9,11 +9,11 @@ use crate::{
     connection::{Purpose, Store},
     error::StoreError,
     fetch::read_entry,
-    keys::Shard,
+    keys::{GroupKey, Shard},
     lane::LaneRef,
     lease::parse_entry_id,
     reply,
-    scripts::{BUFFERED_EXPIRE, Call, TRIM},
+    scripts::{BUFFERED_EXPIRE, Call, LANE_RETIRE, TRIM},
 };
 
 /// Entries looked at per script call.
@@ -41,6 +41,17 @@ pub struct Trimmed {
     pub deleted: u64,
     /// Where to go on; none at the end.
     pub next: Option<String>,
+}
+
+/// What a look at an unused lane came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unused {
+    /// It is no longer one of the lanes.
+    Retired,
+    /// Its stream is gone.
+    Removed,
+    /// It is used, or was lately: it stays.
+    Used,
 }
 
 /// What one step ended in a lane that no group reads.
@@ -142,6 +153,121 @@ impl Store {
             deleted,
             more: expired + deleted >= BUFFERED_LIMIT,
         })
+    }
+
+    /// Takes a lane out of use that has nothing and for `idle_ms` got nothing, or removes the stream
+    /// of one that was taken out of use so long ago. `groups` are all of the shard.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn retire_lane(
+        &self,
+        shard: &Shard,
+        lane: &LaneRef,
+        groups: &[String],
+        idle_ms: u64,
+    ) -> Result<Unused, StoreError> {
+        let mut call = Call::new(&LANE_RETIRE);
+        call.key(shard.lanes()).key(shard.sizes());
+        call.key(shard.lane(lane));
+        for group in groups {
+            call.key(shard.group(group, GroupKey::Served));
+        }
+        call.text(lane.to_string()).number(idle_ms).number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        match reply::status("lane_retire", value)?.0.as_str() {
+            "RETIRED" => Ok(Unused::Retired),
+            "REMOVED" => Ok(Unused::Removed),
+            "USED" => Ok(Unused::Used),
+            _ => Err(StoreError::reply("lane_retire")),
+        }
+    }
+
+    /// Lanes that were taken out of use, and whose streams are still there.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn retired_lanes(&self, shard: &Shard) -> Result<Vec<LaneRef>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HKEYS").arg(shard.sizes());
+        let mut lanes = Vec::new();
+        for name in self.command(Purpose::Control, read).await?.list()? {
+            let name = name.text()?;
+            if let Some(lane) = name.strip_suffix(" retired") {
+                lanes.push(lane.parse().map_err(|error| StoreError::Corrupt {
+                    what: format!("key `sizes`: {error}"),
+                })?);
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// The sets of required capabilities that a message of a shard is unsettled or delayed for.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn unsettled_sets(
+        &self,
+        shard: &Shard,
+        lanes: &[LaneRef],
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let with_set: Vec<&LaneRef> = lanes
+            .iter()
+            .filter(|lane| !lane.lane.capabilities.is_empty())
+            .collect();
+        if with_set.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut pipeline = Pipeline::new();
+        for lane in &with_set {
+            let scheduled = format!("{lane} scheduled");
+            pipeline.cmd("HEXISTS").arg(shard.sizes()).arg(scheduled);
+            pipeline.cmd("XINFO").arg("GROUPS").arg(shard.lane(lane));
+        }
+        let mut replies = self.pipeline(Purpose::Control, pipeline).await?.into_iter();
+        let mut sets = BTreeSet::new();
+        let mut unread = Pipeline::new();
+        let mut asked = Vec::new();
+        for lane in with_set {
+            let (Some(scheduled), Some(groups)) = (replies.next(), replies.next()) else {
+                break;
+            };
+            let mut is_unsettled = scheduled.number()? > 0;
+            let mut positions = Vec::new();
+            for group in groups.list()? {
+                let mut fields = group.list()?.into_iter();
+                while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                    match field.text()?.as_str() {
+                        "pending" => is_unsettled |= value.number()? > 0,
+                        "last-delivered-id" => positions.push(format!("({}", value.text()?)),
+                        _ => {},
+                    }
+                }
+            }
+            if is_unsettled {
+                sets.insert(lane.lane.capabilities.clone());
+                continue;
+            }
+            if positions.is_empty() {
+                // Nobody reads it: all in it waits.
+                positions.push("-".to_owned());
+            }
+            for position in positions {
+                unread.cmd("XRANGE").arg(shard.lane(lane)).arg(position);
+                unread.arg("+").arg("COUNT").arg(1);
+                asked.push(&lane.lane.capabilities);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(sets);
+        }
+        let heads = self.pipeline(Purpose::Control, unread).await?;
+        for (set, head) in asked.into_iter().zip(heads) {
+            if !head.list()?.is_empty() {
+                sets.insert(set.clone());
+            }
+        }
+        Ok(sets)
     }
 
     /// How much each of these lanes holds, in their order.

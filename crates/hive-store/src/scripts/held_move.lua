@@ -27,7 +27,10 @@ local state = redis.call('HGET', KEYS[1], ARGV[1])
 if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', '' } end
 local entries = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', ARGV[3])
 if #entries == 0 then return { 'OK', '0' } end
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then
+if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 and redis.call('XLEN', KEYS[5]) == 0 then
+  -- A lane that was retired has a stream still, and nothing in it.
+  redis.call('UNLINK', KEYS[5])
+  redis.call('HDEL', KEYS[6], ARGV[2] .. ' retired')
   redis.call('XGROUP', 'CREATE', KEYS[5], ARGV[1], '0', 'MKSTREAM')
 end
 local newest

@@ -40,7 +40,7 @@ RETURNS  { status, detail }
   GROUPS   ""             the groups are not those of the caller; nothing was written
   MEMBERS  consumer       a held lane's consumer is a member by now; nothing was written
   BUCKET   number         the dedup bucket is another; nothing was written
-  LOST     lane ref       the lane's stream is gone: data loss; nothing was written
+  LOST     lane ref       the lane's stream is gone, or its name: data loss; nothing was written
 IDEMPOTENT  yes: the same flush number answers the stored reply
 COST        O(items), one read a group; about 2 us a message in batches of 100
 INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per key), M3 (a lane has its groups)
@@ -98,7 +98,9 @@ for l = 1, lane_count do
   local group, name = string.match(ref, '^([^/]*)/(.+)$')
   local held = group == '' and string.match(name, '@(.+)$')
   local exists = redis.call('HEXISTS', KEYS[2], ref) == 1
-  if exists and redis.call('EXISTS', KEYS[7 + l]) == 0 then return { 'LOST', ref } end
+  -- A lane that was retired has a stream still, and nothing in it.
+  local is_lost = exists and redis.call('EXISTS', KEYS[7 + l]) == 0
+  if is_lost or not exists and redis.call('XLEN', KEYS[7 + l]) > 0 then return { 'LOST', ref } end
   if group == '' and named ~= live or held and member_count ~= group_count then
     return { 'GROUPS', '' }
   end
@@ -261,13 +263,14 @@ for _, add in ipairs(adds) do
   local lane, stream = add.lane, KEYS[7 + add.no]
   if not lane.exists then
     lane.exists = true
+    redis.call('UNLINK', stream)
     for name in pairs(known) do
       if lane.all or lane.group == name then
         redis.call('XGROUP', 'CREATE', stream, name, '0', 'MKSTREAM')
       end
     end
     redis.call('HSET', KEYS[2], lane.ref, '0-0')
-    redis.call('HDEL', KEYS[7], lane.ref)
+    redis.call('HDEL', KEYS[7], lane.ref, lane.ref .. ' retired')
     if redis.call('EXISTS', stream) == 0 then
       redis.call('XGROUP', 'CREATE', stream, '~', '0', 'MKSTREAM')
       redis.call('XGROUP', 'DESTROY', stream, '~')
