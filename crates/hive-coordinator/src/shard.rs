@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hive_domain::group::{GroupDefinition, GroupState, RoutingMode};
+use hive_domain::group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode};
 use hive_domain::stream::StreamSettings;
 use hive_store::fetch::ReadLane;
 use hive_store::settle::{Settle, SettleGroup, Verdict};
@@ -188,6 +188,7 @@ fn settle_group<'a>(
         // Nobody is told of it: what a crash of Redis undoes is found and done again.
         durable: false,
         keep,
+        block: group.settings.ordering_on_dead == OrderingOnDead::Block,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hive_domain::{
-    group::{GroupDefinition, GroupState, RoutingMode},
+    group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode},
     stream::{Durability, StreamDefinition},
 };
 use hive_protocol::fault::{Fault, Reason};
@@ -66,6 +66,7 @@ impl GroupView {
             max_backoff_ms: settings.max_backoff_ms,
             durable: self.is_durable(),
             keep: self.stream.settings.keeps_settled(),
+            block: settings.ordering_on_dead == OrderingOnDead::Block,
         }
     }
 

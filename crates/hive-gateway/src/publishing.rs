@@ -18,6 +18,7 @@ use hive_protocol::{
 use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
+    fetch::Lanes,
     header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Idempotency, Item, Outcome},
     scripts::seeded,
@@ -33,8 +34,8 @@ use crate::{
 
 /// Room for a header, whose texts are an id and at times a key: a guess that saves growing.
 const HEADER_ROOM: usize = 80;
-/// Most different sets of required capabilities that a stream has unsettled messages for: each is
-/// up to ten lanes.
+/// Sets of required capabilities with unsettled messages beyond which a stream takes no set that it
+/// has no lanes for: each is up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
 /// Most sets that a stream has lanes for, those counted in whose messages are all settled: their
 /// lanes go when retention has deleted the last message and nothing came for a while.
@@ -286,13 +287,8 @@ impl Gateway {
         outcomes: &mut [wire::PublishOutcome],
     ) -> Result<Vec<Checked>, Fault> {
         let lanes = self.catalog.lanes(&address.shard).await?;
-        let mut sets: BTreeSet<String> = lanes
-            .all
-            .iter()
-            .map(|lane| lane.lane.capabilities.clone())
-            .filter(|set| !set.is_empty())
-            .collect();
-        let mut unsettled = None;
+        let mut sets = sets_of(&lanes);
+        let (mut is_read, mut unsettled) = (false, None);
         let now = now_ms();
         let mut checked = Vec::with_capacity(messages.len());
         let single = messages.len() == 1;
@@ -311,13 +307,15 @@ impl Gateway {
             };
             if fault.is_none() && !message.required_capabilities.is_empty() {
                 let set = message::required_capabilities(&message).to_string();
-                if !sets.contains(&set) && sets.len() >= CAPABILITY_SETS_MAX && unsettled.is_none()
-                {
-                    let found = self
-                        .store
-                        .unsettled_sets(&address.shard, &lanes.all)
-                        .await?;
-                    unsettled = Some(found);
+                if !sets.contains(&set) && !is_read {
+                    // What is remembered may lack the sets of the last second.
+                    let lanes = self.catalog.read_lanes(&address.shard).await?;
+                    sets.append(&mut sets_of(&lanes));
+                    is_read = true;
+                    if sets.len() >= CAPABILITY_SETS_MAX {
+                        let all = &lanes.all;
+                        unsettled = Some(self.store.unsettled_sets(&address.shard, all).await?);
+                    }
                 }
                 let unsettled = unsettled.as_mut();
                 fault = Self::admit_set(&mut sets, unsettled, set, &address.stream.name);
@@ -397,6 +395,12 @@ impl Gateway {
         }
         Ok(found)
     }
+}
+
+/// The sets of required capabilities that there are lanes for.
+fn sets_of(lanes: &Lanes) -> BTreeSet<String> {
+    let sets = lanes.all.iter().map(|lane| &lane.lane.capabilities);
+    sets.filter(|set| !set.is_empty()).cloned().collect()
 }
 
 /// Fills in what the gateway decides.

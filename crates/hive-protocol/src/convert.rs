@@ -6,7 +6,8 @@
 use hive_domain::{
     group::{
         GroupDefinition, GroupSettings, GroupState, INITIAL_BACKOFF_MS_MAX, LEASE_MS_MAX,
-        MAX_BACKOFF_MS_MAX, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX, RoutingMode, Start,
+        MAX_BACKOFF_MS_MAX, OrderingOnDead, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX,
+        RoutingMode, Start,
     },
     name,
     stream::{Durability, RETENTION_MAX_AGE_MS_MAX, StreamDefinition, StreamSettings},
@@ -121,6 +122,7 @@ pub fn group_settings(settings: &GroupSettings) -> wire::GroupSettings {
         reconnect_grace: Some(time::to_duration(settings.reconnect_grace_ms)),
         max_in_flight_per_consumer: Some(settings.max_in_flight_per_consumer),
         max_in_flight: Some(settings.max_in_flight),
+        ordering_on_dead: ordering_on_dead(settings.ordering_on_dead).into(),
     }
 }
 
@@ -167,6 +169,15 @@ pub const fn routing_mode(mode: RoutingMode) -> wire::RoutingMode {
         RoutingMode::RoundRobin => wire::RoutingMode::RoundRobin,
         RoutingMode::PriorityBased => wire::RoutingMode::PriorityBased,
         RoutingMode::CapabilityMatched => wire::RoutingMode::CapabilityMatched,
+    }
+}
+
+/// What becomes of an ordering key behind a dead letter, on the wire.
+#[must_use]
+pub const fn ordering_on_dead(word: OrderingOnDead) -> wire::OrderingOnDead {
+    match word {
+        OrderingOnDead::Continue => wire::OrderingOnDead::Continue,
+        OrderingOnDead::Block => wire::OrderingOnDead::Block,
     }
 }
 
@@ -242,6 +253,18 @@ fn apply_group(
             base.routing_mode
         },
     };
+    let ordering_on_dead = match wire::OrderingOnDead::try_from(change.ordering_on_dead) {
+        Ok(wire::OrderingOnDead::Unspecified) => base.ordering_on_dead,
+        Ok(wire::OrderingOnDead::Continue) => OrderingOnDead::Continue,
+        Ok(wire::OrderingOnDead::Block) => OrderingOnDead::Block,
+        Err(unknown) => {
+            faults.push(
+                "ordering_on_dead",
+                format!("`{}` is no known word for it", unknown.0),
+            );
+            base.ordering_on_dead
+        },
+    };
     let settings = GroupSettings {
         max_consumers: change.max_consumers.unwrap_or(base.max_consumers),
         min_consumers: change.min_consumers.unwrap_or(base.min_consumers),
@@ -258,6 +281,7 @@ fn apply_group(
             .max_in_flight_per_consumer
             .unwrap_or(base.max_in_flight_per_consumer),
         max_in_flight: change.max_in_flight.unwrap_or(base.max_in_flight),
+        ordering_on_dead,
     };
     finish(settings.validate(), faults).map(|()| settings)
 }

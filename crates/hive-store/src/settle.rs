@@ -11,13 +11,15 @@ use crate::{
     keys::{GroupKey, Shard},
     lease::{Lease, parse_entry_id},
     reply,
-    scripts::{ACK, Call, EXTEND, SETTLE},
+    scripts::{ACK, Call, EXTEND, KEY_UNBLOCK, SETTLE},
 };
 
 /// Longest attempt record that is stored, in bytes.
 pub const RECORD_BYTES_MAX: usize = 2_048;
 /// Most items of one script call: what a script may do within a few ms, and what Lua unpacks.
 const ITEMS_MAX: usize = 1_000;
+/// What begins the holder of an ordering key that a dead letter blocks: no group's name does.
+const BLOCKS: char = '!';
 /// How often lanes are read again for one batch.
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
@@ -136,6 +138,8 @@ pub struct SettleGroup<'a> {
     pub durable: bool,
     /// Whether settled messages are kept. Where not, the last settle of an entry deletes it.
     pub keep: bool,
+    /// Whether a message that dies of its failures blocks its ordering key.
+    pub block: bool,
 }
 
 /// A run of deliveries of one consumer in one lane: what one range check covers.
@@ -362,6 +366,66 @@ impl Store {
             .collect())
     }
 
+    /// Lets an ordering key go on that a dead letter blocks; false where none does.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn unblock_key(
+        &self,
+        shard: &Shard,
+        (group, ageing_ms): (&str, u64),
+        order: &str,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..LANES_TRIES {
+            let lanes = self.lanes(shard).await?.of_group(shard, group);
+            let mut call = Call::new(&KEY_UNBLOCK);
+            for key in [GroupKey::Busy, GroupKey::Parked, GroupKey::Counters] {
+                call.key(shard.group(group, key));
+            }
+            for lane in &*lanes {
+                call.key(&lane.stream).key(&lane.ready);
+            }
+            call.text(group).number(ageing_ms).text(order);
+            call.count(lanes.len());
+            for lane in &*lanes {
+                call.text(&lane.reference);
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            match reply::status("key_unblock", value)?.0.as_str() {
+                "UNBLOCKED" => return Ok(true),
+                "FREE" => return Ok(false),
+                "LANES" => {},
+                _ => return Err(StoreError::reply("key_unblock")),
+            }
+        }
+        Err(StoreError::Unavailable {
+            detail: "the lanes keep changing".into(),
+        })
+    }
+
+    /// Up to `limit` ordering keys that a dead letter blocks, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn blocked_keys(
+        &self,
+        shard: &Shard,
+        group: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let busy = shard.group(group, GroupKey::Busy);
+        let rows = self.scan("HSCAN", &busy, "*").await?;
+        let mut keys: Vec<String> = rows
+            .into_iter()
+            .filter(|(_, holder)| holder.starts_with(BLOCKS))
+            .map(|(key, _)| key)
+            .collect();
+        keys.sort();
+        keys.dedup();
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
     /// Runs a call whose reply has a letter per item; answers the places that need lanes read
     /// again.
     async fn run_judged(
@@ -543,7 +607,8 @@ fn settle_call(
         .number(numbered.call)
         .count(group.lanes.len())
         .count(chosen.len())
-        .flag(group.keep);
+        .flag(group.keep)
+        .flag(group.block);
     for lane in group.lanes {
         call.text(&lane.reference);
     }

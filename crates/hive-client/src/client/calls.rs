@@ -5,12 +5,13 @@ use std::time::Duration;
 use hive_protocol::wire::{
     AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
     CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, FetchRequest,
-    FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
-    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
-    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
-    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
-    SettleResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+    FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListBlockedKeysRequest,
+    ListBlockedKeysResponse, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
+    ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
+    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
+    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
+    ResumeGroupRequest, SettleRequest, SettleResponse, Stream, UnblockKeyRequest,
+    UnblockKeyResponse, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -45,6 +46,10 @@ impl Client {
         list_groups(ListGroupsRequest) -> ListGroupsResponse, Safe, groups;
         /// Deletes a group. A repetition after a lost answer may say that there is none.
         delete_group(DeleteGroupRequest) -> DeleteGroupResponse, Safe, groups;
+        /// Shows ordering keys that wait for an operator behind a dead letter.
+        list_blocked_keys(ListBlockedKeysRequest) -> ListBlockedKeysResponse, Safe, groups;
+        /// Lets such a key go on. A repetition after a lost answer may say that none was blocked.
+        unblock_key(UnblockKeyRequest) -> UnblockKeyResponse, Safe, groups;
         /// Shows the members of a group.
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.

@@ -303,6 +303,7 @@ impl World {
             max_backoff_ms: 1_000,
             durable: false,
             keep: true,
+            block: false,
         };
         let items: Vec<Settle> = leases
             .iter()

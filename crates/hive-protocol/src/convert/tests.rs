@@ -1,7 +1,7 @@
 //! Groups and streams across the wire.
 
 use hive_domain::{
-    group::{GroupDefinition, GroupSettings, GroupState, RoutingMode, Start},
+    group::{GroupDefinition, GroupSettings, GroupState, OrderingOnDead, RoutingMode, Start},
     stream::{Durability, StreamDefinition, StreamSettings},
     time::Timestamp,
     violation::Violations,
@@ -182,6 +182,7 @@ fn settings_survive_the_wire() {
         reconnect_grace_ms: 0,
         max_in_flight_per_consumer: 4,
         max_in_flight: 5,
+        ordering_on_dead: OrderingOnDead::Block,
     };
     let over = update_group(&GroupSettings::default(), Some(&group_settings(&settings)));
     assert_eq!(over, Ok(settings));

@@ -9,7 +9,8 @@ KEYS
   1 members   hash    consumer -> `<session> <attach> ...`
   2 counters  hash    totals and one-minute buckets of the group
   3 delayed   zset    `<lane ref>|<id>` by due time
-  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight
+  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight, or `!<lane ref>|<id>` of the
+                      dead entry that blocks it
   5 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 dead      stream  dead letters of the shard
@@ -28,7 +29,8 @@ ARGV
   8 lane_count    u53     lanes that follow
   9 item_count    u53     items that follow
   10 keep         0|1     0: what is settled is deleted where no other group reads the lane
-  11.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
+  11 block        0|1     1: a failed entry that dies blocks its ordering key
+  12.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
       a  ack           number: work in ms
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
@@ -64,10 +66,10 @@ local minute = math.floor(now / 60000)
 local sixth = tostring(minute % 6)
 local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
 local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
-local lane_count, at = tonumber(ARGV[8]), 10 + tonumber(ARGV[8])
+local lane_count, at = tonumber(ARGV[8]), 11 + tonumber(ARGV[8])
 local lane_of = {}
 for l = 1, lane_count do
-  local ref = ARGV[10 + l]
+  local ref = ARGV[11 + l]
   lane_of[ref] = { ref = ref, key = KEYS[9 + l * 2], ready = KEYS[10 + l * 2],
     priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
 end
@@ -114,14 +116,19 @@ local function finish(lane, id, body)
     redis.call('HINCRBY', KEYS[10], lane.ref, -#body)
   end
 end
-local function to_dead(lane, id, count, body, category, record, failures)
+local function to_dead(lane, id, count, body, category, record, failures, may_block)
   local held = held_key(lane, id, body)
   if held == false then return 'k' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
   finish(lane, id, body)
   totals.dead = totals.dead + 1
-  next_of_key(held)
+  if held and may_block and ARGV[11] == '1' then
+    redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
+    redis.call('HINCRBY', KEYS[2], 'blocked', 1)
+  else
+    next_of_key(held)
+  end
   return 'd'
 end
 
@@ -161,7 +168,7 @@ local function give_back(lane, id, count, owner, delay)
     local body = body_of(lane, id)
     if count >= attempts_of(body) + 1000 then
       local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
-      return to_dead(lane, id, count, body, 'unknown', '', failures)
+      return to_dead(lane, id, count, body, 'unknown', '', failures, true)
     end
   end
   totals.released = totals.released + 1
@@ -191,7 +198,7 @@ local function fail(lane, id, count, record, category, delay)
   end
   local kept = struct.pack('>I4', failures) .. records
   if failures >= attempts or count >= attempts + 1000 or not body then
-    local verdict = to_dead(lane, id, count, body, category, record, kept)
+    local verdict = to_dead(lane, id, count, body, category, record, kept, true)
     if verdict == 'd' then totals.failed = totals.failed + 1 end
     return verdict
   end
@@ -253,7 +260,7 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
     next_of_key(held)
     return 'o'
   end
-  local verdict = to_dead(lane, id, count, body, category, record, failures)
+  local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j')
   if verdict == 'd' then unindex(lane, id, row[2], body) end
   if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
   return verdict
@@ -261,7 +268,7 @@ end
 
 local verdicts, gone = {}, false
 for i = 1, tonumber(ARGV[9]) do
-  local lane = lane_of[ARGV[10 + tonumber(ARGV[at + 1])]]
+  local lane = lane_of[ARGV[11 + tonumber(ARGV[at + 1])]]
   verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
     ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
   gone = gone or verdicts[i] == 'g'

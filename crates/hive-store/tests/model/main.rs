@@ -35,6 +35,8 @@ use crate::{
 };
 
 const GROUPS: [&str; 2] = ["g", "h"];
+/// The group where a dead message blocks its key.
+const BLOCKS: &str = "g";
 const LANES: [&str; 5] = ["g/p0", "/p4", "g/p5m", "/p9m", "h/p2m"];
 const CONSUMERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
 /// Operations of one world, and how long worlds are tried.
@@ -84,7 +86,9 @@ impl Run {
             rng,
             keep,
             messages: Vec::new(),
-            groups: GROUPS.map(|group| (group, Group::default())).into(),
+            groups: GROUPS
+                .map(|group| (group, Group::new(group == BLOCKS)))
+                .into(),
             leases: Vec::new(),
             sessions: 0,
             former: Vec::new(),
@@ -110,7 +114,12 @@ impl Run {
             82..89 => self.join().await,
             89..91 => self.leave().await,
             91..93 => self.fail().await,
-            93..97 => {
+            93..94 => {
+                let group = self.group();
+                let key = format!("k{}", self.rng.random_range(0..3));
+                self.unblock(group, &key).await;
+            },
+            94..97 => {
                 let group = self.group();
                 self.log.push(format!("end backoffs of {group}"));
                 self.world.end_backoffs_as(group, 0).await;
@@ -446,12 +455,23 @@ impl Run {
             .world
             .settle_with(group, &lanes, &settles, |settings| {
                 settings.keep = keep;
+                settings.block = group == BLOCKS;
                 settings.ageing_ms = 0;
                 settings.max_attempts = MAX_ATTEMPTS;
                 settings.initial_backoff_ms = 60_000;
             })
             .await;
         assert_eq!(verdicts, expected);
+    }
+
+    async fn unblock(&mut self, group: &'static str, key: &str) {
+        self.log.push(format!("unblock {key} of {group}"));
+        let (store, shard) = (&self.world.store, &self.world.shard);
+        let let_go = store.unblock_key(shard, (group, 0), key).await;
+        let messages = std::mem::take(&mut self.messages);
+        let expected = self.model(group).unblock(&messages, key);
+        self.messages = messages;
+        assert_eq!(let_go.expect("unblock"), expected);
     }
 
     /// What a sweep and a purge do: they act on whoever owns an entry.
@@ -725,7 +745,11 @@ impl Run {
             let expected: BTreeMap<String, String> = model
                 .busy
                 .iter()
-                .map(|(key, m)| (key.clone(), self.messages[*m].member()))
+                .map(|(key, m)| {
+                    let blocks = if model.blocked.contains(key) { "!" } else { "" };
+                    let member = self.messages[*m].member();
+                    (key.clone(), format!("{blocks}{member}"))
+                })
                 .collect();
             assert_eq!(busy, expected, "keys in flight of `{group}`");
             let key = self.world.key(group, GroupKey::Failures);
@@ -747,12 +771,11 @@ impl Run {
             assert_eq!(totals, model.totals, "totals of `{group}`");
             assert_eq!(figures.waiting, model.at(&Place::Waiting).len() as u64);
             assert_eq!(figures.pending, pending.len() as u64);
+            assert_eq!(figures.blocked_keys, model.blocked.len() as u64);
             let unsettled = model.seats.iter();
             let unsettled = unsettled.filter(|(_, seat)| seat.place != Place::Settled);
             let bytes: u64 = unsettled.map(|(m, _)| self.messages[*m].bytes).sum();
-            let key = self.world.key(group, GroupKey::Counters);
-            let counted: Option<u64> = self.world.redis(&["HGET", &key, "bytes"]).await;
-            assert_eq!(counted.unwrap_or(0), bytes, "bytes of `{group}`");
+            assert_eq!(figures.unsettled_bytes, bytes, "bytes of `{group}`");
         }
         self.compare_lanes().await;
         let dead = self
@@ -834,6 +857,9 @@ impl Run {
             for group in GROUPS {
                 self.world.end_backoffs_as(group, 0).await;
                 self.model(group).end_backoffs();
+                for key in self.groups[group].blocked.clone() {
+                    self.unblock(group, &key).await;
+                }
                 let owners = CONSUMERS.iter().map(|c| Place::Leased((*c).into()));
                 let stuck: Vec<usize> = owners.flat_map(|p| self.groups[group].at(&p)).collect();
                 for message in stuck {

@@ -148,6 +148,7 @@ async fn work_time_is_summed_over_the_acked() {
         max_backoff_ms: 0,
         durable: false,
         keep: true,
+        block: false,
     };
     world
         .store
@@ -667,4 +668,47 @@ async fn a_late_ack_of_a_batch_frees_the_bytes_of_what_it_settles_alone() {
     let key = world.key("g", GroupKey::Counters);
     let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
     assert_eq!(bytes, settles[2].lease.bytes);
+}
+
+#[tokio::test]
+async fn a_message_that_dies_of_its_failures_blocks_its_key_until_that_is_let_go() {
+    let world = with_group().await;
+    let items = ["a", "b", "c"].map(|id| ordered("g/p4m", id, "k"));
+    let mut items = items.to_vec();
+    items.push(ordered("g/p4m", "other", "free"));
+    let (a, taken) = one(&world, items).await;
+    assert_eq!(ids(&taken), ["a", "other"]);
+    let lanes = world.lanes("g").await;
+    let settle = async |taken: &Taken, action: Action| {
+        let settle = world.settle_of("g", &a, taken, action).await;
+        let verdicts = world
+            .settle_with("g", &lanes, &[settle], |group| group.block = true)
+            .await;
+        verdicts[0]
+    };
+    assert_eq!(settle(&taken[0], reject()).await, Verdict::Dead);
+    assert_eq!(settle(&taken[1], Action::Ack).await, Verdict::Done);
+    assert_eq!(world.take("g", &a, 9).await, [], "`b` and `c` wait");
+    world.publish(vec![ordered("g/p4m", "d", "k")]).await;
+    assert_eq!(world.take("g", &a, 9).await, [], "and so does `d`");
+    let figures = world.figures("g").await;
+    assert_eq!((figures.parked, figures.blocked_keys), (3, 1));
+    let blocked = world.store.blocked_keys(&world.shard, "g", 10).await;
+    assert_eq!(blocked.expect("blocked"), ["k"]);
+    let unblock = async |key: &str| {
+        let let_go = world.store.unblock_key(&world.shard, ("g", 0), key).await;
+        let_go.expect("key_unblock")
+    };
+    assert!(!unblock("free").await);
+    assert!(unblock("k").await);
+    assert!(!unblock("k").await, "it is free");
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["b"]);
+    // A time to live and a cancellation end a message without a failure.
+    assert_eq!(settle(&next[0], Action::Expire).await, Verdict::Dead);
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["c"]);
+    assert_eq!(settle(&next[0], Action::Cancel).await, Verdict::Dead);
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["d"]);
+    assert_eq!(world.figures("g").await.blocked_keys, 0);
 }

@@ -162,6 +162,7 @@ pub(crate) fn settling<'a>(name: &'a str, lanes: &'a [ReadLane], keep: bool) -> 
         max_backoff_ms: 60_000,
         durable: false,
         keep,
+        block: false,
     }
 }
 
