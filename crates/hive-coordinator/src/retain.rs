@@ -157,8 +157,8 @@ async fn retain(
     shorten(scope, &lanes, stream, TRIMS_MAX).await
 }
 
-/// Takes lanes out of use that nothing was published to for long: sets of capabilities and consumers
-/// come and go, and each lane costs every fetch. Plain lanes are few, and stay.
+/// Takes lanes out of use that nothing was published to for long: sets of capabilities and
+/// consumers come and go, and each lane costs every fetch. Plain lanes are few, and stay.
 async fn retire_lanes(scope: &Scope, lanes: &Lanes) -> Result<(), StoreError> {
     let (store, shard, idle_ms) = (&scope.store, &scope.shard, scope.settings.lane_idle_ms);
     let groups = store.groups_on_shard(shard).await?;

@@ -155,8 +155,8 @@ impl Store {
         })
     }
 
-    /// Takes a lane out of use that has nothing and for `idle_ms` got nothing, or removes the stream
-    /// of one that was taken out of use so long ago. `groups` are all of the shard.
+    /// Takes a lane out of use that has nothing and for `idle_ms` got nothing, or removes the
+    /// stream of one that was taken out of use so long ago. `groups` are all of the shard.
     ///
     /// # Errors
     /// As in `StoreError`.
