@@ -121,6 +121,10 @@ impl Verdict {
 
 /// What a settle must know of its group.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three settings that have nothing to do with each other, named where they are set"
+)]
 pub struct SettleGroup<'a> {
     /// Its name.
     pub name: &'a str,

@@ -263,6 +263,26 @@ struct Deleted {
     cancelled: u64,
 }
 
+async fn unblock(name: String, ordering_key: String, common: &Common) -> anyhow::Result<Exit> {
+    let request = wire::UnblockKeyRequest {
+        name,
+        ordering_key: ordering_key.clone(),
+    };
+    let answer = common.client()?.unblock_key(request).await;
+    let unblocked = answer.map_err(refused)?.unblocked;
+    let text = if unblocked {
+        format!("key `{ordering_key}` goes on")
+    } else {
+        format!("nothing blocks key `{ordering_key}`")
+    };
+    let shown = Unblocked {
+        ordering_key,
+        unblocked,
+    };
+    common.out().done(&text, &shown)?;
+    Ok(Exit::Done)
+}
+
 /// Runs one group command.
 ///
 /// # Errors
@@ -316,26 +336,7 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
             return Ok(Exit::Done);
         },
         GroupCommand::Unblock { name, ordering_key } => {
-            let request = wire::UnblockKeyRequest {
-                name,
-                ordering_key: ordering_key.clone(),
-            };
-            let unblocked = client
-                .unblock_key(request)
-                .await
-                .map_err(refused)?
-                .unblocked;
-            let text = if unblocked {
-                format!("key `{ordering_key}` goes on")
-            } else {
-                format!("nothing blocks key `{ordering_key}`")
-            };
-            let shown = Unblocked {
-                ordering_key,
-                unblocked,
-            };
-            out.done(&text, &shown)?;
-            return Ok(Exit::Done);
+            return unblock(name, ordering_key, common).await;
         },
         GroupCommand::Create(args) => {
             let answer = client
