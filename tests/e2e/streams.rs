@@ -402,3 +402,79 @@ async fn local_durability_is_refused_where_redis_cannot_promise_it() -> Result<(
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_full_by_bytes_refuses_until_messages_are_settled() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let small = wire::StreamSettings {
+        max_backlog_bytes: Some(100_000),
+        retention_max_bytes: Some(0),
+        ..wire::StreamSettings::default()
+    };
+    set(&fleet, small).await?;
+    let publish = async || {
+        let large = wire::Message {
+            payload: vec![0; 60_000].into(),
+            ..message("t", "")
+        };
+        let request = wire::PublishRequest {
+            group: "g".into(),
+            message: Some(large),
+            ..wire::PublishRequest::default()
+        };
+        fleet.client(0).expect("an address").publish(request).await
+    };
+    for _ in 0..2 {
+        publish().await?;
+    }
+    let full = publish().await.expect_err("the stream is full");
+    let full = full.fault();
+    assert_eq!(full.reason, Reason::StreamFull);
+    assert!(full.message.contains("limit of bytes"), "{}", full.message);
+    let got = fleet.fetch("g", "puller", 2).await?;
+    fleet.settle("g", got.iter().map(ack).collect()).await?;
+    publish().await?;
+    let client = fleet.client(0).expect("an address");
+    let stream = client.get_stream("s").await?;
+    assert_eq!(stream.entries, 1, "nothing settled is kept");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_sets_of_capabilities_with_unsettled_messages_count() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let client = fleet.client(0)?;
+    let publish = async |set: usize| {
+        let message = wire::Message {
+            required_capabilities: vec![format!("c{set}")],
+            ..message("t", "")
+        };
+        let request = wire::PublishRequest {
+            group: "g".into(),
+            message: Some(message),
+            ..wire::PublishRequest::default()
+        };
+        client.publish(request).await
+    };
+    for set in 0..16 {
+        publish(set).await?;
+    }
+    let refused = publish(16).await.expect_err("one set too many");
+    let refused = refused.fault();
+    assert_eq!(refused.reason, Reason::TooManyCapabilitySets);
+    assert!(refused.message.contains("unsettled"), "{}", refused.message);
+    let request = wire::FetchRequest {
+        group: "g".into(),
+        consumer_id: "puller".into(),
+        capabilities: vec!["c3".into()],
+        max_messages: 1,
+        wait: Some(hive_protocol::time::to_duration(10_000)),
+        ..wire::FetchRequest::default()
+    };
+    let got = client.fetch(request).await?.deliveries;
+    fleet.settle("g", got.iter().map(ack).collect()).await?;
+    publish(16).await?;
+    Ok(())
+}

@@ -26,6 +26,14 @@ const AUDIT_EVERY: Key<Duration> = Key::duration(
     "\"30s\"",
     "How often the auditor looks at each group for broken invariants, and repairs what it can.",
 );
+const LANE_IDLE: Key<Duration> = Key::duration(
+    "recovery.lane_idle",
+    "10m",
+    (Duration::from_millis(100), Duration::from_secs(86_400)),
+    "\"10m\"",
+    "How long an empty lane of a set of required capabilities, or of direct messages to one \
+     consumer, is kept after its last message. Its stream is removed so long after that.",
+);
 
 /// `[recovery]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +44,8 @@ pub struct Recovery {
     pub retention_every: Duration,
     /// Pause between two passes of the auditor.
     pub audit_every: Duration,
+    /// How long an empty lane is kept after its last message, in ms.
+    pub lane_idle_ms: u64,
 }
 
 impl Settings for Recovery {
@@ -43,14 +53,17 @@ impl Settings for Recovery {
         CONSUMER_TTL.spec(),
         RETENTION_EVERY.spec(),
         AUDIT_EVERY.spec(),
+        LANE_IDLE.spec(),
     ];
 
     fn read(values: &Values, _problems: &mut Problems) -> Self {
         let consumer_ttl = values.get(&CONSUMER_TTL);
+        let lane_idle = values.get(&LANE_IDLE);
         Self {
             consumer_ttl_ms: u64::try_from(consumer_ttl.as_millis()).unwrap_or(u64::MAX),
             retention_every: values.get(&RETENTION_EVERY),
             audit_every: values.get(&AUDIT_EVERY),
+            lane_idle_ms: u64::try_from(lane_idle.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use hive_domain::{
     group::{GroupDefinition, GroupState},
     name,
+    violation::Violations,
 };
 use hive_protocol::{
     convert,
@@ -510,6 +511,54 @@ impl Gateway {
         .with_retry_after(Duration::from_secs(5)))
     }
 
+    /// Shows ordering keys that wait for an operator behind a dead letter.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn list_blocked_keys(
+        &self,
+        namespace: &str,
+        request: wire::ListBlockedKeysRequest,
+    ) -> Result<wire::ListBlockedKeysResponse, Fault> {
+        reading(async move {
+            name::check("name", &request.name)?;
+            let view = self.catalog.group(namespace, &request.name).await?;
+            let keys = self
+                .store
+                .blocked_keys(&view.shard, &request.name, BLOCKED_KEYS_MAX);
+            Ok(wire::ListBlockedKeysResponse {
+                ordering_keys: keys.await?,
+            })
+        })
+        .await
+    }
+
+    /// Lets an ordering key go on that a dead letter blocks.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn unblock_key(
+        &self,
+        namespace: &str,
+        request: wire::UnblockKeyRequest,
+    ) -> Result<wire::UnblockKeyResponse, Fault> {
+        name::check("name", &request.name)?;
+        if request.ordering_key.is_empty() {
+            let rule = "`` must not be empty";
+            return Err(Fault::invalid(Violations::one("ordering_key", rule)));
+        }
+        let view = self.catalog.group(namespace, &request.name).await?;
+        let group = (request.name.as_str(), view.ageing_ms());
+        let unblocked = self
+            .store
+            .unblock_key(&view.shard, group, &request.ordering_key)
+            .await?;
+        if unblocked {
+            self.bells.announce(&self.store, &view.shard);
+        }
+        Ok(wire::UnblockKeyResponse { unblocked })
+    }
+
     /// Shows the members of a group.
     ///
     /// # Errors
@@ -583,7 +632,7 @@ impl Gateway {
         namespace: &str,
         request: wire::RemoveConsumerRequest,
     ) -> Result<wire::RemoveConsumerResponse, Fault> {
-        let mut faults = hive_domain::violation::Violations::new();
+        let mut faults = Violations::new();
         faults.take(name::check("group", &request.group));
         faults.take(name::check("consumer_id", &request.consumer_id));
         faults.into_result()?;
@@ -677,9 +726,13 @@ fn wire_figures(figures: &Figures, view: &GroupView, is_stranded: bool) -> wire:
         redelivered_total: figures.redelivered,
         released_total: figures.released,
         expired_total: figures.expired,
+        blocked_keys: figures.blocked_keys,
+        unsettled_bytes: figures.unsettled_bytes,
     }
 }
 
+/// Most blocked ordering keys that one answer shows.
+const BLOCKED_KEYS_MAX: usize = 1_000;
 /// Waiting messages beyond which a group is lagging, as the guide's alert has it.
 const LAGGING: u64 = 1_000;
 /// Share of successes below which a group is failing, as the guide's alert has it.

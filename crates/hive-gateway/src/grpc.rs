@@ -184,6 +184,8 @@ impl GroupService for Door {
         delete_group DeleteGroupRequest DeleteGroupResponse;
         pause_group PauseGroupRequest PauseGroupResponse;
         resume_group ResumeGroupRequest ResumeGroupResponse;
+        list_blocked_keys ListBlockedKeysRequest ListBlockedKeysResponse;
+        unblock_key UnblockKeyRequest UnblockKeyResponse;
         list_consumers ListConsumersRequest ListConsumersResponse;
         add_consumer AddConsumerRequest AddConsumerResponse;
         remove_consumer RemoveConsumerRequest RemoveConsumerResponse;

@@ -77,6 +77,8 @@ pub struct Job {
     pub groups: Vec<String>,
     /// Most unsettled messages of a group.
     pub max_backlog: u64,
+    /// Most bytes of unsettled messages of a group.
+    pub max_backlog_bytes: u64,
     /// Whether the stream takes messages while it has no group.
     pub buffer_without_groups: bool,
     /// On disk before the answer.
@@ -362,6 +364,7 @@ impl Line {
                         number: self.number,
                         incarnation: self.incarnation.clone(),
                         max_backlog: job.max_backlog,
+                        max_backlog_bytes: job.max_backlog_bytes,
                         buffer_without_groups: job.buffer_without_groups,
                         groups: job.groups,
                         items: job.items,
@@ -414,6 +417,7 @@ impl Line {
 /// Jobs share a flush when what the flush says of them is the same.
 fn may_share(flush: &Flush, job: &Job) -> bool {
     flush.max_backlog == job.max_backlog
+        && flush.max_backlog_bytes == job.max_backlog_bytes
         && flush.buffer_without_groups == job.buffer_without_groups
         && flush.durable == job.durable
         && (flush.groups.is_empty() || job.groups.is_empty() || flush.groups == job.groups)
@@ -445,6 +449,7 @@ mod tests {
             items: vec![item],
             groups: Vec::new(),
             max_backlog: 1,
+            max_backlog_bytes: 1,
             buffer_without_groups: false,
             durable: false,
             chain: Chain::default(),

@@ -18,6 +18,7 @@ use hive_protocol::{
 use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
+    fetch::Lanes,
     header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Idempotency, Item, Outcome},
     scripts::seeded,
@@ -33,8 +34,12 @@ use crate::{
 
 /// Room for a header, which at times has a key: a guess that saves growing.
 const HEADER_ROOM: usize = 48;
-/// Most different sets of required capabilities of a stream: each is up to ten lanes.
+/// Sets of required capabilities with unsettled messages beyond which a stream takes no set that it
+/// has no lanes for: each is up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
+/// Most sets that a stream has lanes for, those counted in whose messages are all settled: their
+/// lanes go when retention has deleted the last message and nothing came for a while.
+const CAPABILITY_SETS_KEPT_MAX: usize = 64;
 /// How often a publish is addressed anew when groups or members change under it.
 const TRIES: usize = 5;
 /// What a refused publisher is told to wait: a full stream drains in seconds at best.
@@ -233,6 +238,7 @@ impl Gateway {
             items,
             groups: batch.address.groups.clone(),
             max_backlog: settings.max_backlog,
+            max_backlog_bytes: settings.max_backlog_bytes,
             buffer_without_groups: settings.buffer_without_groups,
             durable: settings.durability == Durability::Local,
             chain,
@@ -282,12 +288,8 @@ impl Gateway {
         outcomes: &mut [wire::PublishOutcome],
     ) -> Result<Vec<Checked>, Fault> {
         let lanes = self.catalog.lanes(&address.shard).await?;
-        let mut sets: BTreeSet<String> = lanes
-            .all
-            .iter()
-            .map(|lane| lane.lane.capabilities.clone())
-            .filter(|set| !set.is_empty())
-            .collect();
+        let mut sets = sets_of(&lanes);
+        let (mut is_read, mut unsettled) = (false, None);
         let now = now_ms();
         let mut checked = Vec::with_capacity(messages.len());
         let single = messages.len() == 1;
@@ -306,7 +308,18 @@ impl Gateway {
             };
             if fault.is_none() && !message.required_capabilities.is_empty() {
                 let set = message::required_capabilities(&message).to_string();
-                fault = Self::admit_set(&mut sets, set, &address.stream.name);
+                if !sets.contains(&set) && !is_read {
+                    // What is remembered may lack the sets of the last second.
+                    let lanes = self.catalog.read_lanes(&address.shard).await?;
+                    sets.append(&mut sets_of(&lanes));
+                    is_read = true;
+                    if sets.len() >= CAPABILITY_SETS_MAX {
+                        let all = &lanes.all;
+                        unsettled = Some(self.store.unsettled_sets(&address.shard, all).await?);
+                    }
+                }
+                let unsettled = unsettled.as_mut();
+                fault = Self::admit_set(&mut sets, unsettled, set, &address.stream.name);
             }
             let sequence = producer.map_or(0, |producer| producer.first_sequence);
             let sequence = sequence + place as u64;
@@ -330,22 +343,36 @@ impl Gateway {
         Ok(checked)
     }
 
-    /// Takes a set of required capabilities in, or says why not: each is up to ten lanes.
-    fn admit_set(sets: &mut BTreeSet<String>, set: String, stream: &str) -> Option<Fault> {
+    /// Takes a set of required capabilities in, or says why not. `unsettled` are those of `sets`
+    /// that have unsettled messages, where that was worth asking.
+    fn admit_set(
+        sets: &mut BTreeSet<String>,
+        unsettled: Option<&mut BTreeSet<String>>,
+        set: String,
+        stream: &str,
+    ) -> Option<Fault> {
         if sets.contains(&set) {
             return None;
         }
-        if sets.len() >= CAPABILITY_SETS_MAX {
-            return Some(Fault::new(
-                Reason::TooManyCapabilitySets,
-                format!(
-                    "stream `{stream}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
-                     already; `{set}` would be one more"
-                ),
-            ));
-        }
-        sets.insert(set);
-        None
+        let count = unsettled.as_ref().map_or(sets.len(), |sets| sets.len());
+        let (limit, what) = if count >= CAPABILITY_SETS_MAX {
+            (CAPABILITY_SETS_MAX, "with unsettled messages")
+        } else if sets.len() >= CAPABILITY_SETS_KEPT_MAX {
+            (CAPABILITY_SETS_KEPT_MAX, "with messages that are kept")
+        } else {
+            if let Some(unsettled) = unsettled {
+                unsettled.insert(set.clone());
+            }
+            sets.insert(set);
+            return None;
+        };
+        Some(Fault::new(
+            Reason::TooManyCapabilitySets,
+            format!(
+                "stream `{stream}` has `{limit}` sets of required capabilities {what} already; \
+                 `{set}` would be one more"
+            ),
+        ))
     }
 
     /// For each addressed consumer of a publish to a stream: the groups where it is a member.
@@ -370,6 +397,12 @@ impl Gateway {
         }
         Ok(found)
     }
+}
+
+/// The sets of required capabilities that there are lanes for.
+fn sets_of(lanes: &Lanes) -> BTreeSet<String> {
+    let sets = lanes.all.iter().map(|lane| &lane.lane.capabilities);
+    sets.filter(|set| !set.is_empty()).cloned().collect()
 }
 
 /// Fills in what the gateway decides; `from` is the producer and the message's sequence.
@@ -591,6 +624,11 @@ fn note(
         Outcome::BacklogFull => Fault::new(
             Reason::StreamFull,
             format!("stream `{stream}` holds its limit of unsettled messages"),
+        )
+        .with_retry_after(RETRY_FULL),
+        Outcome::BacklogBytesFull => Fault::new(
+            Reason::StreamFull,
+            format!("stream `{stream}` holds its limit of bytes of unsettled messages"),
         )
         .with_retry_after(RETRY_FULL),
         Outcome::NoGroup => Fault::no_group(group),

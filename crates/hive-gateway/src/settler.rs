@@ -404,6 +404,7 @@ mod tests {
                 consumer: "a".into(),
                 session: "s".into(),
                 delivered_ms: 0,
+                bytes: 1,
             },
             attach: 1,
             check_session: true,

@@ -436,6 +436,8 @@ async fn streams_are_listed_shown_and_changed() {
     assert_eq!(changed.body["max_backlog"], 2);
     assert_eq!(changed.body["retention"]["max_age_seconds"], 60);
     assert_eq!(changed.body["retention"]["max_len"], 1_000_000);
+    assert_eq!(changed.body["retention"]["max_bytes"], 268_435_456);
+    assert_eq!(changed.body["max_backlog_bytes"], 1_073_741_824);
     assert_eq!(client.get(STREAM).await.body, changed.body);
     refused(
         &client.get("/api/v1/streams/none").await,

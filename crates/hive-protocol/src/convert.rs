@@ -6,7 +6,8 @@
 use hive_domain::{
     group::{
         GroupDefinition, GroupSettings, GroupState, INITIAL_BACKOFF_MS_MAX, LEASE_MS_MAX,
-        MAX_BACKOFF_MS_MAX, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX, RoutingMode, Start,
+        MAX_BACKOFF_MS_MAX, OrderingOnDead, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX,
+        RoutingMode, Start,
     },
     name,
     stream::{Durability, RETENTION_MAX_AGE_MS_MAX, StreamDefinition, StreamSettings},
@@ -160,6 +161,7 @@ pub fn group_settings(settings: &GroupSettings) -> wire::GroupSettings {
         reconnect_grace: Some(time::to_duration(settings.reconnect_grace_ms)),
         max_in_flight_per_consumer: Some(settings.max_in_flight_per_consumer),
         max_in_flight: Some(settings.max_in_flight),
+        ordering_on_dead: ordering_on_dead(settings.ordering_on_dead).into(),
     }
 }
 
@@ -191,6 +193,8 @@ pub fn stream_settings(settings: &StreamSettings) -> wire::StreamSettings {
         max_backlog: Some(settings.max_backlog),
         retention_max_age: Some(time::to_duration(settings.retention_max_age_ms)),
         retention_max_len: Some(settings.retention_max_len),
+        max_backlog_bytes: Some(settings.max_backlog_bytes),
+        retention_max_bytes: Some(settings.retention_max_bytes),
         durability: durability(settings.durability).into(),
         buffer_without_groups: Some(settings.buffer_without_groups),
     }
@@ -204,6 +208,15 @@ pub const fn routing_mode(mode: RoutingMode) -> wire::RoutingMode {
         RoutingMode::RoundRobin => wire::RoutingMode::RoundRobin,
         RoutingMode::PriorityBased => wire::RoutingMode::PriorityBased,
         RoutingMode::CapabilityMatched => wire::RoutingMode::CapabilityMatched,
+    }
+}
+
+/// What becomes of an ordering key behind a dead letter, on the wire.
+#[must_use]
+pub const fn ordering_on_dead(word: OrderingOnDead) -> wire::OrderingOnDead {
+    match word {
+        OrderingOnDead::Continue => wire::OrderingOnDead::Continue,
+        OrderingOnDead::Block => wire::OrderingOnDead::Block,
     }
 }
 
@@ -290,6 +303,18 @@ fn apply_group(
             base.routing_mode
         },
     };
+    let ordering_on_dead = match wire::OrderingOnDead::try_from(change.ordering_on_dead) {
+        Ok(wire::OrderingOnDead::Unspecified) => base.ordering_on_dead,
+        Ok(wire::OrderingOnDead::Continue) => OrderingOnDead::Continue,
+        Ok(wire::OrderingOnDead::Block) => OrderingOnDead::Block,
+        Err(unknown) => {
+            faults.push(
+                "ordering_on_dead",
+                format!("`{}` is no known word for it", unknown.0),
+            );
+            base.ordering_on_dead
+        },
+    };
     let settings = GroupSettings {
         max_consumers: change.max_consumers.unwrap_or(base.max_consumers),
         min_consumers: change.min_consumers.unwrap_or(base.min_consumers),
@@ -306,6 +331,7 @@ fn apply_group(
             .max_in_flight_per_consumer
             .unwrap_or(base.max_in_flight_per_consumer),
         max_in_flight: change.max_in_flight.unwrap_or(base.max_in_flight),
+        ordering_on_dead,
     };
     finish(settings.validate(), faults).map(|()| settings)
 }
@@ -341,8 +367,12 @@ fn apply_stream(
     };
     let settings = StreamSettings {
         max_backlog: change.max_backlog.unwrap_or(base.max_backlog),
+        max_backlog_bytes: change.max_backlog_bytes.unwrap_or(base.max_backlog_bytes),
         retention_max_age_ms,
         retention_max_len: change.retention_max_len.unwrap_or(base.retention_max_len),
+        retention_max_bytes: change
+            .retention_max_bytes
+            .unwrap_or(base.retention_max_bytes),
         durability,
         buffer_without_groups: change
             .buffer_without_groups

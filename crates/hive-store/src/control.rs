@@ -305,6 +305,7 @@ impl Store {
             let mut call = Call::new(&GROUP_CREATE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.group(&definition.name, GroupKey::Counters));
+            call.key(shard.sizes());
             for lane in &shared {
                 call.key(shard.lane(lane));
             }
@@ -435,7 +436,7 @@ impl Store {
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
             call.key(shard.group(group, GroupKey::Counters));
-            call.key(shard.settled_below());
+            call.key(shard.settled_below()).key(shard.sizes());
             for lane in &*own {
                 call.key(&lane.stream);
             }

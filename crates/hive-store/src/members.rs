@@ -143,6 +143,7 @@ impl Pending {
             consumer: self.owner.as_str().into(),
             session: session.into(),
             delivered_ms,
+            bytes: 0,
         }
     }
 }
@@ -442,7 +443,9 @@ impl Store {
                 call.key(shard.groups()).key(shard.lanes());
                 call.key(shard.group(group, GroupKey::Counters));
                 call.key(shard.lane(held)).key(shard.lane(&target));
+                call.key(shard.sizes());
                 call.text(group).text(target.to_string()).number(LIMIT);
+                call.text(held.to_string());
                 let value = self.run_safely(Purpose::Control, call).await?;
                 let (word, parts) = reply::status("held_move", value)?;
                 if word != "OK" {
@@ -472,7 +475,9 @@ impl Store {
         from: &str,
     ) -> Result<(u64, Option<String>), StoreError> {
         let mut call = Call::new(&HELD_EXPIRE);
-        call.key(shard.lane(held)).key(shard.dead());
+        call.key(shard.lane(held))
+            .key(shard.dead())
+            .key(shard.sizes());
         call.text(held.to_string()).text(from);
         call.number(EXPIRE_LIMIT).number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
@@ -493,7 +498,8 @@ impl Store {
     ) -> Result<(u64, Option<String>), StoreError> {
         let mut call = Call::new(&WAITING_EXPIRE);
         call.key(&lane.stream).key(shard.dead());
-        call.key(shard.group(group, GroupKey::Counters));
+        call.key(shard.group(group, GroupKey::Counters))
+            .key(shard.sizes());
         call.text(group).text(&lane.reference).text(from);
         call.number(EXPIRE_LIMIT).text(category);
         call.bytes(Bytes::copy_from_slice(record));

@@ -87,6 +87,8 @@ scripts! {
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
+    KEY_UNBLOCK "key_unblock";
+    LANE_RETIRE "lane_retire";
     LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
     PENDING_CHECK "pending_check";

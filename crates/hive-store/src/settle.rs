@@ -11,11 +11,13 @@ use crate::{
     keys::{GroupKey, Shard},
     lease::{Lease, parse_entry_id},
     reply,
-    scripts::{ACK, Call, EXTEND, SETTLE},
+    scripts::{ACK, Call, EXTEND, KEY_UNBLOCK, SETTLE},
 };
 
 /// Most items of one script call: what a script may do within a few ms, and what Lua unpacks.
 const ITEMS_MAX: usize = 1_000;
+/// What begins the holder of an ordering key that a dead letter blocks: no group's name does.
+const BLOCKS: char = '!';
 /// How often lanes are read again for one batch.
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
@@ -117,6 +119,10 @@ impl Verdict {
 
 /// What a settle must know of its group.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three settings that have nothing to do with each other, named where they are set"
+)]
 pub struct SettleGroup<'a> {
     /// Its name.
     pub name: &'a str,
@@ -132,6 +138,10 @@ pub struct SettleGroup<'a> {
     pub max_backoff_ms: u64,
     /// On disk before the answer.
     pub durable: bool,
+    /// Whether settled messages are kept. Where not, the last settle of an entry deletes it.
+    pub keep: bool,
+    /// Whether a message that dies of its failures blocks its ordering key.
+    pub block: bool,
 }
 
 /// A run of deliveries of one consumer in one lane: what one range check covers.
@@ -142,6 +152,7 @@ struct Section<'a> {
     /// Positions in the caller's list, by rising entry id.
     items: Vec<usize>,
     work_ms: u64,
+    bytes: u64,
 }
 
 /// A call that is sent again when its answer is lost, and then answers what it answered.
@@ -324,8 +335,10 @@ impl Store {
                 .lanes
                 .get(lane)
                 .is_some_and(|lane| lane.lane.lane.marked);
-            // A redelivered entry has a failure history to remove: the other script does that.
-            if item.action == Action::Ack && !is_marked && item.lease.count == 1 {
+            // A redelivered entry has a failure history to remove, and one of unknown size must be
+            // read: the other script does that.
+            let is_first = item.lease.count == 1 && item.lease.bytes > 0;
+            if item.action == Action::Ack && !is_marked && is_first {
                 plain.push((*place, lane));
             } else {
                 other.push((*place, lane));
@@ -434,6 +447,66 @@ impl Store {
             .collect())
     }
 
+    /// Lets an ordering key go on that a dead letter blocks; false where none does.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn unblock_key(
+        &self,
+        shard: &Shard,
+        (group, ageing_ms): (&str, u64),
+        order: &str,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..LANES_TRIES {
+            let lanes = self.lanes(shard).await?.of_group(shard, group);
+            let mut call = Call::new(&KEY_UNBLOCK);
+            for key in [GroupKey::Busy, GroupKey::Parked, GroupKey::Counters] {
+                call.key(shard.group(group, key));
+            }
+            for lane in &*lanes {
+                call.key(&lane.stream).key(&lane.ready);
+            }
+            call.text(group).number(ageing_ms).text(order);
+            call.count(lanes.len());
+            for lane in &*lanes {
+                call.text(&lane.reference);
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            match reply::status("key_unblock", value)?.0.as_str() {
+                "UNBLOCKED" => return Ok(true),
+                "FREE" => return Ok(false),
+                "LANES" => {},
+                _ => return Err(StoreError::reply("key_unblock")),
+            }
+        }
+        Err(StoreError::Unavailable {
+            detail: "the lanes keep changing".into(),
+        })
+    }
+
+    /// Up to `limit` ordering keys that a dead letter blocks, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn blocked_keys(
+        &self,
+        shard: &Shard,
+        group: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let busy = shard.group(group, GroupKey::Busy);
+        let rows = self.scan("HSCAN", &busy, "*").await?;
+        let mut keys: Vec<String> = rows
+            .into_iter()
+            .filter(|(_, holder)| holder.starts_with(BLOCKS))
+            .map(|(key, _)| key)
+            .collect();
+        keys.sort();
+        keys.dedup();
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
     /// Runs a call whose reply has a letter per item; answers the places that need lanes read
     /// again.
     async fn run_judged(
@@ -489,10 +562,12 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 && section.attach == item.attach
         };
         let work_ms = now_ms.saturating_sub(item.lease.delivered_ms);
+        let bytes = u64::from(item.lease.bytes);
         match found.iter_mut().rev().find(same) {
             Some(section) => {
                 section.items.push(*position);
                 section.work_ms += work_ms;
+                section.bytes += bytes;
             },
             None => found.push(Section {
                 lane: *lane,
@@ -500,6 +575,7 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 attach: item.attach,
                 items: vec![*position],
                 work_ms,
+                bytes,
             }),
         }
     }
@@ -556,16 +632,18 @@ fn ack_call(
     let mut call = Call::new(&ACK);
     call.key(shard.group(group.name, GroupKey::Members));
     call.key(shard.group(group.name, GroupKey::Counters));
-    call.key(numbered.key);
+    call.key(numbered.key).key(shard.sizes());
     let numbers = lane_keys(&mut call, group.lanes, sections);
     call.text(group.name).number(0).number(numbered.call);
-    call.count(sections.len());
+    call.count(sections.len()).flag(group.keep);
     for (section, number) in sections.iter().zip(numbers) {
         call.count(number)
+            .text(&section.lease.lane)
             .text(&section.lease.consumer)
             .text(&section.lease.session);
         call.number(section.attach)
             .number(section.work_ms)
+            .number(section.bytes)
             .count(section.items.len());
         for item in section
             .items
@@ -597,6 +675,7 @@ fn settle_call(
     call.key(shard.group(group.name, GroupKey::Parked));
     call.key(shard.group(group.name, GroupKey::Failures));
     call.key(shard.dead()).key(shard.clock()).key(numbered.key);
+    call.key(shard.sizes());
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -608,7 +687,9 @@ fn settle_call(
         .number(0)
         .number(numbered.call)
         .count(group.lanes.len())
-        .count(chosen.len());
+        .count(chosen.len())
+        .flag(group.keep)
+        .flag(group.block);
     for lane in group.lanes {
         call.text(&lane.reference);
     }

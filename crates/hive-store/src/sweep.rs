@@ -215,7 +215,8 @@ impl Store {
             .key(shard.bodies())
             .key(shard.lanes())
             .key(shard.groups())
-            .key(shard.dead());
+            .key(shard.dead())
+            .key(shard.sizes());
         for lane in &lanes.all {
             call.key(shard.lane(lane));
         }

@@ -42,6 +42,9 @@ pub(crate) struct LimitsArgs {
     /// Most unsettled messages.
     #[arg(long)]
     max_backlog: Option<u64>,
+    /// Most bytes of unsettled messages of a group.
+    #[arg(long)]
+    max_backlog_bytes: Option<u64>,
     /// How long messages are kept: then settled ones are deleted, and unsettled ones that nobody
     /// holds become dead letters.
     #[arg(long, value_parser = duration)]
@@ -49,6 +52,10 @@ pub(crate) struct LimitsArgs {
     /// How many messages are kept; beyond it the oldest settled ones are deleted.
     #[arg(long)]
     retention_max_len: Option<u64>,
+    /// How many bytes of messages are kept; beyond it the oldest settled ones are deleted. 0 for
+    /// any of the three deletes a message when it is settled.
+    #[arg(long)]
+    retention_max_bytes: Option<u64>,
     /// When a publish or a settle is acknowledged.
     #[arg(long, value_enum)]
     durability: Option<Durability>,
@@ -76,8 +83,10 @@ struct StreamView {
     held_for_consumers: u64,
     dead_letters: u64,
     max_backlog: u64,
+    max_backlog_bytes: u64,
     retention_max_age_seconds: f64,
     retention_max_len: u64,
+    retention_max_bytes: u64,
     durability: String,
     buffer_without_groups: bool,
     created_at: Option<String>,
@@ -183,8 +192,10 @@ impl LimitsArgs {
         };
         let settings = wire::StreamSettings {
             max_backlog: self.max_backlog,
+            max_backlog_bytes: self.max_backlog_bytes,
             retention_max_age: self.retention_max_age.and_then(wire_duration),
             retention_max_len: self.retention_max_len,
+            retention_max_bytes: self.retention_max_bytes,
             durability: durability.into(),
             buffer_without_groups: self.buffer_without_groups,
         };
@@ -205,8 +216,10 @@ impl From<wire::Stream> for StreamView {
             dead_letters: stream.dead_letters,
             durability: durability.trim_start_matches("DURABILITY_").to_lowercase(),
             max_backlog: settings.max_backlog(),
+            max_backlog_bytes: settings.max_backlog_bytes(),
             retention_max_age_seconds: seconds(settings.retention_max_age.as_ref()),
             retention_max_len: settings.retention_max_len(),
+            retention_max_bytes: settings.retention_max_bytes(),
             buffer_without_groups: settings.buffer_without_groups(),
             created_at: rfc3339(stream.created_at.as_ref()),
         }

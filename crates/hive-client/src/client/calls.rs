@@ -6,12 +6,13 @@ use hive_protocol::wire::{
     AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
     CreateGroupRequest, CreateGroupResponse, CreateStreamRequest, CreateStreamResponse,
     DeleteGroupRequest, DeleteGroupResponse, DeleteStreamRequest, DeleteStreamResponse,
-    FetchRequest, FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
-    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
-    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
-    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
-    SettleResponse, StatsRequest, StatsResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+    FetchRequest, FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListBlockedKeysRequest,
+    ListBlockedKeysResponse, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
+    ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
+    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
+    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
+    ResumeGroupRequest, SettleRequest, SettleResponse, StatsRequest, StatsResponse, Stream,
+    UnblockKeyRequest, UnblockKeyResponse, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -48,6 +49,10 @@ impl Client {
         delete_group(DeleteGroupRequest) -> DeleteGroupResponse, Safe, groups;
         /// Shows the figures of a group, and what it did minute by minute.
         stats(StatsRequest) -> StatsResponse, Safe, groups;
+        /// Shows ordering keys that wait for an operator behind a dead letter.
+        list_blocked_keys(ListBlockedKeysRequest) -> ListBlockedKeysResponse, Safe, groups;
+        /// Lets such a key go on. A repetition after a lost answer may say that none was blocked.
+        unblock_key(UnblockKeyRequest) -> UnblockKeyResponse, Safe, groups;
         /// Shows the members of a group.
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.

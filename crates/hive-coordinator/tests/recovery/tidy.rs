@@ -75,6 +75,66 @@ async fn retention_by_number_holds_for_all_lanes_together_the_oldest_go_first() 
 }
 
 #[tokio::test]
+async fn retention_by_bytes_holds_within_seconds_also_behind_a_leased_head() {
+    let limits = StreamSettings {
+        retention_max_bytes: 1,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    // The first pass of retention runs at once, the next one long after this test.
+    let rare = ("HIVE_RECOVERY_RETENTION_INTERVAL", "1h");
+    let daemon = coordinator(&world.redis, &[rare]).await;
+    world.publish(4, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 4).await;
+    let trimmed = async || metric(&daemon, "hive_messages_trimmed_total").await;
+    let verdicts = world.settle(&agent, &leases[1..], Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done; 3]);
+    until(seconds(5), "what is settled to go", async || {
+        trimmed().await == Some(3.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lane_of_capabilities_goes_when_all_its_messages_are_gone() {
+    let limits = StreamSettings {
+        retention_max_len: 0,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    let direct = Lane {
+        consumer: "a".to_owned(),
+        ..Lane::plain(4)
+    };
+    world.publish(2, direct, 0).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 3).await;
+    let idle = ("HIVE_RECOVERY_LANE_IDLE", "500ms");
+    let _coordinator = coordinator(&world.redis, &[OFTEN, idle]).await;
+    let count = async || world.store.lanes(&world.shard).await.unwrap().all.len();
+    assert_eq!(count().await, 2);
+    let verdicts = world.settle(&agent, &leases, Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done; 3]);
+    until(seconds(5), "the direct lane to go", async || {
+        count().await == 1
+    })
+    .await;
+    until(seconds(5), "its stream to go", async || {
+        let retired = world.store.retired_lanes(&world.shard).await;
+        retired.unwrap().is_empty()
+    })
+    .await;
+    let direct = Lane {
+        consumer: "a".to_owned(),
+        ..Lane::plain(4)
+    };
+    world.publish(1, direct, 0).await;
+    assert_eq!(world.fetch(&agent, 3).await.len(), 1);
+}
+
+#[tokio::test]
 async fn buffered_messages_beyond_the_age_die_where_no_group_is() {
     let limits = StreamSettings {
         retention_max_age_ms: 1_000,

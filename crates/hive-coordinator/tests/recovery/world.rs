@@ -10,6 +10,7 @@ use hive_store::control::Put;
 use hive_store::fetch::{Fetch, Fetched, ReadLane, Taker};
 use hive_store::figures::Figures;
 use hive_store::header::{GROUP_BACKOFF, Header};
+use hive_store::lease::size_of_body;
 use hive_store::members::{Joined, Joining, Kind};
 use hive_store::publish::{Flush, Flushed, Item, Outcome};
 use hive_store::settle::{Action, Settle, SettleGroup, Verdict};
@@ -208,6 +209,7 @@ impl World {
             number: self.flushes,
             incarnation: "test".into(),
             max_backlog: 1_000_000,
+            max_backlog_bytes: 1 << 40,
             buffer_without_groups: true,
             groups: self.store.groups_on_shard(&self.shard).await.unwrap(),
             items,
@@ -279,6 +281,7 @@ impl World {
                 consumer: agent.taker.consumer.clone(),
                 session: agent.taker.session.clone(),
                 delivered_ms: 0,
+                bytes: size_of_body(&entry.body),
             })
             .collect()
     }
@@ -298,6 +301,8 @@ impl World {
             initial_backoff_ms: 1_000,
             max_backoff_ms: 1_000,
             durable: false,
+            keep: true,
+            block: false,
         };
         let items: Vec<Settle> = leases
             .iter()

@@ -129,6 +129,7 @@ fn field(wire: &str) -> String {
             "reconnect_grace" => "reconnect_grace_seconds",
             "retention_max_age" => "retention.max_age_seconds",
             "retention_max_len" => "retention.max_len",
+            "retention_max_bytes" => "retention.max_bytes",
             "expires_at" => "ttl_seconds",
             "wait" => "wait_seconds",
             other => other,

@@ -119,8 +119,14 @@ pub(crate) static CALLS: [Call; 5] = [
     },
 ];
 
-const SETTINGS: [Field; 4] = [
+const SETTINGS: [Field; 5] = [
     MAX_BACKLOG,
+    optional(
+        "max_backlog_bytes",
+        Count(1, COUNT_MAX),
+        "Most bytes of unsettled messages of a group; beyond it publishes are refused. Default \
+         1 GiB.",
+    ),
     RETENTION_KEPT,
     optional(
         "durability",
@@ -147,8 +153,9 @@ pub(super) const BY_GROUP: [Field; 2] = [MAX_BACKLOG, RETENTION_KEPT];
 
 static RETENTION: Shape = Shape::new(
     "Retention",
-    "How long messages are kept: settled ones until either limit is passed, unsettled ones that \
-     no consumer holds until `max_age_seconds` is; these become dead letters, as `expired`.",
+    "How long messages are kept: settled ones until any limit is passed, unsettled ones that no \
+     consumer holds until `max_age_seconds` is; these become dead letters, as `expired`. Any limit \
+     of 0 deletes a message when it is settled.",
     &[&[
         optional(
             "max_age_seconds",
@@ -159,6 +166,11 @@ static RETENTION: Shape = Shape::new(
             "max_len",
             Count(0, COUNT_MAX),
             "Most messages, of all priorities together. Default 1,000,000.",
+        ),
+        optional(
+            "max_bytes",
+            Count(0, COUNT_MAX),
+            "Most bytes of messages, of all priorities together. Default 256 MiB.",
         ),
     ]],
 );
@@ -343,14 +355,17 @@ pub(super) fn read_by_group(fields: &mut Fields) -> wire::StreamSettings {
     let retention = fields.take_object("retention").map(|mut inner| {
         let age = inner.take_seconds("max_age_seconds");
         let len = inner.take_count("max_len");
+        let bytes = inner.take_count("max_bytes");
         fields.close(inner);
-        (age, len)
+        (age, len, bytes)
     });
-    let (retention_max_age, retention_max_len) = retention.unwrap_or_default();
+    let (retention_max_age, retention_max_len, retention_max_bytes) = retention.unwrap_or_default();
     wire::StreamSettings {
         max_backlog: fields.take_count("max_backlog"),
+        max_backlog_bytes: fields.take_count("max_backlog_bytes"),
         retention_max_age,
         retention_max_len,
+        retention_max_bytes,
         ..wire::StreamSettings::default()
     }
 }
@@ -361,6 +376,7 @@ pub(super) struct StreamOut {
     pub(super) name: String,
     shards: u32,
     max_backlog: u64,
+    max_backlog_bytes: u64,
     retention: RetentionOut,
     durability: &'static str,
     buffer_without_groups: bool,
@@ -376,6 +392,7 @@ pub(super) struct StreamOut {
 struct RetentionOut {
     max_age_seconds: Option<Seconds>,
     max_len: u64,
+    max_bytes: u64,
 }
 
 impl From<wire::Stream> for StreamOut {
@@ -387,9 +404,11 @@ impl From<wire::Stream> for StreamOut {
         };
         Self {
             max_backlog: settings.max_backlog(),
+            max_backlog_bytes: settings.max_backlog_bytes(),
             retention: RetentionOut {
                 max_age_seconds: Seconds::of(settings.retention_max_age.as_ref()),
                 max_len: settings.retention_max_len(),
+                max_bytes: settings.retention_max_bytes(),
             },
             durability,
             buffer_without_groups: settings.buffer_without_groups(),

@@ -8,6 +8,7 @@ KEYS
   1 lane           stream
   2 dead           stream  dead letters of the shard
   3 settled_below  hash    lane ref -> id up to which all was settled when its last group went
+  4 sizes          hash    lane ref -> bytes that it holds
 ARGV
   1 ref         ref     of the lane
   2 max_age_ms  u53     keep messages for so long; 0 keeps no settled one, and ends no other
@@ -35,7 +36,7 @@ end
 local bound_ms, bound_seq = parts(redis.call('HGET', KEYS[3], ARGV[1]) or '0-0')
 local age = tonumber(ARGV[2])
 local cut = string.format('(%.0f-0', math.max(1, now - age))
-local ids, expired = {}, 0
+local ids, expired, bytes = {}, 0, 0
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', cut, 'COUNT', ARGV[3])) do
   local ms, seq = parts(entry[1])
   if ms > bound_ms or ms == bound_ms and seq > bound_seq then
@@ -45,6 +46,10 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', cut, 'COUNT', ARGV[3])
     expired = expired + 1
   end
   ids[#ids + 1] = entry[1]
+  bytes = bytes + #entry[2][2]
 end
-if #ids > 0 then redis.call('XDEL', KEYS[1], unpack(ids)) end
+if #ids > 0 then
+  redis.call('XDEL', KEYS[1], unpack(ids))
+  redis.call('HINCRBY', KEYS[4], ARGV[1], -bytes)
+end
 return { 'OK', tostring(expired), tostring(#ids - expired) }

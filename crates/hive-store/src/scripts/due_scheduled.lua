@@ -10,7 +10,8 @@ KEYS
   3 lanes      hash    lane ref -> id of its newest entry
   4 groups     hash    group -> `<state> <version>`
   5 dead       stream  dead letters of the shard
-  6.. lane streams, then counters of the groups
+  6 sizes      hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
+  7.. lane streams, then counters of the groups
 ARGV
   1 limit        u53     most messages to move
   2 now_ms       u53     0, or the time instead of Redis' own (tests)
@@ -32,8 +33,8 @@ if now == 0 then
 end
 local lane_count, group_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 local lanes, counters = {}, {}
-for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[5 + l] end
-for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[5 + lane_count + g] end
+for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[6 + l] end
+for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[6 + lane_count + g] end
 -- A group that the caller does not know would get messages that nobody counts.
 local live, states = {}, redis.call('HGETALL', KEYS[4])
 for i = 1, #states, 2 do
@@ -57,18 +58,22 @@ for _, member in ipairs(due) do
   end
 end
 for _, move in ipairs(moves) do
+  local left = move.ref and redis.call('HINCRBY', KEYS[6], move.ref .. ' scheduled', -1)
+  if left and left <= 0 then redis.call('HDEL', KEYS[6], move.ref .. ' scheduled') end
   if move.gone then
     redis.call('XADD', KEYS[5], '*', 'm', move.body, 'group', move.group, 'lane', move.ref, 'id',
       move.member, 'count', 0, 'category', 'cancelled', 'record', '', 'failures', '')
   elseif move.ref then
     local id = redis.call('XADD', lanes[move.ref], '*', 'm', move.body)
     redis.call('HSET', KEYS[3], move.ref, id)
+    redis.call('HINCRBY', KEYS[6], move.ref, #move.body)
     local held = move.group == '' and string.find(move.ref, '@', 1, true)
     for group, key in pairs(live) do
       if move.group == group or move.group == '' and not held then
         -- A group younger than the message did not count it as scheduled.
         if redis.call('HINCRBY', key, 'scheduled', -1) < 0 then
           redis.call('HSET', key, 'scheduled', 0)
+          redis.call('HINCRBY', key, 'bytes', #move.body)
         end
         redis.call('HINCRBY', key, 'published', 1)
       end

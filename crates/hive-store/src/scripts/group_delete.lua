@@ -12,7 +12,8 @@ KEYS
   3 dead      stream  dead letters of the shard
   4 counters  hash    totals of the group
   5 settled_below  hash  lane ref -> id up to which all was settled when its last group went
-  6.. lane streams, then the other keys of the group
+  6 sizes     hash    lane ref -> bytes that it holds
+  7.. lane streams, then the other keys of the group
 ARGV
   1 group       name
   2 retire      0|1     1: decide it of a live group; 0: remove one in state `deleting`
@@ -51,11 +52,11 @@ local pending, waiting = 0, {}
 -- A delayed message is accepted as any other; a forced deletion has cancelled those of its lanes.
 if retire then pending = tonumber(redis.call('HGET', KEYS[4], 'scheduled') or 0) end
 for l = 1, lane_count do
-  if redis.call('EXISTS', KEYS[5 + l]) == 1 then
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[5 + l])) do
+  if redis.call('EXISTS', KEYS[6 + l]) == 1 then
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[6 + l])) do
       if info[2] == ARGV[1] then
         pending = pending + info[6]
-        for _, entry in ipairs(redis.call('XRANGE', KEYS[5 + l], '(' .. info[8], '+', 'COUNT',
+        for _, entry in ipairs(redis.call('XRANGE', KEYS[6 + l], '(' .. info[8], '+', 'COUNT',
           limit + 1)) do
           waiting[#waiting + 1] = { ref = ARGV[3 + l], id = entry[1], body = entry[2][2] }
         end
@@ -73,16 +74,17 @@ end
 for l = 1, lane_count do
   local ref = ARGV[3 + l]
   if string.sub(ref, 1, #own) == own then
-    redis.call('UNLINK', KEYS[5 + l])
+    redis.call('UNLINK', KEYS[6 + l])
     redis.call('HDEL', KEYS[2], ref)
-  elseif redis.call('EXISTS', KEYS[5 + l]) == 1 then
-    redis.call('XGROUP', 'DESTROY', KEYS[5 + l], ARGV[1])
-    if #redis.call('XINFO', 'GROUPS', KEYS[5 + l]) == 0 then
+    redis.call('HDEL', KEYS[6], ref, ref .. ' scheduled')
+  elseif redis.call('EXISTS', KEYS[6 + l]) == 1 then
+    redis.call('XGROUP', 'DESTROY', KEYS[6 + l], ARGV[1])
+    if #redis.call('XINFO', 'GROUPS', KEYS[6 + l]) == 0 then
       redis.call('HSET', KEYS[5], ref, redis.call('HGET', KEYS[2], ref))
     end
   end
 end
-for k = 6 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
+for k = 7 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
 if retire then
   redis.call('HSET', KEYS[1], ARGV[1], 'deleting ' .. version)
   return { 'RETIRED', '' }

@@ -7,6 +7,7 @@ Why one script: between the dead letter and the deletion, a crash would lose or 
 KEYS
   1 held  stream  the lane that holds them; no group reads it
   2 dead  stream  dead letters of the shard
+  3 sizes hash    lane ref -> bytes that it holds
 ARGV
   1 ref     ref     of the lane
   2 from    id      `-`, or `(<id>` to go on behind it
@@ -33,6 +34,7 @@ for _, entry in ipairs(entries) do
     redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', '', 'lane', ARGV[1], 'id', entry[1],
       'count', 0, 'category', 'no_capable_consumer', 'record', '', 'failures', '')
     redis.call('XDEL', KEYS[1], entry[1])
+    redis.call('HINCRBY', KEYS[3], ARGV[1], -#entry[2][2])
     expired = expired + 1
   end
 end

@@ -10,10 +10,12 @@ KEYS
   3 counters  hash    totals of the group
   4 held      stream  the lane that holds them
   5 target    stream  the group's direct lane
+  6 sizes     hash    lane ref -> bytes that it holds
 ARGV
   1 group       name
   2 target_ref  ref
   3 limit       u53     most messages to move
+  4 held_ref    ref
 RETURNS  { status, moved }
   OK    moved  so many; call again while it equals the limit
   GONE  ""     the group is absent or being deleted; nothing was written
@@ -25,14 +27,22 @@ local state = redis.call('HGET', KEYS[1], ARGV[1])
 if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', '' } end
 local entries = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', ARGV[3])
 if #entries == 0 then return { 'OK', '0' } end
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then
+if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 and redis.call('XLEN', KEYS[5]) == 0 then
+  -- A lane that was retired has a stream still, and nothing in it.
+  redis.call('UNLINK', KEYS[5])
+  redis.call('HDEL', KEYS[6], ARGV[2] .. ' retired')
   redis.call('XGROUP', 'CREATE', KEYS[5], ARGV[1], '0', 'MKSTREAM')
 end
 local newest
+local bytes = 0
 for _, entry in ipairs(entries) do
+  bytes = bytes + #entry[2][2]
   newest = redis.call('XADD', KEYS[5], '*', 'm', entry[2][2])
   redis.call('XDEL', KEYS[4], entry[1])
 end
 redis.call('HSET', KEYS[2], ARGV[2], newest)
 redis.call('HINCRBY', KEYS[3], 'published', #entries)
+redis.call('HINCRBY', KEYS[3], 'bytes', bytes)
+redis.call('HINCRBY', KEYS[6], ARGV[2], bytes)
+redis.call('HINCRBY', KEYS[6], ARGV[4], -bytes)
 return { 'OK', tostring(#entries) }

@@ -71,6 +71,13 @@ write_off(lane.key, lane.ready, ARGV[4], member, ARGV[6])
 for _, one in ipairs(gone) do
   write_off(one.lane.key, one.lane.ready, one.id, one.mine, one.parked)
 end
+-- How large they were nobody knows: the mean goes with them.
+local c = redis.call('HMGET', KEYS[1], 'published', 'settled', 'scheduled', 'bytes')
+local unsettled = tonumber(c[1] or 0) - tonumber(c[2] or 0) + tonumber(c[3] or 0)
+if unsettled > 0 and c[4] then
+  local share = math.min(1, lost / unsettled) * tonumber(c[4])
+  redis.call('HINCRBY', KEYS[1], 'bytes', string.format('%.0f', -math.floor(share)))
+end
 redis.call('HINCRBY', KEYS[1], 'settled', lost)
 redis.call('HINCRBY', KEYS[1], 'lost', lost)
 if heir then

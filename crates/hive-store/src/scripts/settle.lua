@@ -9,13 +9,15 @@ KEYS
   1 members   hash    consumer -> `<session> <attach> ...`
   2 counters  hash    totals and one-minute buckets of the group
   3 delayed   zset    `<lane ref>|<id>` by due time
-  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight
+  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight, or `!<lane ref>|<id>` of the
+                      dead entry that blocks it
   5 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 dead      stream  dead letters of the shard
   8 clock     hash    `grace_until` in ms: nothing expires by deadline before
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
-  10.. per lane its stream, its ready zset
+  10 sizes    hash    lane ref -> bytes that it holds
+  11.. per lane its stream, its ready zset
 ARGV
   1 group         name
   2 ageing_ms     u53     as in fetch
@@ -26,7 +28,9 @@ ARGV
   7 call          u53     number of this call: sent again it answers what it answered
   8 lane_count    u53     lanes that follow
   9 item_count    u53     items that follow
-  10.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
+  10 keep         0|1     0: what is settled is deleted where no other group reads the lane
+  11 block        0|1     1: a failed entry that dies blocks its ordering key
+  12.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
       a  ack           number: work in ms
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
@@ -58,15 +62,19 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local minute = math.floor(now / 60000)
+local sixth = tostring(minute % 6)
+local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
 local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
-local lane_count, at = tonumber(ARGV[8]), 9 + tonumber(ARGV[8])
+local lane_count, at = tonumber(ARGV[8]), 11 + tonumber(ARGV[8])
 local lane_of = {}
 for l = 1, lane_count do
-  local ref = ARGV[9 + l]
-  lane_of[ref] = { ref = ref, key = KEYS[8 + l * 2], ready = KEYS[9 + l * 2],
+  local ref = ARGV[11 + l]
+  lane_of[ref] = { ref = ref, key = KEYS[9 + l * 2], ready = KEYS[10 + l * 2],
     priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
 end
-local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0 }
+local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0,
+  bytes = 0 }
 
 local function to_ready(lane, id)
   local ms = tonumber(string.match(id, '^%d+'))
@@ -100,15 +108,31 @@ local function next_of_key(held)
   redis.call('HSET', KEYS[4], held.order, held.mine)
   to_ready(held.lane, held.id)
 end
-local function to_dead(lane, id, count, body, category, record, failures)
+-- The end of an entry for this group; for good, where nothing is kept and no other group reads it.
+local function finish(lane, id, body)
+  redis.call('XACK', lane.key, group, id)
+  redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
+  totals.settled, totals.bytes = totals.settled + 1, totals.bytes + #(body or '')
+  if ARGV[10] == '1' or not body then return end
+  lane.groups = lane.groups or #redis.call('XINFO', 'GROUPS', lane.key)
+  if lane.groups == 1 then
+    redis.call('XDEL', lane.key, id)
+    redis.call('HINCRBY', KEYS[10], lane.ref, -#body)
+  end
+end
+local function to_dead(lane, id, count, body, category, record, failures, may_block)
   local held = held_key(lane, id, body)
   if held == false then return 'k' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
-  redis.call('XACK', lane.key, group, id)
-  redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
-  totals.settled, totals.dead = totals.settled + 1, totals.dead + 1
-  next_of_key(held)
+  finish(lane, id, body)
+  totals.dead = totals.dead + 1
+  if held and may_block and ARGV[11] == '1' then
+    redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
+    redis.call('HINCRBY', KEYS[2], 'blocked', 1)
+  else
+    next_of_key(held)
+  end
   return 'd'
 end
 
@@ -148,7 +172,7 @@ local function give_back(lane, id, count, owner, delay)
     local body = body_of(lane, id)
     if count >= attempts_of(body) + 1000 then
       local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
-      return to_dead(lane, id, count, body, 'unknown', '', failures)
+      return to_dead(lane, id, count, body, 'unknown', '', failures, true)
     end
   end
   totals.released = totals.released + 1
@@ -178,7 +202,7 @@ local function fail(lane, id, count, record, category, delay)
   end
   local kept = struct.pack('>I4', failures) .. records
   if failures >= attempts or count >= attempts + 1000 or not body then
-    local verdict = to_dead(lane, id, count, body, category, record, kept)
+    local verdict = to_dead(lane, id, count, body, category, record, kept, true)
     if verdict == 'd' then totals.failed = totals.failed + 1 end
     return verdict
   end
@@ -234,14 +258,13 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   if action == 'a' then
     local held = held_key(lane, id, body)
     if held == false then return 'k' end
-    redis.call('XACK', lane.key, group, id)
-    redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
-    totals.settled, totals.acked = totals.settled + 1, totals.acked + 1
+    finish(lane, id, body)
+    totals.acked = totals.acked + 1
     totals.work = totals.work + number
     next_of_key(held)
     return 'o'
   end
-  local verdict = to_dead(lane, id, count, body, category, record, failures)
+  local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j')
   if verdict == 'd' then unindex(lane, id, row[2], body) end
   if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
   return verdict
@@ -249,7 +272,7 @@ end
 
 local verdicts, gone = {}, false
 for i = 1, tonumber(ARGV[9]) do
-  local lane = lane_of[ARGV[9 + tonumber(ARGV[at + 1])]]
+  local lane = lane_of[ARGV[11 + tonumber(ARGV[at + 1])]]
   verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
     ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
   gone = gone or verdicts[i] == 'g'
@@ -257,10 +280,7 @@ for i = 1, tonumber(ARGV[9]) do
 end
 -- A write, so that a caller who waits for the disk waits for the call that settled it.
 if gone then redis.call('HINCRBY', KEYS[2], 'settled', 0) end
-local minute = math.floor(now / 60000)
-local sixth = tostring(minute % 6)
-if totals.acked + totals.failed > 0 and
-  redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
+if totals.acked + totals.failed > 0 and not is_counted then
   redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0, 'failed' .. sixth, 0,
     'work' .. sixth, 0)
 end
@@ -270,6 +290,7 @@ end
 for _, name in ipairs({ 'acked', 'failed', 'work' }) do
   if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. sixth, totals[name]) end
 end
+if totals.bytes > 0 then redis.call('HINCRBY', KEYS[2], 'bytes', -totals.bytes) end
 local reply = table.concat(verdicts)
 if totals.settled + totals.failed + totals.released > 0 then
   redis.call('HSET', KEYS[9], slot, ARGV[7] .. ' ' .. reply)

@@ -9,6 +9,7 @@ KEYS
   1 lane      stream
   2 dead      stream  dead letters of the shard
   3 counters  hash    totals of the group
+  4 sizes     hash    lane ref -> bytes that it holds
 ARGV
   1 group     name    the one that reads the lane
   2 ref       ref     of the lane
@@ -42,7 +43,7 @@ end
 local from = ARGV[3]
 if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
 local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[4])
-local expired = 0
+local expired, bytes = 0, 0
 for _, entry in ipairs(entries) do
   local body = entry[2][2]
   local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
@@ -50,12 +51,15 @@ for _, entry in ipairs(entries) do
     redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', ARGV[1], 'lane', ARGV[2], 'id',
       entry[1], 'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
     redis.call('XDEL', KEYS[1], entry[1])
+    bytes = bytes + #entry[2][2]
     expired = expired + 1
   end
 end
 if expired > 0 then
   redis.call('HINCRBY', KEYS[3], 'settled', expired)
   redis.call('HINCRBY', KEYS[3], 'dead', expired)
+  redis.call('HINCRBY', KEYS[3], 'bytes', -bytes)
+  redis.call('HINCRBY', KEYS[4], ARGV[2], -bytes)
 end
 local last = #entries == tonumber(ARGV[4]) and entries[#entries][1] or ''
 return { 'OK', last, tostring(expired) }

@@ -68,6 +68,7 @@ async fn a_durable_flush_survives_kill_9_and_goes_on_after_it() {
         number: 1,
         incarnation: "gw".into(),
         max_backlog: 10,
+        max_backlog_bytes: 1 << 40,
         buffer_without_groups: false,
         groups: vec!["g".into()],
         items: vec![item("g/p4", "a")],

@@ -160,6 +160,7 @@ async fn a_purge_takes_and_cancels_what_waits() {
                 consumer: "~taken".into(),
                 session: "*".into(),
                 delivered_ms: 0,
+                bytes: 0,
             },
             attach: 0,
             check_session: false,

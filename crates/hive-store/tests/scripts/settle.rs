@@ -1,5 +1,6 @@
 //! `ack`, `settle` and `extend`: only the holder of the latest lease, once, with the right count.
 
+use hive_domain::group::Start;
 use hive_store::{
     Lease, attempt,
     fetch::{Taken, Taker},
@@ -148,6 +149,8 @@ async fn work_time_is_summed_over_the_acked() {
         initial_backoff_ms: 0,
         max_backoff_ms: 0,
         durable: false,
+        keep: true,
+        block: false,
     };
     world
         .store
@@ -376,6 +379,7 @@ async fn recovery_spares_what_is_not_idle_and_everything_within_a_grace() {
         consumer: "a".into(),
         session: "*".into(),
         delivered_ms: 0,
+        bytes: 0,
     };
     let recover = async |action: Action| {
         let lease = lease.clone();
@@ -626,7 +630,9 @@ async fn a_settle_made_again_under_its_ticket_is_answered_as_it_was() {
         max_attempts: 3,
         initial_backoff_ms: 1_000,
         max_backoff_ms: 60_000,
+        block: false,
         durable: false,
+        keep: true,
     };
     let mut ticket = Ticket::default();
     for _ in 0..2 {
@@ -639,4 +645,105 @@ async fn a_settle_made_again_under_its_ticket_is_answered_as_it_was() {
     let verdicts = world.store.settle_again(&world.shard, group, what, 0).await;
     assert_eq!(verdicts.expect("settle"), [Verdict::Stale]);
     assert_eq!(world.figures("g").await.acked, 1);
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_the_last_settle_of_an_entry_deletes_it() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("g/p4", &["a", "b", "c"]).await;
+    world.add("/p5", &["shared"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for (taken, action) in world.take("g", &a, 9).await.iter().zip([
+        Action::Ack,
+        Action::Ack,
+        reject(),
+        nack(Some(60_000)),
+    ]) {
+        settles.push(world.settle_of("g", &a, taken, action).await);
+    }
+    let lanes = world.lanes("g").await;
+    let verdicts = world
+        .settle_with("g", &lanes, &settles, |group| group.keep = false)
+        .await;
+    assert_eq!(
+        verdicts,
+        [Verdict::Done, Verdict::Done, Verdict::Dead, Verdict::Done]
+    );
+    let length = async |lane: &str| -> u64 {
+        let lane = world.shard.lane(&crate::world::lane_ref(lane));
+        world.redis(&["XLEN", &lane]).await
+    };
+    assert_eq!(length("g/p4").await, 1, "what waits out a backoff");
+    assert_eq!(length("/p5").await, 1, "`h` has not read it");
+    let sizes = world
+        .store
+        .bytes_by_lane(&world.shard)
+        .await
+        .expect("sizes");
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u64 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(sizes["g/p4"], bytes, "one unsettled message is left");
+    assert_eq!(world.places("g").await, (0, 0, 0, 1, 0, 3));
+}
+
+#[tokio::test]
+async fn a_late_ack_of_a_batch_frees_the_bytes_of_what_it_settles_alone() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "bbbbbbbb", "c"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for taken in world.take("g", &a, 9).await {
+        settles.push(world.settle_of("g", &a, &taken, Action::Ack).await);
+    }
+    world.settle_all("g", &settles[..1]).await;
+    let verdicts = world.settle_all("g", &settles[..2]).await;
+    assert_eq!(verdicts, [Verdict::Gone, Verdict::Done]);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, settles[2].lease.bytes);
+}
+
+#[tokio::test]
+async fn a_message_that_dies_of_its_failures_blocks_its_key_until_that_is_let_go() {
+    let world = with_group().await;
+    let items = ["a", "b", "c"].map(|id| ordered("g/p4m", id, "k"));
+    let mut items = items.to_vec();
+    items.push(ordered("g/p4m", "other", "free"));
+    let (a, taken) = one(&world, items).await;
+    assert_eq!(ids(&taken), ["a", "other"]);
+    let lanes = world.lanes("g").await;
+    let settle = async |taken: &Taken, action: Action| {
+        let settle = world.settle_of("g", &a, taken, action).await;
+        let verdicts = world
+            .settle_with("g", &lanes, &[settle], |group| group.block = true)
+            .await;
+        verdicts[0]
+    };
+    assert_eq!(settle(&taken[0], reject()).await, Verdict::Dead);
+    assert_eq!(settle(&taken[1], Action::Ack).await, Verdict::Done);
+    assert_eq!(world.take("g", &a, 9).await, [], "`b` and `c` wait");
+    world.publish(vec![ordered("g/p4m", "d", "k")]).await;
+    assert_eq!(world.take("g", &a, 9).await, [], "and so does `d`");
+    let figures = world.figures("g").await;
+    assert_eq!((figures.parked, figures.blocked_keys), (3, 1));
+    let blocked = world.store.blocked_keys(&world.shard, "g", 10).await;
+    assert_eq!(blocked.expect("blocked"), ["k"]);
+    let unblock = async |key: &str| {
+        let let_go = world.store.unblock_key(&world.shard, ("g", 0), key).await;
+        let_go.expect("key_unblock")
+    };
+    assert!(!unblock("free").await);
+    assert!(unblock("k").await);
+    assert!(!unblock("k").await, "it is free");
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["b"]);
+    // A time to live and a cancellation end a message without a failure.
+    assert_eq!(settle(&next[0], Action::Expire).await, Verdict::Dead);
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["c"]);
+    assert_eq!(settle(&next[0], Action::Cancel).await, Verdict::Dead);
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["d"]);
+    assert_eq!(world.figures("g").await.blocked_keys, 0);
 }

@@ -26,7 +26,7 @@ const COUNT_32: u64 = 4_294_967_295;
 const CONSUMERS_MAX: u64 = MAX_CONSUMERS_MAX as u64;
 
 /// The settings, as they are sent.
-const SETTINGS: [Field; 13] = [
+const SETTINGS: [Field; 14] = [
     optional(
         "routing_mode",
         Word(ROUTING_MODES),
@@ -91,6 +91,13 @@ const SETTINGS: [Field; 13] = [
         "max_in_flight",
         Count(0, COUNT_32),
         "Most deliveries the whole group may hold; 0 for no limit. Default 0.",
+    ),
+    optional(
+        "ordering_on_dead",
+        Word(&["continue", "block"]),
+        "What becomes of an ordering key whose message becomes a dead letter by its failures or a \
+         reject: its next one is delivered, or all later ones wait until the key is unblocked. \
+         Default continue.",
     ),
 ];
 
@@ -174,7 +181,7 @@ pub(in crate::rest) static GROUP: Shape = Shape::new(
 
 const TOTAL: Kind = Count(0, u64::MAX);
 
-const FIGURES: [Field; 16] = [
+const FIGURES: [Field; 18] = [
     optional("current_consumers", TOTAL, "Live members."),
     optional(
         "lag",
@@ -240,7 +247,46 @@ const FIGURES: [Field; 16] = [
         TOTAL,
         "Leases that ended without an outcome since its creation.",
     ),
+    optional(
+        "blocked_keys",
+        TOTAL,
+        "Ordering keys that wait for an operator behind a dead letter.",
+    ),
+    optional(
+        "unsettled_bytes",
+        TOTAL,
+        "Bytes of all that is unsettled, delayed messages included.",
+    ),
 ];
+
+/// Ordering keys that a dead letter blocks.
+pub(super) static BLOCKED_KEYS: Shape = Shape::new(
+    "BlockedKeys",
+    "Ordering keys that wait for an operator behind a dead letter.",
+    &[&[required(
+        "ordering_keys",
+        Kind::Names(1_000),
+        "Up to 1,000 of them, by name; `blocked_keys` of the group counts all.",
+    )]],
+);
+
+/// An ordering key to let go.
+pub(super) static KEY_UNBLOCK: Shape = Shape::new(
+    "KeyUnblock",
+    "An ordering key to let go on.",
+    &[&[required("ordering_key", Text(1_024), "The key.")]],
+);
+
+/// Whether a key was let go.
+pub(super) static KEY_UNBLOCKED: Shape = Shape::new(
+    "KeyUnblocked",
+    "Whether the key was let go.",
+    &[&[required(
+        "unblocked",
+        Flag,
+        "False where no dead letter blocked it: nothing changed.",
+    )]],
+);
 
 /// What was done.
 pub(super) static GROUP_DONE: Shape = Shape::new(

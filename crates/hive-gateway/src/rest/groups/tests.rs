@@ -22,7 +22,8 @@ fn everything() -> Value {
         "max_consumers": 8, "min_consumers": 2, "auto_scale_enabled": true, "lag_threshold": 9,
         "lease_seconds": 1.5, "max_attempts": 4, "initial_backoff_seconds": 0.25,
         "max_backoff_seconds": 10, "priority_ageing_seconds": 20, "reconnect_grace_seconds": 0,
-        "max_in_flight_per_consumer": 6, "max_in_flight": 7, "start": "latest", "shards": 1,
+        "max_in_flight_per_consumer": 6, "max_in_flight": 7,
+        "ordering_on_dead": "block", "start": "latest", "shards": 1,
     })
 }
 
