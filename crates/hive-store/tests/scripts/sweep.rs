@@ -772,7 +772,7 @@ async fn a_lane_is_retired_once_it_is_empty_and_idle_and_removed_later() {
     let lanes = world.lanes("g").await;
     world
         .settle_with("g", &lanes, std::slice::from_ref(&late), |group| {
-            group.keep = false
+            group.keep = false;
         })
         .await;
     assert_eq!(
