@@ -152,7 +152,6 @@ struct Section<'a> {
     /// Positions in the caller's list, by rising entry id.
     items: Vec<usize>,
     work_ms: u64,
-    bytes: u64,
 }
 
 /// A call that is sent again when its answer is lost, and then answers what it answered.
@@ -562,12 +561,10 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 && section.attach == item.attach
         };
         let work_ms = now_ms.saturating_sub(item.lease.delivered_ms);
-        let bytes = u64::from(item.lease.bytes);
         match found.iter_mut().rev().find(same) {
             Some(section) => {
                 section.items.push(*position);
                 section.work_ms += work_ms;
-                section.bytes += bytes;
             },
             None => found.push(Section {
                 lane: *lane,
@@ -575,7 +572,6 @@ fn sections<'a>(items: &'a [Settle], chosen: &[(usize, usize)], now_ms: u64) -> 
                 attach: item.attach,
                 items: vec![*position],
                 work_ms,
-                bytes,
             }),
         }
     }
@@ -643,7 +639,6 @@ fn ack_call(
             .text(&section.lease.session);
         call.number(section.attach)
             .number(section.work_ms)
-            .number(section.bytes)
             .count(section.items.len());
         for item in section
             .items
@@ -651,6 +646,7 @@ fn ack_call(
             .filter_map(|position| items.get(*position))
         {
             call.text(&item.lease.id);
+            call.number(u64::from(item.lease.bytes));
         }
     }
     call

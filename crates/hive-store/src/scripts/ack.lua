@@ -17,9 +17,8 @@ ARGV
   3 call           u53     number of this call: sent again it answers what it answered
   4 section_count  u53     sections that follow
   5 keep           0|1     0: what is settled is deleted where no other group reads the lane
-  6.. sections of (lane_no, ref, consumer, session, attach, work_ms, bytes, n), behind each n items
-      of (id)
-      by rising id, all delivered for the first time; attach 0 is not checked
+  6.. sections of (lane_no, ref, consumer, session, attach, work_ms, n), behind each n items of
+      (id, bytes) by rising id, all delivered for the first time; attach 0 is not checked
 RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` settled, `g` not pending here (settled before), `s` the
                 lease is another's by now, `f` the session or its connection is an old one
@@ -45,19 +44,19 @@ local verdicts, acked, work, bytes, members = {}, 0, 0, 0, {}
 for _ = 1, tonumber(ARGV[4]) do
   local lane, ref = KEYS[4 + tonumber(ARGV[at + 1])], ARGV[at + 2]
   local consumer, session = ARGV[at + 3], ARGV[at + 4]
-  local attach, n = ARGV[at + 5], tonumber(ARGV[at + 8])
+  local attach, n = ARGV[at + 5], tonumber(ARGV[at + 7])
   if not members[consumer] then members[consumer] = redis.call('HGET', KEYS[1], consumer) or '' end
   local held_session, held_attach = string.match(members[consumer], '^(%S+) (%d+) ')
   local fresh = held_session == session and (attach == '0' or held_attach == attach)
   local counts, ended = {}, {}
   if fresh and n > 2 then
-    local rows = redis.call('XPENDING', lane, group, ARGV[at + 9], ARGV[at + 8 + n],
+    local rows = redis.call('XPENDING', lane, group, ARGV[at + 8], ARGV[at + 6 + n * 2],
       n + 64, consumer)
     for _, row in ipairs(rows) do counts[row[1]] = row[4] end
   end
-  local good = {}
+  local good, size = {}, 0
   for i = 1, n do
-    local id = ARGV[at + 8 + i]
+    local id = ARGV[at + 6 + i * 2]
     local verdict = 'o'
     if ended[id] then
       -- A client's retry that rides with its original.
@@ -74,6 +73,7 @@ for _ = 1, tonumber(ARGV[4]) do
     end
     if verdict == 'o' then
       good[#good + 1] = id
+      size = size + tonumber(ARGV[at + 7 + i * 2])
       ended[id] = true
     end
     verdicts[#verdicts + 1] = verdict
@@ -81,21 +81,13 @@ for _ = 1, tonumber(ARGV[4]) do
   if #good > 0 then
     acked = acked + redis.call('XACK', lane, group, unpack(good))
     work = work + tonumber(ARGV[at + 6])
-    local size = tonumber(ARGV[at + 7])
-    if #good < n then
-      size = 0
-      for _, id in ipairs(good) do
-        local entry = redis.call('XRANGE', lane, id, id)[1]
-        size = size + (entry and #entry[2][2] or 0)
-      end
-    end
     bytes = bytes + size
     if not keep and #redis.call('XINFO', 'GROUPS', lane) == 1 then
       redis.call('XDEL', lane, unpack(good))
-      redis.call('HINCRBY', KEYS[4], ref, -size)
+      if size > 0 then redis.call('HINCRBY', KEYS[4], ref, -size) end
     end
   end
-  at = at + 8 + n
+  at = at + 7 + n * 2
 end
 
 if acked > 0 then
@@ -105,7 +97,7 @@ if acked > 0 then
   end
   redis.call('HINCRBY', KEYS[2], 'settled', acked)
   redis.call('HINCRBY', KEYS[2], 'acked', acked)
-  redis.call('HINCRBY', KEYS[2], 'bytes', -bytes)
+  if bytes > 0 then redis.call('HINCRBY', KEYS[2], 'bytes', -bytes) end
   redis.call('HINCRBY', KEYS[2], 'acked' .. sixth, acked)
   redis.call('HINCRBY', KEYS[2], 'work' .. sixth, work)
 end

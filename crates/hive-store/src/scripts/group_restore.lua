@@ -49,7 +49,7 @@ for l = 1, tonumber(ARGV[2]) do
 end
 if #lost == 0 then return { 'SOUND', {} } end
 
-local answer, bytes = {}, 0
+local answer, bytes, sound, all_retained = {}, 0, pending + waiting, 0
 for _, lane in ipairs(lost) do
   redis.call('XGROUP', 'CREATE', lane.stream, group, '0', 'MKSTREAM')
   redis.call('HDEL', KEYS[4], lane.ref)
@@ -57,7 +57,7 @@ for _, lane in ipairs(lost) do
   -- A lane that is gone holds nothing, whatever was counted.
   if retained == 0 then redis.call('HDEL', KEYS[7], lane.ref) end
   bytes = bytes + math.max(0, tonumber(redis.call('HGET', KEYS[7], lane.ref) or 0))
-  waiting = waiting + retained
+  waiting, all_retained = waiting + retained, all_retained + retained
   answer[#answer + 1] = lane.ref
   answer[#answer + 1] = retained
 end
@@ -72,12 +72,14 @@ if marked then
   end
 end
 -- Totals only rise: what is read again counts as published again, what is gone as settled.
-local counts = redis.call('HMGET', KEYS[3], 'published', 'settled', 'bytes')
+local counts = redis.call('HMGET', KEYS[3], 'published', 'settled', 'bytes', 'scheduled')
+local scheduled = math.max(0, tonumber(counts[4] or 0))
 local before = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - pending
 -- What is read again counts by what its lanes hold; of the rest the mean is kept.
-local unsettled = tonumber(counts[1] or 0) - tonumber(counts[2] or 0)
+if not is_exact then sound = math.max(sound, before + pending - all_retained) end
+local unsettled = before + pending + scheduled
 local mean = unsettled > 0 and math.max(0, tonumber(counts[3] or 0)) / unsettled or 0
-redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', mean * pending + bytes))
+redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', mean * (sound + scheduled) + bytes))
 if waiting > before then
   redis.call('HINCRBY', KEYS[3], 'published', waiting - before)
 elseif waiting < before and is_exact then

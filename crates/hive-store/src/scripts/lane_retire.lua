@@ -19,8 +19,8 @@ ARGV
 RETURNS  { status, detail }
   RETIRED  ""  no longer one of the lanes; the next publish makes it anew
   REMOVED  ""  it was retired for long enough: its stream is gone
-  USED     ""  it has entries, deliveries or delayed messages, or was used lately; nothing was
-               written, but that a lane that came back is forgotten as retired
+  USED     ""  it has entries, deliveries or delayed messages, was used lately, or lost its stream;
+               nothing was written, but that a lane that came back is forgotten as retired
 IDEMPOTENT  yes
 COST        O(groups)
 INVARIANTS  M1 (nothing accepted is lost)
@@ -34,8 +34,8 @@ end
 local since = now - tonumber(ARGV[2])
 local is_used = redis.call('XLEN', lane) > 0
   or tonumber(redis.call('HGET', KEYS[2], ref .. ' scheduled') or 0) > 0
-local last_ms = 0
-if redis.call('EXISTS', lane) == 1 then
+local last_ms, is_there = 0, redis.call('EXISTS', lane) == 1
+if is_there then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', lane)) do
     is_used = is_used or info[6] > 0
   end
@@ -48,7 +48,8 @@ if redis.call('EXISTS', lane) == 1 then
 end
 if redis.call('HEXISTS', KEYS[1], ref) == 1 then
   redis.call('HDEL', KEYS[2], retired)
-  if is_used or last_ms > since then return { 'USED', '' } end
+  -- A lane whose stream is gone lost data: whoever uses it tells.
+  if is_used or not is_there or last_ms > since then return { 'USED', '' } end
   redis.call('HDEL', KEYS[1], ref)
   redis.call('HDEL', KEYS[2], ref)
   redis.call('HSET', KEYS[2], retired, string.format('%.0f', now))

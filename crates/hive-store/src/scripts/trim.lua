@@ -91,7 +91,8 @@ end
 if #ids > 0 then
   redis.call('XDEL', lane, unpack(ids))
   -- An older version did not count: what is left is never less than nothing.
-  redis.call('HINCRBY', KEYS[2], ref, string.format('%.0f', -math.min(bytes, freed)))
+  local less = math.min(bytes, freed)
+  if less > 0 then redis.call('HINCRBY', KEYS[2], ref, string.format('%.0f', -less)) end
 end
 local is_end = kept or is_last
 return { 'OK', tostring(#ids), is_end and '' or '(' .. last }

@@ -747,3 +747,35 @@ async fn a_message_that_dies_of_its_failures_blocks_its_key_until_that_is_let_go
     assert_eq!(ids(&world.take("g", &a, 9).await), ["d"]);
     assert_eq!(world.figures("g").await.blocked_keys, 0);
 }
+
+#[tokio::test]
+async fn a_batch_whose_sections_are_judged_otherwise_is_settled_to_its_end() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "b"]).await;
+    world.add("g/p5", &["c", "d"]).await;
+    let (a, b) = (
+        world.join("g", "a", &[]).await,
+        world.join("g", "b", &[]).await,
+    );
+    let mut settles = Vec::new();
+    for agent in [&a, &b] {
+        for taken in world.take("g", agent, 2).await {
+            settles.push(world.settle_of("g", agent, &taken, Action::Ack).await);
+        }
+    }
+    world.settle_all("g", &settles[..1]).await;
+    settles[3].lease.session = "old".into();
+    // Data is gone: what is acked is not there, and its size is known from its lease.
+    let lanes = world.lanes("g").await;
+    let lane = lanes.iter().find(|lane| *lane.reference == *"g/p5");
+    let stream = &lane.expect("the lane").stream;
+    let removed: i64 = world.redis(&["XDEL", stream, &settles[1].lease.id]).await;
+    assert_eq!(removed, 1);
+    let settle = world.settle_with("g", &lanes, &settles, |group| group.keep = false);
+    let expected = [Verdict::Gone, Verdict::Done, Verdict::Done, Verdict::Fenced];
+    assert_eq!(settle.await, expected);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, settles[3].lease.bytes);
+    assert_eq!(world.figures("g").await.acked, 3);
+}

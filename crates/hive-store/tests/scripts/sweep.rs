@@ -911,3 +911,30 @@ async fn only_sets_with_unsettled_or_delayed_messages_count() {
     let sets: Vec<String> = sets.expect("sets").into_iter().collect();
     assert_eq!(sets, ["held", "later", "leased", "waits"]);
 }
+
+#[tokio::test]
+async fn a_lane_whose_bytes_nobody_counted_is_trimmed() {
+    let world = with_group().await;
+    world.add("/p4", &["a", "b"]).await;
+    let a = world.join("g", "a", &[]).await;
+    for taken in world.take("g", &a, 9).await {
+        world.settle("g", &a, &taken, Action::Ack).await;
+    }
+    let _: i64 = world.redis(&["DEL", &world.shard.sizes()]).await;
+    assert_eq!(trim(&world, 60_000, 1).await, 1);
+    assert_eq!(trim(&world, 60_000, 0).await, 1);
+    assert_eq!(length(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_lane_that_lost_its_stream_is_not_retired() {
+    let world = with_group().await;
+    world.add("g/p4+gpu", &["a"]).await;
+    grow_old().await;
+    let stream = world.shard.lane(&lane_ref("g/p4+gpu"));
+    let _: i64 = world.redis(&["UNLINK", &stream]).await;
+    assert_eq!(retire(&world, "g/p4+gpu", 1).await, Unused::Used);
+    let flush = world.flush(vec![item("g/p4+gpu", "b")]).await;
+    let told = world.store.publish(&world.shard, &flush).await;
+    assert!(matches!(told, Err(hive_store::StoreError::Lost { .. })));
+}
