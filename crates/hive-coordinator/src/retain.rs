@@ -74,6 +74,8 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
         scope.settle_trouble(&group.name, end).await?;
         let end = expire::behind_head(scope, group, &read, walks).await;
         scope.settle_trouble(&group.name, end).await?;
+        let end = expire::parked(scope, group, &read, walks).await;
+        scope.settle_trouble(&group.name, end).await?;
         if agenda.forget {
             let end = forget_consumers(scope, &group.name, &read).await;
             scope.settle_trouble(&group.name, end).await?;

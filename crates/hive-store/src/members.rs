@@ -21,6 +21,8 @@ const WALK: u64 = 1_000;
 const EXPIRE_LIMIT: u64 = 50;
 /// Owners whose names begin so are places, not consumers.
 pub const PLACEHOLDER: char = '~';
+/// Owner of what waits for another message of its ordering key.
+pub const PARKED: &str = "~ordered";
 
 /// How a consumer gets its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,6 +91,7 @@ scripts! {
     LANE_RETIRE "lane_retire";
     LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
+    PARKED_CHECK "parked_check";
     PENDING_CHECK "pending_check";
     PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";

@@ -1,8 +1,9 @@
 //! Ending and extending leases: batches of outcomes, each judged on its own.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use redis::Cmd;
 
 use crate::{
     connection::{Purpose, Store},
@@ -18,6 +19,8 @@ use crate::{
 const ITEMS_MAX: usize = 1_000;
 /// What begins the holder of an ordering key that a dead letter blocks: no group's name does.
 const BLOCKS: char = '!';
+/// Ordering keys read per step of a search for those that are blocked.
+const SCAN_COUNT: u64 = 1_000;
 /// How often lanes are read again for one batch.
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
@@ -493,17 +496,37 @@ impl Store {
         group: &str,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
-        let busy = shard.group(group, GroupKey::Busy);
-        let rows = self.scan("HSCAN", &busy, "*").await?;
-        let mut keys: Vec<String> = rows
-            .into_iter()
-            .filter(|(_, holder)| holder.starts_with(BLOCKS))
-            .map(|(key, _)| key)
-            .collect();
-        keys.sort();
-        keys.dedup();
-        keys.truncate(limit);
-        Ok(keys)
+        if self.blocked_count(shard, group).await? == 0 {
+            return Ok(Vec::new());
+        }
+        let (mut keys, mut cursor) = (BTreeSet::new(), "0".to_owned());
+        while keys.len() < limit {
+            let mut step = Cmd::new();
+            step.arg("HSCAN").arg(shard.group(group, GroupKey::Busy));
+            step.arg(&cursor).arg("COUNT").arg(SCAN_COUNT);
+            let [next, rows] = self.command(Purpose::Control, step).await?.array()?;
+            let blocked = reply::pairs(rows)?
+                .into_iter()
+                .filter(|(_, holder)| holder.starts_with(BLOCKS));
+            keys.extend(blocked.map(|(key, _)| key));
+            cursor = next.text()?;
+            if cursor == "0" {
+                break;
+            }
+        }
+        Ok(keys.into_iter().take(limit).collect())
+    }
+
+    /// How many ordering keys of a group a dead letter blocks.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn blocked_count(&self, shard: &Shard, group: &str) -> Result<u64, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET");
+        read.arg(shard.group(group, GroupKey::Counters)).arg("blocked");
+        let count = self.command(Purpose::Control, read).await?.maybe_text()?;
+        Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
 
     /// Runs a call whose reply has a letter per item; answers the places that need lanes read

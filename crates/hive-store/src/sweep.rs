@@ -7,10 +7,11 @@ use crate::{
     error::StoreError,
     fetch::{Lanes, ReadLane},
     keys::{GroupKey, Shard},
+    members::{PARKED, Pending},
     reply::{self, Reply},
     scripts::{
         CLOCK_TICK, Call, DELAYED_SHIFT, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, LEASE_RESTAMP,
-        REINDEX,
+        PARKED_CHECK, REINDEX,
     },
 };
 
@@ -19,6 +20,10 @@ const DUE_LIMIT: u64 = 100;
 
 /// Entries put right per script call after the clock went back; 2 us each.
 const SHIFT_LIMIT: u64 = 500;
+
+/// Parked entries looked at per script call, and bytes of them, give or take one body.
+const PARKED_LIMIT: u64 = 200;
+const PARKED_BYTES: u64 = 1024 * 1024;
 
 /// Redis' time, and whether leases may expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,6 +275,46 @@ impl Store {
             .next()
             .ok_or_else(|| StoreError::reply("group_take"))?;
         ids.list()?.into_iter().map(Reply::text).collect()
+    }
+
+    /// Whether the time to live of parked entries of a lane has passed, from a cursor on (`-` at
+    /// first); answers those, and where to go on, none at the end.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn expired_parked(
+        &self,
+        group: &str,
+        (lanes, number): (&[ReadLane], usize),
+        from: &str,
+    ) -> Result<(Vec<Pending>, Option<String>), StoreError> {
+        let Some(lane) = lanes.get(number) else {
+            return Ok((Vec::new(), None));
+        };
+        let mut call = Call::new(&PARKED_CHECK);
+        call.key(&lane.stream);
+        call.text(group)
+            .text(from)
+            .number(PARKED_LIMIT)
+            .number(PARKED_BYTES)
+            .number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("parked_check", value)?;
+        let [last, rows] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("parked_check"))?;
+        let last = last.text()?;
+        let (mut rows, mut expired) = (rows.list()?.into_iter(), Vec::new());
+        while let (Some(id), Some(count)) = (rows.next(), rows.next()) {
+            expired.push(Pending {
+                lane: number,
+                id: id.text()?,
+                owner: PARKED.to_owned(),
+                idle_ms: 0,
+                count: count.number()?,
+            });
+        }
+        Ok((expired, (!last.is_empty()).then(|| format!("({last}"))))
     }
 
     /// Puts an entry of a placeholder back into its index if it is missing there; answers whether

@@ -6,6 +6,7 @@ use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
 use hive_domain::stream::{StreamDefinition, StreamSettings};
 use hive_domain::time::Timestamp;
 use hive_store::control::Removal;
+use hive_store::keys::GroupKey;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
 use hive_store::streams::Closing;
@@ -488,4 +489,72 @@ async fn a_group_that_its_lane_lost_is_restored_and_works_on() {
     assert_eq!(world.figures().await.waiting, 3);
     assert_eq!(world.fetch(&agent, 9).await.len(), 3);
     assert!(daemon.log_tail().contains("group_restored"));
+}
+
+#[tokio::test]
+async fn a_group_that_cannot_be_audited_keeps_no_other_from_its_audit() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let broken = define(
+        &world.store,
+        ("work", StreamSettings::default()),
+        ("broken", lease(30_000)),
+        GroupState::Active,
+    )
+    .await;
+    let made = world.store.create_on_shard(&world.shard, &broken);
+    made.await.unwrap();
+    world.publish(2, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 2).await;
+    let lane = LaneRef::of_group(GROUP, Lane::plain(4));
+    let removal = format!("XDEL {} {}", world.shard.lane(&lane), leases[0].id);
+    assert_eq!(world.raw(&removal).await, ":1");
+    let counters = world.shard.group("broken", GroupKey::Counters);
+    let spoil = format!("SET {counters} none");
+    assert_eq!(world.raw(&spoil).await, "+OK");
+    let often = ("HIVE_RECOVERY_AUDIT_INTERVAL", "200ms");
+    let daemon = coordinator(&world.redis, &[often]).await;
+    until(seconds(5), "the delivery to be written off", async || {
+        world.figures().await.pending == 1
+    })
+    .await;
+    assert!(daemon.log_tail().contains("loop_failed"));
+}
+
+#[tokio::test]
+async fn what_is_parked_behind_a_blocked_key_ends_by_its_own_time_and_by_retention() {
+    let by_age = StreamSettings {
+        retention_max_age_ms: 500,
+        ..StreamSettings::default()
+    };
+    for (limits, expires_at_ms, dead, parked) in
+        [(StreamSettings::default(), 1, 2, 1), (by_age, 0, 3, 0)]
+    {
+        let mut world = World::new(lease(30_000), limits).await;
+        for expires_at_ms in [0, expires_at_ms, 0] {
+            world.publish_ordered("k", expires_at_ms).await;
+        }
+        let agent = world.join("a", Kind::Pull, "-").await;
+        let leases = world.fetch(&agent, 3).await;
+        assert_eq!((leases.len(), world.figures().await.parked), (1, 2));
+        let reject = Action::Reject {
+            category: "validation_error".to_owned(),
+            record: hive_store::attempt::record(&hive_store::attempt::Attempt::default()),
+        };
+        let verdicts = world.settle(&agent, &leases, reject).await;
+        assert_eq!(verdicts, [Verdict::Dead]);
+        let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+        until(seconds(6), "the dead letters", async || {
+            world.store.dead_count(&world.shard).await.unwrap() == dead
+        })
+        .await;
+        let figures = world.figures().await;
+        assert_eq!((figures.parked, figures.blocked_keys), (parked, 1));
+        let (store, shard) = (&world.store, &world.shard);
+        assert_eq!(store.blocked_keys(shard, GROUP, 9).await.unwrap(), ["k"]);
+        assert!(store.unblock_key(shard, (GROUP, 0), "k").await.unwrap());
+        let next = world.fetch(&agent, 3).await;
+        assert_eq!(next.len(), usize::try_from(parked).unwrap());
+        world.publish_ordered("other", 0).await;
+    }
 }

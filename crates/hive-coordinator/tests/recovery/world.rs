@@ -165,22 +165,32 @@ impl World {
         not_before_ms: u64,
     ) {
         let lane = LaneRef::of_group(GROUP, lane);
-        self.publish_ref(count, lane, expires_at_ms, not_before_ms)
+        self.publish_ref(count, lane, "", (expires_at_ms, not_before_ms))
             .await;
     }
 
     /// Publishes `count` messages to whichever groups there are, or held for a consumer.
     pub(crate) async fn publish_to_all(&mut self, count: usize, lane: Lane, expires_at_ms: u64) {
-        self.publish_ref(count, LaneRef::of_all(lane), expires_at_ms, 0)
+        self.publish_ref(count, LaneRef::of_all(lane), "", (expires_at_ms, 0))
             .await;
+    }
+
+    /// Publishes one message to the group with an ordering key.
+    pub(crate) async fn publish_ordered(&mut self, key: &str, expires_at_ms: u64) {
+        let lane = Lane {
+            marked: true,
+            ..Lane::plain(4)
+        };
+        let lane = LaneRef::of_group(GROUP, lane);
+        self.publish_ref(1, lane, key, (expires_at_ms, 0)).await;
     }
 
     async fn publish_ref(
         &mut self,
         count: usize,
         lane: LaneRef,
-        expires_at_ms: u64,
-        not_before_ms: u64,
+        ordering_key: &str,
+        (expires_at_ms, not_before_ms): (u64, u64),
     ) {
         self.flushes += 1;
         let items = (0..count)
@@ -192,7 +202,7 @@ impl World {
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
                     expires_at_ms,
-                    ordering_key: "".into(),
+                    ordering_key: ordering_key.into(),
                     dispatch_key: "".into(),
                 };
                 Item {
@@ -200,7 +210,7 @@ impl World {
                     body: header.join(message_id.as_bytes()),
                     producer: None,
                     idempotency: None,
-                    ordering_key: String::new(),
+                    ordering_key: ordering_key.to_owned(),
                     not_before_ms,
                 }
             })
@@ -302,7 +312,7 @@ impl World {
             max_backoff_ms: 1_000,
             durable: false,
             keep: true,
-            block: false,
+            block: true,
         };
         let items: Vec<Settle> = leases
             .iter()

@@ -321,7 +321,11 @@ async fn what_waits_in_sound_lanes_or_is_delayed_keeps_its_bytes_in_a_restore() 
     let before = counter(&world, "bytes").await;
     destroy(&world, "g/p4").await;
     assert_eq!(restore(&world).await, [("g/p4".to_owned(), 2)]);
-    assert_eq!(counter(&world, "bytes").await, before, "all are of one size");
+    assert_eq!(
+        counter(&world, "bytes").await,
+        before,
+        "all are of one size"
+    );
     let (_, gone) = lane(&world, "g/p4").await;
     assert_eq!(world.redis::<i64>(&["UNLINK", &gone.stream]).await, 1);
     assert_eq!(restore(&world).await, [("g/p4".to_owned(), 0)]);

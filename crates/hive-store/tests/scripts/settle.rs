@@ -779,3 +779,51 @@ async fn a_batch_whose_sections_are_judged_otherwise_is_settled_to_its_end() {
     assert_eq!(bytes, settles[3].lease.bytes);
     assert_eq!(world.figures("g").await.acked, 3);
 }
+
+#[tokio::test]
+async fn a_parked_entry_whose_time_is_over_ends_and_its_blocked_key_stays_blocked() {
+    let world = with_group().await;
+    let expiring = |id: &str, expires_at_ms: u64| {
+        let mut header = header();
+        header.ordering_key = "k".into();
+        header.expires_at_ms = expires_at_ms;
+        Item {
+            body: header.join(id.as_bytes()),
+            ..ordered("g/p4m", id, "k")
+        }
+    };
+    let items = vec![
+        expiring("a", 1),
+        expiring("b", 0),
+        expiring("c", 1),
+        expiring("d", 1),
+    ];
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    let settle = world.settle_of("g", &a, &taken[0], reject()).await;
+    world
+        .settle_with("g", &lanes, &[settle], |group| group.block = true)
+        .await;
+    let look = async |from: &str| {
+        let look = world.store.expired_parked("g", (&lanes, 0), from);
+        look.await.expect("parked_check")
+    };
+    let (expired, next) = look("-").await;
+    assert_eq!(expired.len(), 2, "`a` is dead, `b` lives for ever");
+    assert_eq!(look(&next.expect("a last id")).await, (vec![], None));
+    let settles: Vec<Settle> = expired
+        .iter()
+        .map(|entry| Settle {
+            lease: entry.lease(&lanes, "*", 0),
+            attach: 0,
+            check_session: false,
+            action: Action::Expire,
+        })
+        .collect();
+    assert_eq!(world.settle_all("g", &settles).await, [Verdict::Dead; 2]);
+    let figures = world.figures("g").await;
+    assert_eq!((figures.parked, figures.blocked_keys), (1, 1));
+    let unblocked = world.store.unblock_key(&world.shard, ("g", 0), "k").await;
+    assert!(unblocked.expect("key_unblock"));
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
