@@ -275,7 +275,7 @@ async fn a_deletion_and_a_publish_at_once_are_never_both_accepted() -> Result<()
             other => anyhow::bail!("round {round}: {other:?}"),
         }
     }
-    assert_eq!(kept + deleted, 60);
+    assert!(kept > 0 && deleted > 0, "{kept} kept, {deleted} deleted");
     let left = client.list_streams(wire::ListStreamsRequest {}).await?;
     assert_eq!(left.streams.len(), kept);
     Ok(())

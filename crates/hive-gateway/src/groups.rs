@@ -10,6 +10,7 @@ use hive_domain::{
 use hive_protocol::{
     convert,
     fault::{Fault, Reason},
+    limits::ORDERING_KEY_BYTES_MAX,
     time, wire,
 };
 use hive_store::{
@@ -547,6 +548,14 @@ impl Gateway {
             let rule = "`` must not be empty";
             return Err(Fault::invalid(Violations::one("ordering_key", rule)));
         }
+        if request.ordering_key.len() > ORDERING_KEY_BYTES_MAX {
+            let rule = format!(
+                "has `{}` bytes and must have at most {ORDERING_KEY_BYTES_MAX}",
+                request.ordering_key.len()
+            );
+            return Err(Fault::invalid(Violations::one("ordering_key", rule)));
+        }
+        let _pass = self.enter("unblock_key")?;
         let view = self.catalog.group(namespace, &request.name).await?;
         let group = (request.name.as_str(), view.ageing_ms());
         let unblocked = self

@@ -231,6 +231,8 @@ impl Gateway {
                 answer: None,
             });
         }
+        // Before the entries are made: who waits for room holds its request alone.
+        let place = self.room.place(size(&batch), &chain).await?;
         let direct = self.direct_groups(&batch.address, &batch.checked).await?;
         let items = items(&batch, &direct);
         let settings = &batch.address.stream.settings;
@@ -243,7 +245,8 @@ impl Gateway {
             durable: settings.durability == Durability::Local,
             chain,
         };
-        let answer = self.publisher(&batch.address.shard).enqueue(job).await?;
+        let publisher = self.publisher(&batch.address.shard);
+        let answer = publisher.enqueue(job, place).await?;
         Ok(QueuedBatch {
             batch,
             answer: Some(answer),
@@ -435,16 +438,17 @@ fn id_of(producer: &str, sequence: u64) -> Uuid {
     uuid::Builder::from_custom_bytes(hash.to_be_bytes()).into_uuid()
 }
 
+/// About how many bytes a batch's entries take.
+fn size(batch: &Batch) -> usize {
+    let each = |one: &Checked| one.message.encoded_len() + HEADER_ROOM;
+    batch.checked.iter().map(each).sum()
+}
+
 /// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in
 /// the same lane share its name.
 fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
     let producer = batch.producer.as_ref();
-    let size: usize = batch
-        .checked
-        .iter()
-        .map(|one| one.message.encoded_len() + HEADER_ROOM)
-        .sum();
-    let mut bodies = BytesMut::with_capacity(size);
+    let mut bodies = BytesMut::with_capacity(size(batch));
     let mut items: Vec<Item> = Vec::with_capacity(batch.checked.len());
     let mut before: Option<(Lane, Arc<[LaneRef]>)> = None;
     for one in &batch.checked {

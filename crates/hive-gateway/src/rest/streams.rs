@@ -121,12 +121,7 @@ pub(crate) static CALLS: [Call; 5] = [
 
 const SETTINGS: [Field; 5] = [
     MAX_BACKLOG,
-    optional(
-        "max_backlog_bytes",
-        Count(1, COUNT_MAX),
-        "Most bytes of unsettled messages of a group; beyond it publishes are refused. Default \
-         1 GiB.",
-    ),
+    MAX_BACKLOG_BYTES,
     RETENTION_KEPT,
     optional(
         "durability",
@@ -146,10 +141,15 @@ const MAX_BACKLOG: Field = optional(
     Count(1, COUNT_MAX),
     "Most unsettled messages; beyond it publishes are refused. Default 1,000,000.",
 );
+const MAX_BACKLOG_BYTES: Field = optional(
+    "max_backlog_bytes",
+    Count(1, COUNT_MAX),
+    "Most bytes of unsettled messages of a group; beyond it publishes are refused. Default 1 GiB.",
+);
 const RETENTION_KEPT: Field = optional("retention", One(&RETENTION), "How long messages are kept.");
 
 /// The limits of its stream that a new group may bring.
-pub(super) const BY_GROUP: [Field; 2] = [MAX_BACKLOG, RETENTION_KEPT];
+pub(super) const BY_GROUP: [Field; 3] = [MAX_BACKLOG, MAX_BACKLOG_BYTES, RETENTION_KEPT];
 
 static RETENTION: Shape = Shape::new(
     "Retention",

@@ -5,6 +5,8 @@ use hive_domain::group::{
     MAX_CONSUMERS_MAX, PRIORITY_AGEING_MS_MAX, PRIORITY_AGEING_MS_MIN, RECONNECT_GRACE_MS_MAX,
 };
 
+use hive_protocol::limits::ORDERING_KEY_BYTES_MAX;
+
 use crate::rest::{
     shape::{
         Field,
@@ -265,7 +267,7 @@ pub(super) static BLOCKED_KEYS: Shape = Shape::new(
     "Ordering keys that wait for an operator behind a dead letter.",
     &[&[required(
         "ordering_keys",
-        Kind::Names(1_000),
+        Kind::Texts(1_000, ORDERING_KEY_BYTES_MAX),
         "Up to 1,000 of them, by name; `blocked_keys` of the group counts all.",
     )]],
 );
@@ -274,7 +276,11 @@ pub(super) static BLOCKED_KEYS: Shape = Shape::new(
 pub(super) static KEY_UNBLOCK: Shape = Shape::new(
     "KeyUnblock",
     "An ordering key to let go on.",
-    &[&[required("ordering_key", Text(1_024), "The key.")]],
+    &[&[required(
+        "ordering_key",
+        Text(ORDERING_KEY_BYTES_MAX),
+        "The key.",
+    )]],
 );
 
 /// Whether a key was let go.
