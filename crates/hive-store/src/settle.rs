@@ -524,7 +524,8 @@ impl Store {
     pub async fn blocked_count(&self, shard: &Shard, group: &str) -> Result<u64, StoreError> {
         let mut read = Cmd::new();
         read.arg("HGET");
-        read.arg(shard.group(group, GroupKey::Counters)).arg("blocked");
+        read.arg(shard.group(group, GroupKey::Counters))
+            .arg("blocked");
         let count = self.command(Purpose::Control, read).await?.maybe_text()?;
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }

@@ -136,6 +136,8 @@ impl Store {
     ) -> Result<Closing, StoreError> {
         loop {
             let lanes = self.lanes(shard).await?;
+            // Read behind the lanes: one that is retired meanwhile is among the one or the other.
+            let retired = self.retired_lanes(shard).await?;
             let mut call = Call::new(&STREAM_CLOSE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.scheduled()).key(shard.dead());
@@ -144,7 +146,11 @@ impl Store {
             for lane in &lanes.all {
                 call.key(shard.lane(lane));
             }
+            for lane in &retired {
+                call.key(shard.lane(lane));
+            }
             call.key(shard.producers()).key(shard.bodies());
+            call.key(shard.sizes());
             call.number(created_at.0).number(MARK_KEPT_MS);
             call.count(lanes.all.len());
             for lane in &lanes.all {

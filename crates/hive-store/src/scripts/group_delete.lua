@@ -25,7 +25,7 @@ RETURNS  { status, detail }
                         group in state `deleting` over lanes for all groups are dead letters
   NOT_EMPTY  count      so many are unsettled or, of a live group, scheduled, at least; nothing was
                         written
-  LANES      ""         there are lanes that the caller does not know; nothing was written
+  LANES      ""         there are lanes that the caller does not know, or fewer; nothing was written
   ABSENT     ""         no such group
   LIVE       ""         it is not in state `deleting`; nothing was written
 IDEMPOTENT  yes: the second call answers RETIRED or ABSENT
@@ -38,12 +38,17 @@ local state, version = string.match(row, '^(%S+) (%d+)$')
 local retire, lane_count = ARGV[2] == '1', tonumber(ARGV[3])
 if retire and state == 'deleting' then return { 'RETIRED', '' } end
 if not retire and state ~= 'deleting' then return { 'LIVE', '' } end
-local named, own = {}, ARGV[1] .. '/'
+local named, there, own = {}, {}, ARGV[1] .. '/'
 for l = 1, lane_count do named[ARGV[3 + l]] = true end
 for _, ref in ipairs(redis.call('HKEYS', KEYS[2])) do
+  there[ref] = true
   local mine = string.sub(ref, 1, #own) == own
   local shared = string.sub(ref, 1, 1) == '/' and not string.find(ref, '@', 1, true)
   if (mine or shared) and not named[ref] then return { 'LANES', '' } end
+end
+-- One that was retired meanwhile has no newest entry to note.
+for l = 1, lane_count do
+  if not there[ARGV[3 + l]] then return { 'LANES', '' } end
 end
 -- Publishers to all groups never pause, so the purge before a deletion never finds the very end:
 -- up to a hundred messages that came behind it are cancelled here.

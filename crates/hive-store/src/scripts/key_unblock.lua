@@ -22,7 +22,7 @@ RETURNS  { status, detail }
   FREE       ""   nothing blocks the key; nothing was written
   LANES      ref  the next message is in a lane that the caller does not know; nothing was written
 IDEMPOTENT  yes: the second call answers FREE
-COST        O(log n)
+COST        O(log n), and the body of the next message; passes by up to a hundred that are gone
 INVARIANTS  M5 (one entry of an ordering key in flight)
 ]]
 local group, ageing, order = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -32,12 +32,19 @@ local lanes = {}
 for l = 1, tonumber(ARGV[4]) do
   lanes[ARGV[4 + l]] = { key = KEYS[2 + l * 2], ready = KEYS[3 + l * 2] }
 end
-local member = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. order .. '\0', '(' .. order .. '\1',
-  'LIMIT', 0, 1)[1]
-local mine = member and string.match(member, '^.*%z(.-)$')
-local ref, id = string.match(mine or '', '^(.*)|(.-)$')
-local lane = lanes[ref]
-if member and not lane then return { 'LANES', ref } end
+-- One that is gone would hold the key for ever: the auditor ends it, and the next one has its turn.
+local member, mine, ref, id, lane
+for skip = 0, 99 do
+  member = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. order .. '\0', '(' .. order .. '\1', 'LIMIT',
+    skip, 1)[1]
+  if not member then break end
+  mine = string.match(member, '^.*%z(.-)$')
+  ref, id = string.match(mine, '^(.*)|(.-)$')
+  lane = lanes[ref]
+  if not lane then return { 'LANES', ref } end
+  if redis.call('XRANGE', lane.key, id, id)[1] then break end
+  member = nil
+end
 redis.call('HINCRBY', KEYS[3], 'blocked', -1)
 if not member then
   redis.call('HDEL', KEYS[1], order)

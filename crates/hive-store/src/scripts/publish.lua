@@ -117,7 +117,7 @@ for l = 1, lane_count do
   if held or group == '' and live == 0 then
     -- Where no group counts them, the lane's own length bounds what it holds.
     local count = exists and redis.call('XLEN', KEYS[7 + l]) or 0
-    local bytes = tonumber(redis.call('HGET', KEYS[7], ref) or 0)
+    local bytes = exists and tonumber(redis.call('HGET', KEYS[7], ref) or 0) or 0
     lane.rooms[1] = { count = max_backlog - count, bytes = max_bytes - bytes }
     lane.refuses = not held and ARGV[3] ~= '1' and 'W'
   elseif group ~= '' and not known[group] then

@@ -46,7 +46,7 @@ RETURNS  { status, detail }
                 long enough, or within the grace after a restart, `k` the next message of its
                 ordering key is in a lane that the caller does not know; nothing changed
 IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `g` or `s`
-COST        about 10 us an item
+COST        about 10 us an item, and its body; of an ordering key also the body of the next one
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
 ]]
 local group, ageing = ARGV[1], tonumber(ARGV[2])
@@ -88,18 +88,25 @@ local function order_of(body)
   return body and string.byte(body, 1) == 2 and struct.unpack('>Hc0', body, 23) or ''
 end
 -- What the end of an entry lets go: nil where it holds no ordering key, else the key and its oldest
--- parked entry; false where that entry's lane is not among the caller's.
+-- parked entry that is there; false where a parked entry's lane is not among the caller's. One that
+-- is gone would hold the key for ever: it stays parked until the auditor ends it.
 local function held_key(lane, id, body)
   if not lane.marked or not body then return nil end
   local order = order_of(body)
   if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return nil end
-  local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
-    'LIMIT', 0, 1)[1]
-  if not member then return { order = order } end
-  local mine = string.match(member, '^.*%z(.-)$')
-  local ref, after_id = string.match(mine, '^(.*)|(.-)$')
-  if not lane_of[ref] then return false end
-  return { order = order, member = member, mine = mine, lane = lane_of[ref], id = after_id }
+  for skip = 0, 99 do
+    local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
+      'LIMIT', skip, 1)[1]
+    if not member then break end
+    local mine = string.match(member, '^.*%z(.-)$')
+    local ref, after_id = string.match(mine, '^(.*)|(.-)$')
+    local after = lane_of[ref]
+    if not after then return false end
+    if redis.call('XRANGE', after.key, after_id, after_id)[1] then
+      return { order = order, member = member, mine = mine, lane = after, id = after_id }
+    end
+  end
+  return { order = order }
 end
 local function next_of_key(held)
   if not held then return end

@@ -7,6 +7,7 @@ use hive_store::{
     header::Header,
     keys::GroupKey,
     publish::Item,
+    repair::WrittenOff,
     settle::{Action, Settle, SettleGroup, Ticket, Verdict},
 };
 
@@ -826,4 +827,71 @@ async fn a_parked_entry_whose_time_is_over_ends_and_its_blocked_key_stays_blocke
     let unblocked = world.store.unblock_key(&world.shard, ("g", 0), "k").await;
     assert!(unblocked.expect("key_unblock"));
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
+
+/// Removes the entries that `~ordered` holds, but the last so many.
+async fn lose_parked(world: &World, but_last: usize) {
+    let lanes = world.lanes("g").await;
+    let parked = world.store.held_by("g", &lanes, "~ordered").await;
+    let parked = parked.expect("parked");
+    for one in &parked[..parked.len() - but_last] {
+        let stream = &lanes[one.lane].stream;
+        assert_eq!(world.redis::<i64>(&["XDEL", stream, &one.id]).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_key_goes_on_with_the_first_that_is_there() {
+    for (left, is_blocked) in [(1, false), (0, false), (1, true), (0, true)] {
+        let world = with_group().await;
+        let items = ["a", "b", "c", "d"].map(|id| ordered("g/p4m", id, "k"));
+        let (a, taken) = one(&world, items.to_vec()).await;
+        lose_parked(&world, left).await;
+        let lanes = world.lanes("g").await;
+        let action = if is_blocked { reject() } else { Action::Ack };
+        let settle = world.settle_of("g", &a, &taken[0], action).await;
+        world
+            .settle_with("g", &lanes, &[settle], |group| group.block = is_blocked)
+            .await;
+        if is_blocked {
+            let unblocked = world.store.unblock_key(&world.shard, ("g", 0), "k").await;
+            assert!(unblocked.expect("key_unblock"));
+        }
+        let next = world.take("g", &a, 9).await;
+        assert_eq!(ids(&next), ["d"][..left], "{left} {is_blocked}");
+        // What is gone is the auditor's, also where it stands before a message that is there.
+        for held in world.store.held_by("g", &lanes, "~ordered").await.expect("parked") {
+            let (lane, id) = (&lanes[held.lane], held.id.as_str());
+            let end = world.store.write_off(&world.shard, ("g", AGEING_MS), &lanes, (lane, id));
+            assert_eq!(end.await.expect("write off"), WrittenOff::Lost(1));
+        }
+        for taken in &next {
+            let verdict = world.settle("g", &a, taken, Action::Ack).await;
+            assert_eq!(verdict, Verdict::Done);
+        }
+        let busy = world.key("g", GroupKey::Busy);
+        assert_eq!(world.redis::<i64>(&["HLEN", &busy]).await, 0);
+        assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 4));
+    }
+}
+
+#[tokio::test]
+async fn no_more_blocked_keys_are_answered_than_were_asked_for() {
+    let world = with_group().await;
+    let keys: Vec<String> = (0..5).map(|n| format!("k{n}")).collect();
+    let items = keys.iter().map(|key| ordered("g/p4m", key, key)).collect();
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    for taken in &taken[1..] {
+        let settle = world.settle_of("g", &a, taken, reject()).await;
+        world
+            .settle_with("g", &lanes, &[settle], |group| group.block = true)
+            .await;
+    }
+    let blocked = async |limit| {
+        let blocked = world.store.blocked_keys(&world.shard, "g", limit).await;
+        blocked.expect("blocked")
+    };
+    assert_eq!(blocked(9).await, keys[1..]);
+    assert_eq!(blocked(2).await, keys[1..3]);
 }

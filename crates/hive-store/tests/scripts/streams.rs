@@ -169,3 +169,51 @@ async fn a_stream_is_made_once_and_a_decided_end_is_carried_out_first() {
     assert_eq!(ensure().await, (MADE.plus(1), true));
     assert_eq!(mark(&world).await, None);
 }
+
+#[tokio::test]
+async fn nothing_of_a_retired_lane_outlives_its_stream() {
+    let world = with_group().await;
+    world.add("g/p4+gpu", &["a"]).await;
+    let a = world.join("g", "a", &["gpu"]).await;
+    let taken = world.take("g", &a, 9).await;
+    let settle = world.settle_of("g", &a, &taken[0], Action::Ack).await;
+    let lanes = world.lanes("g").await;
+    world
+        .settle_with("g", &lanes, &[settle], |group| group.keep = false)
+        .await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let groups = ["g".to_owned()];
+    let lane = crate::world::lane_ref("g/p4+gpu");
+    let retired = world.store.retire_lane(&world.shard, &lane, &groups, 1);
+    let retired = retired.await.expect("lane_retire");
+    assert_eq!(retired, hive_store::retention::Unused::Retired);
+    for step in [
+        world.store.retire_on_shard(&world.shard, "g").await,
+        world.store.delete_on_shard(&world.shard, "g").await,
+    ] {
+        step.expect("a step");
+    }
+    assert_eq!(close(&world, MADE).await, Closing::Closed);
+    let pattern = format!("{}*", world.shard.tag());
+    let mut left: Vec<String> = world.redis(&["KEYS", &pattern]).await;
+    // What was stored for calls that are sent again ends by itself.
+    left.retain(|key| *key != world.shard.groups());
+    for key in left {
+        let left_ms: i64 = world.redis(&["PTTL", &key]).await;
+        assert!(left_ms > 0, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_a_lane_that_went_take_no_room_from_the_next_one() {
+    for lane in ["/p4@c", "/p4"] {
+        let world = world().await;
+        let sizes = world.shard.sizes();
+        let _: i64 = world.redis(&["HSET", &sizes, lane, "1000000"]).await;
+        let mut flush = world.flush(vec![item(lane, "a")]).await;
+        flush.buffer_without_groups = true;
+        flush.max_backlog_bytes = 1_000;
+        let added = Flushed::Done(vec![Outcome::Added]);
+        assert_eq!(world.send(&flush).await, added, "{lane}");
+    }
+}
