@@ -9,7 +9,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::group::RoutingMode;
+use crate::{capability::CapabilitySet, group::RoutingMode};
 
 /// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
 /// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
@@ -117,6 +117,23 @@ pub fn rounds(mode: RoutingMode, free: &[Free], last_served: Option<usize>) -> V
         }
     }
     plan
+}
+
+/// Whether whatever a consumer could take has a more specialised taker elsewhere: for each of the
+/// `wanted` sets of capabilities that `own` covers, somebody of `elsewhere` covers it too and has
+/// fewer capabilities. True for a consumer that covers none of them.
+#[must_use]
+pub fn is_outdone(
+    own: &CapabilitySet,
+    elsewhere: &[CapabilitySet],
+    wanted: &[CapabilitySet],
+) -> bool {
+    let mut mine = wanted.iter().filter(|wanted| own.covers(wanted));
+    mine.all(|wanted| {
+        elsewhere
+            .iter()
+            .any(|other| other.len() < own.len() && other.covers(wanted))
+    })
 }
 
 /// Size of a consumer's request after `slots` earlier ones: 1, 1, 2, 4 … 512, then everything.

@@ -9,6 +9,7 @@
 //! see `dispatcher/plain.rs`.
 
 mod plain;
+mod specialists;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use self::plain::Plain;
+use self::{plain::Plain, specialists::Elsewhere};
 use crate::{
     attached::Attached,
     catalog::GroupView,
@@ -82,7 +83,7 @@ pub struct Dispatcher {
 }
 
 /// What the dispatcher's task remembers from one fetch to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
     /// The consumer that was served last.
     last_served: Option<Arc<str>>,
@@ -90,6 +91,25 @@ struct Memory {
     plain: Option<Plain>,
     /// No reconciliation before this time: the last one was refused.
     reconcile_after: Option<Instant>,
+    /// When work arrived that nothing had been left of before.
+    woke: Instant,
+    /// When those who left it to others have their turn.
+    again_at: Option<Instant>,
+    /// Who those others are.
+    elsewhere: Elsewhere,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            last_served: None,
+            plain: None,
+            reconcile_after: None,
+            woke: Instant::now(),
+            again_at: None,
+            elsewhere: Elsewhere::default(),
+        }
+    }
 }
 
 impl Memory {
@@ -267,7 +287,13 @@ impl Dispatcher {
             tokio::select! {
                 () = self.wake.notified() => {},
                 () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => {},
+                () = tokio::time::sleep_until(memory.again_at.unwrap_or_else(Instant::now).into()),
+                    if memory.again_at.is_some() => {},
                 () = gateway.shutdown.draining() => return,
+            }
+            memory.again_at = None;
+            if !self.may_have_work.load(Ordering::Acquire) {
+                memory.woke = Instant::now();
             }
             if self.is_empty() {
                 if idle_since.elapsed() > RETIRE && gateway.retire(&self) {
@@ -366,6 +392,10 @@ impl Dispatcher {
             }
         }
         let hungry = self.hungry();
+        if hungry.is_empty() {
+            return Step::Rest;
+        }
+        let hungry = self.whose_turn(gateway, &view, hungry, memory).await;
         if hungry.is_empty() {
             return Step::Rest;
         }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use hive_domain::{
     group::{GroupDefinition, GroupState},
     name,
@@ -26,6 +27,7 @@ use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms, reading},
     pull,
+    streams::LISTED_TOGETHER,
 };
 
 /// How often a change is tried again when somebody else changed the definition meanwhile.
@@ -144,15 +146,18 @@ impl Gateway {
         _request: wire::ListGroupsRequest,
     ) -> Result<wire::ListGroupsResponse, Fault> {
         reading(async move {
+            let definitions = self.store.groups(namespace).await?;
+            let is_there = |definition: &GroupDefinition| {
+                matches!(definition.state, GroupState::Active | GroupState::Paused)
+            };
+            let shown = definitions
+                .into_iter()
+                .filter(is_there)
+                .map(|definition| async move { self.listed(namespace, &definition).await }.boxed());
+            let mut shown = futures_util::stream::iter(shown).buffered(LISTED_TOGETHER);
             let mut groups = Vec::new();
-            for definition in self.store.groups(namespace).await? {
-                if matches!(
-                    definition.state,
-                    GroupState::Creating | GroupState::Deleting
-                ) {
-                    continue;
-                }
-                match Box::pin(self.listed(namespace, &definition)).await {
+            while let Some(listed) = shown.next().await {
+                match listed {
                     Ok(group) => groups.push(group),
                     // Deleted while we listed.
                     Err(fault)

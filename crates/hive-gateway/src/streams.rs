@@ -3,6 +3,7 @@
 //! A stream is made by the first group that reads it, or by itself, to take messages before that.
 //! How its end is decided and carried out stands in `hive-store/src/streams.rs`.
 
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use hive_domain::{
     group::GroupDefinition,
     name,
@@ -23,6 +24,9 @@ use crate::{
     core::{Gateway, now_ms, reading},
     groups::{TRIES, changing, too_many},
 };
+
+/// Streams or groups whose figures are read at the same time for a list: each is a few round trips.
+pub(crate) const LISTED_TOGETHER: usize = 32;
 
 impl Gateway {
     /// Creates a stream.
@@ -173,10 +177,14 @@ impl Gateway {
         _request: wire::ListStreamsRequest,
     ) -> Result<wire::ListStreamsResponse, Fault> {
         reading(async move {
-            let mut streams = Vec::new();
-            for definition in self.store.streams(namespace).await? {
-                streams.push(self.shown_stream(namespace, &definition).await?);
-            }
+            let definitions = self.store.streams(namespace).await?;
+            let shown = definitions.into_iter().map(|definition| {
+                async move { self.shown_stream(namespace, &definition).await }.boxed()
+            });
+            let streams = futures_util::stream::iter(shown)
+                .buffered(LISTED_TOGETHER)
+                .try_collect()
+                .await?;
             Ok(wire::ListStreamsResponse { streams })
         })
         .await

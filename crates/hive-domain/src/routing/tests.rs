@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, rounds};
-use crate::group::RoutingMode;
+use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, is_outdone, rounds};
+use crate::{capability::CapabilitySet, group::RoutingMode};
 
 fn free(index: usize, free: u32, capacity: u32) -> Free {
     Free {
@@ -177,4 +177,18 @@ fn the_most_specialised_is_served_while_it_has_room() {
         None,
     );
     assert_eq!(plan, [slot(1, 2), slot(0, 9)]);
+}
+
+#[test]
+fn a_consumer_is_outdone_where_each_of_its_messages_has_a_more_specialised_taker() {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (gpu, general): (CapabilitySet, CapabilitySet) =
+        (set(&["gpu"]), set(&["gpu", "rust", "python"]));
+    let wanted: [CapabilitySet; 2] = [set(&[]), set(&["gpu"])];
+    let elsewhere = [gpu.clone()];
+    assert!(is_outdone(&general, &elsewhere, &wanted));
+    assert!(!is_outdone(&gpu, &elsewhere, &wanted), "equals are not");
+    assert!(!is_outdone(&general, &[], &wanted));
+    let python = [set(&[]), set(&["python"])];
+    assert!(!is_outdone(&general, &elsewhere, &python), "it alone can");
 }
