@@ -457,7 +457,7 @@ impl Store {
                     .parse()
                     .unwrap_or_default();
                 moved += count;
-                if count < LIMIT {
+                if count == 0 {
                     break;
                 }
             }

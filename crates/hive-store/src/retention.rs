@@ -144,14 +144,14 @@ impl Store {
         call.number(max_age_ms).number(BUFFERED_LIMIT).number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
         let (_, parts) = reply::status("buffered_expire", value)?;
-        let [expired, deleted] = parts
+        let [expired, deleted, more] = parts
             .try_into()
             .map_err(|_error| StoreError::reply("buffered_expire"))?;
         let (expired, deleted) = (expired.number()?, deleted.number()?);
         Ok(Ended {
             expired,
             deleted,
-            more: expired + deleted >= BUFFERED_LIMIT,
+            more: more.number()? > 0,
         })
     }
 

@@ -25,6 +25,10 @@ const SCAN_COUNT: u64 = 1_000;
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
 const LANE_UNKNOWN: char = 'k';
+/// The script's letter for an item that comes behind all that a call may read.
+const NOT_YET: char = 'b';
+/// Bytes of entries that a call is to read, as far as their sizes are known.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What is to become of a delivery.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +159,15 @@ struct Section<'a> {
     /// Positions in the caller's list, by rising entry id.
     items: Vec<usize>,
     work_ms: u64,
+}
+
+/// Places of items that a call did not judge.
+#[derive(Debug, Default)]
+struct Unjudged {
+    /// They need lanes read again.
+    lane_unknown: Vec<usize>,
+    /// They come in the next call.
+    not_yet: Vec<usize>,
 }
 
 /// A call that is sent again when its answer is lost, and then answers what it answered.
@@ -352,19 +365,23 @@ impl Store {
             let order = in_order(&sections);
             let kept = self.numbered(shard, ticket, true, &order);
             let call = ack_call(shard, group, items, &sections, kept);
-            left.extend(
-                self.run_judged(call, group.durable, &order, verdicts)
-                    .await?,
-            );
+            let judged = self.run_judged(call, group.durable, &order, verdicts);
+            left.extend(judged.await?.lane_unknown);
         }
-        if !other.is_empty() {
+        // Each of the others is read, and of an ordering key the next one too.
+        while !other.is_empty() {
+            let rest = other.split_off(readable(items, group.lanes, &other));
             let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
             let kept = self.numbered(shard, ticket, false, &order);
             let call = settle_call(shard, group, (items, other.as_slice()), now_ms, kept);
-            left.extend(
-                self.run_judged(call, group.durable, &order, verdicts)
-                    .await?,
-            );
+            let judged = self.run_judged(call, group.durable, &order, verdicts);
+            let judged = judged.await?;
+            left.extend(judged.lane_unknown);
+            other.retain(|(position, _)| judged.not_yet.contains(position));
+            if other.len() == order.len() {
+                return Err(StoreError::reply("settle"));
+            }
+            other.extend(rest);
         }
         Ok(left)
     }
@@ -530,15 +547,14 @@ impl Store {
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
 
-    /// Runs a call whose reply has a letter per item; answers the places that need lanes read
-    /// again.
+    /// Runs a call whose reply has a letter per item; answers the places that have no verdict yet.
     async fn run_judged(
         &self,
         call: Call,
         durable: bool,
         order: &[usize],
         verdicts: &mut [Option<Verdict>],
-    ) -> Result<Vec<usize>, StoreError> {
+    ) -> Result<Unjudged, StoreError> {
         let value = if durable {
             self.run_durably(Purpose::Settle, call).await?
         } else {
@@ -549,10 +565,12 @@ impl Store {
         if word != "OK" || letters.len() != order.len() {
             return Err(StoreError::reply("settle"));
         }
-        let mut left = Vec::new();
+        let mut left = Unjudged::default();
         for (position, letter) in order.iter().zip(letters.chars()) {
             if letter == LANE_UNKNOWN {
-                left.push(*position);
+                left.lane_unknown.push(*position);
+            } else if letter == NOT_YET {
+                left.not_yet.push(*position);
             } else if let Some(verdict) = verdicts.get_mut(*position) {
                 *verdict = Some(Verdict::of(letter)?);
             }
@@ -563,6 +581,20 @@ impl Store {
 
 fn lane_of(lanes: &[ReadLane], reference: &str) -> Option<usize> {
     lanes.iter().position(|lane| *lane.reference == *reference)
+}
+
+/// How many of these items one call may read, at least one.
+fn readable(items: &[Settle], lanes: &[ReadLane], chosen: &[(usize, usize)]) -> usize {
+    let mut bytes = 0;
+    for (count, (position, lane)) in chosen.iter().enumerate() {
+        let size = items.get(*position).map_or(0, |item| item.lease.bytes);
+        let is_marked = lanes.get(*lane).is_some_and(|lane| lane.lane.lane.marked);
+        bytes += u64::from(size) * if is_marked { 2 } else { 1 };
+        if bytes > BYTES_MAX && count > 0 {
+            return count;
+        }
+    }
+    chosen.len()
 }
 
 fn in_order(sections: &[Section<'_>]) -> Vec<usize> {

@@ -44,7 +44,8 @@ RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` done, `d` done and dead-lettered, `g` not pending here, `s`
                 the lease is another's, `f` session or connection is an old one, `i` not idle for
                 long enough, or within the grace after a restart, `k` the next message of its
-                ordering key is in a lane that the caller does not know; nothing changed
+                ordering key is in a lane that the caller does not know, `b` the call has read 4 MiB
+                by then; nothing changed
 IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `g` or `s`
 COST        about 10 us an item, and its body; of an ordering key also the body of the next one
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
@@ -76,6 +77,13 @@ end
 local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0,
   bytes = 0 }
 
+-- Sizes are not always known before an entry is read: what a call reads is bounded here.
+local room = 4194304
+local function body_of(lane, id)
+  local entry = redis.call('XRANGE', lane.key, id, id)[1]
+  room = room - (entry and #entry[2][2] or 0)
+  return entry and entry[2][2]
+end
 local function to_ready(lane, id)
   local ms = tonumber(string.match(id, '^%d+'))
   local score = ms - lane.priority * ageing
@@ -102,7 +110,7 @@ local function held_key(lane, id, body)
     local ref, after_id = string.match(mine, '^(.*)|(.-)$')
     local after = lane_of[ref]
     if not after then return false end
-    if redis.call('XRANGE', after.key, after_id, after_id)[1] then
+    if body_of(after, after_id) then
       return { order = order, member = member, mine = mine, lane = after, id = after_id }
     end
   end
@@ -143,10 +151,6 @@ local function to_dead(lane, id, count, body, category, record, failures, may_bl
   return 'd'
 end
 
-local function body_of(lane, id)
-  local entry = redis.call('XRANGE', lane.key, id, id)[1]
-  return entry and entry[2][2]
-end
 local function attempts_of(body)
   local own = body and string.byte(body, 1) == 2 and struct.unpack('>H', body, 5) or 0
   return own > 0 and own or tonumber(ARGV[3])
@@ -239,6 +243,7 @@ local function unindex(lane, id, owner, body)
 end
 
 local function judge(lane, id, count, consumer, session, attach, action, number, category, record)
+  if room <= 0 then return 'b' end
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
   if not row then return 'g' end
   if session ~= '*' then

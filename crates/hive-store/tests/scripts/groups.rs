@@ -129,7 +129,7 @@ async fn a_group_with_unsettled_messages_stays() {
         .await;
     assert!(left.is_empty(), "{left:?}");
     let lanes = world.store.lanes(&world.shard).await.expect("lanes").all;
-    assert_eq!(lanes, [crate::world::lane_ref("/p4")]);
+    assert_eq!(lanes, [lane_ref("/p4")]);
     world.create("g", Start::Latest).await;
     world.add("g/p9", &["new"]).await;
     assert_eq!(world.places("g").await.0, 1);
@@ -390,14 +390,20 @@ async fn a_lane_that_is_retired_under_a_deletion_stops_it_before_any_write() {
         .await;
     let (shard, lane) = (&world.shard, lane_ref("/p4+gpu"));
     let mut call = Call::new(&GROUP_DELETE);
-    call.key(shard.groups()).key(shard.lanes()).key(shard.dead());
+    call.key(shard.groups())
+        .key(shard.lanes())
+        .key(shard.dead());
     call.key(shard.group("g", GroupKey::Counters));
     call.key(shard.settled_below()).key(shard.sizes());
     call.key(shard.lane(&lane));
     call.text("g").flag(true).number(1).text("/p4+gpu");
     let _: String = world.redis(&["SCRIPT", "LOAD", GROUP_DELETE.text()]).await;
     let mut raw = world.raw.clone();
-    let answer: Vec<String> = call.command().query_async(&mut raw).await.expect("an answer");
+    let answer: Vec<String> = call
+        .command()
+        .query_async(&mut raw)
+        .await
+        .expect("an answer");
     assert_eq!(answer[0], "LANES");
     let groups: Vec<redis::Value> = world.redis(&["XINFO", "GROUPS", &shard.lane(&lane)]).await;
     assert_eq!(groups.len(), 1, "nothing was written");

@@ -860,9 +860,16 @@ async fn a_key_goes_on_with_the_first_that_is_there() {
         let next = world.take("g", &a, 9).await;
         assert_eq!(ids(&next), ["d"][..left], "{left} {is_blocked}");
         // What is gone is the auditor's, also where it stands before a message that is there.
-        for held in world.store.held_by("g", &lanes, "~ordered").await.expect("parked") {
+        for held in world
+            .store
+            .held_by("g", &lanes, "~ordered")
+            .await
+            .expect("parked")
+        {
             let (lane, id) = (&lanes[held.lane], held.id.as_str());
-            let end = world.store.write_off(&world.shard, ("g", AGEING_MS), &lanes, (lane, id));
+            let end = world
+                .store
+                .write_off(&world.shard, ("g", AGEING_MS), &lanes, (lane, id));
             assert_eq!(end.await.expect("write off"), WrittenOff::Lost(1));
         }
         for taken in &next {

@@ -938,3 +938,32 @@ async fn a_lane_that_lost_its_stream_is_not_retired() {
     let told = world.store.publish(&world.shard, &flush).await;
     assert!(matches!(told, Err(hive_store::StoreError::Lost { .. })));
 }
+
+#[tokio::test]
+async fn a_due_message_makes_its_lane_anew_while_its_group_lives() {
+    for lane in ["g/p4+gpu", "/p4+gpu", "/p4@c"] {
+        let world = with_group().await;
+        world
+            .publish(vec![later(lane, "a"), later(lane, "b")])
+            .await;
+        end_delays(&world).await;
+        // An older version did not count what is delayed, and the lane went.
+        let _: i64 = world.redis(&["DEL", &world.shard.sizes()]).await;
+        grow_old().await;
+        assert_eq!(retire(&world, lane, 1).await, Unused::Retired, "{lane}");
+        let due = due_scheduled(&world).await;
+        assert_eq!((due.moved, due.lanes_changed), (2, false), "{lane}");
+        let dead = world.store.dead_count(&world.shard).await;
+        assert_eq!(dead.expect("dead"), 0, "{lane}");
+        let retired = world.store.retired_lanes(&world.shard).await;
+        assert_eq!(retired.expect("retired"), [], "{lane}");
+        let c = world.join("g", "c", &["gpu"]).await;
+        let all = world.store.lanes(&world.shard).await.expect("lanes").all;
+        let moved = world.store.move_held(&world.shard, "g", "c", &all).await;
+        assert_eq!(
+            moved.expect("held_move"),
+            if lane == "/p4@c" { 2 } else { 0 }
+        );
+        assert_eq!(ids(&world.take("g", &c, 9).await), ["a", "b"], "{lane}");
+    }
+}
