@@ -29,7 +29,8 @@ const AUDIT_EVERY: Key<Duration> = Key::duration(
 const LANE_IDLE: Key<Duration> = Key::duration(
     "recovery.lane_idle",
     "10m",
-    (Duration::from_millis(100), Duration::from_secs(86_400)),
+    // Gateways remember lanes for a second, and wait for Redis for three.
+    (Duration::from_secs(10), Duration::from_secs(86_400)),
     "\"10m\"",
     "How long an empty lane of a set of required capabilities, or of direct messages to one \
      consumer, is kept after its last message. Its stream is removed so long after that.",
@@ -64,6 +65,26 @@ impl Settings for Recovery {
             retention_every: values.get(&RETENTION_EVERY),
             audit_every: values.get(&AUDIT_EVERY),
             lane_idle_ms: u64::try_from(lane_idle.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hive_runtime::config::{Config, Inputs};
+
+    use super::Recovery;
+
+    #[test]
+    fn a_lane_is_kept_for_longer_than_gateways_remember_it() {
+        for (lane_idle, is_taken) in [("9s", false), ("10s", true)] {
+            let env = ("HIVE_RECOVERY_LANE_IDLE".to_owned(), lane_idle.to_owned());
+            let inputs = Inputs {
+                env: [env].into_iter().collect(),
+                ..Inputs::default()
+            };
+            let config = Config::<Recovery>::resolve("127.0.0.1:8000", &inputs);
+            assert_eq!(config.is_ok(), is_taken, "{lane_idle}");
         }
     }
 }

@@ -112,16 +112,32 @@ async fn a_lane_of_capabilities_goes_when_all_its_messages_are_gone() {
     world.publish(1, Lane::plain(4), 0).await;
     let agent = world.join("a", Kind::Pull, "-").await;
     let leases = world.fetch(&agent, 3).await;
-    let idle = ("HIVE_RECOVERY_LANE_IDLE", "500ms");
+    let idle = ("HIVE_RECOVERY_LANE_IDLE", "10s");
     let _coordinator = coordinator(&world.redis, &[OFTEN, idle]).await;
     let count = async || world.store.lanes(&world.shard).await.unwrap().all.len();
     assert_eq!(count().await, 2);
     let verdicts = world.settle(&agent, &leases, Action::Ack).await;
     assert_eq!(verdicts, [Verdict::Done; 3]);
+    let lane = LaneRef::of_group(
+        GROUP,
+        Lane {
+            consumer: "a".to_owned(),
+            ..Lane::plain(4)
+        },
+    );
+    let stream = world.shard.lane(&lane);
+    until(seconds(5), "the lane to be empty", async || {
+        world.raw(&format!("XLEN {stream}")).await == ":0"
+    })
+    .await;
+    // Its last message was long ago.
+    assert_eq!(world.raw(&format!("XSETID {stream} 1-1")).await, "+OK");
     until(seconds(5), "the direct lane to go", async || {
         count().await == 1
     })
     .await;
+    let retired = format!("HSET {} \"{lane} retired\" 1", world.shard.sizes());
+    assert_eq!(world.raw(&retired).await, ":0");
     until(seconds(5), "its stream to go", async || {
         let retired = world.store.retired_lanes(&world.shard).await;
         retired.unwrap().is_empty()

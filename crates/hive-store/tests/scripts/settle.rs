@@ -901,4 +901,7 @@ async fn no_more_blocked_keys_are_answered_than_were_asked_for() {
     };
     assert_eq!(blocked(9).await, keys[1..]);
     assert_eq!(blocked(2).await, keys[1..3]);
+    let counters = world.key("g", GroupKey::Counters);
+    let _: i64 = world.redis(&["HSET", &counters, "blocked", "0"]).await;
+    assert!(blocked(9).await.is_empty(), "nothing is searched for none");
 }
