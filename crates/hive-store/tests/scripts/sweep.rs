@@ -579,7 +579,7 @@ async fn a_trim_goes_by_slices() {
             .await;
         slices.push(trimmed.expect("trim").deleted);
     }
-    assert_eq!(slices, [500, 500, 190]);
+    assert_eq!(slices, [200, 200, 200, 200, 200, 190]);
     let (counted, held) = bytes(&world, "/p4").await;
     assert_eq!(counted, held);
 }
