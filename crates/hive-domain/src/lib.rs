@@ -10,7 +10,8 @@
 //! - Refusals name every field at fault at once, with the value and the rule.
 //!
 //! Read `name` for the rule of names, `group` for what a group and a stream are, `routing` for who
-//! gets the next message, `retry` for when a failed one comes back.
+//! gets the next message, `retry` for when a failed one comes back, `workflow` for which task of a
+//! workflow may start and what a failure means.
 
 #![warn(
     clippy::unwrap_used,
@@ -34,3 +35,4 @@ pub mod routing;
 pub mod stream;
 pub mod time;
 pub mod violation;
+pub mod workflow;
