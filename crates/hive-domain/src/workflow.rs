@@ -10,6 +10,7 @@
 pub mod condition;
 pub mod definition;
 pub mod graph;
+pub mod run;
 pub mod status;
 mod words;
 
@@ -19,5 +20,6 @@ pub use self::{
         WorkflowDefinition,
     },
     graph::{Graph, TaskIndex},
+    run::{Effect, Event, Illegal, Outcome, Resolution, Run},
     status::{RunStatus, TaskStatus},
 };

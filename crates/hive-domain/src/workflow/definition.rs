@@ -4,7 +4,11 @@
 //! the door. Payloads are not here; a decision never needs one. [`check`] says what is wrong with a
 //! definition, all of it at once, and builds its graph.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -280,6 +284,24 @@ pub struct WorkflowDefinition {
     pub on_failure: FailurePolicy,
     /// Whether tasks are added call by call, and dependencies may come later than who needs them.
     pub is_open: bool,
+}
+
+impl WorkflowDefinition {
+    /// The same with a place for each task that an open workflow names as a dependency and does
+    /// not have, in the order in which [`check`] numbers them.
+    #[must_use]
+    pub fn with_awaited(mut self) -> Self {
+        if self.is_open {
+            let mut known: BTreeSet<&str> = self.tasks.iter().map(|task| &*task.id).collect();
+            let named = self.tasks.iter().flat_map(|task| &task.dependencies);
+            let places: Vec<TaskDefinition> = named
+                .filter(|id| known.insert(id))
+                .map(|id| TaskDefinition::awaited(id))
+                .collect();
+            self.tasks.extend(places);
+        }
+        self
+    }
 }
 
 impl Default for WorkflowDefinition {

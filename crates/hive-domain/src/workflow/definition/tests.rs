@@ -209,7 +209,7 @@ proptest! {
         for (from, to) in &edges {
             tasks[*from].dependencies.push(ids[*to].clone());
         }
-        let distinct: std::collections::BTreeSet<_> = edges.iter().collect();
+        let distinct: BTreeSet<_> = edges.iter().collect();
         let is_bad = distinct.len() < edges.len()
             || edges.iter().any(|(from, to)| from == to || *to == 8)
             || has_cycle(&edges);

@@ -1,0 +1,471 @@
+//! Shards, agents, people and a clock around one run.
+
+use super::*;
+
+/// An attempt as its shard knows it.
+#[derive(Default)]
+struct Attempt {
+    outcome: Option<Outcome>,
+    deliveries: u32,
+}
+
+/// All that is around a run.
+pub(super) struct World {
+    chance: Chance,
+    run: Run,
+    now: u64,
+    /// What the shards hold: placed attempts.
+    shard: BTreeMap<(TaskIndex, u32), Attempt>,
+    observer: Observer,
+    /// Whether the router crashes after events.
+    is_crashing: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, tasks: usize) -> Self {
+        let mut chance = Chance(seed);
+        let definition = chance.workflow(tasks);
+        let graph = check(&definition, &Limits::default()).expect("it has no faults");
+        let (run, effects) = Run::start(definition, graph, Timestamp(0));
+        let is_crashing = chance.percent(50);
+        let mut world = Self {
+            chance,
+            run,
+            now: 0,
+            shard: BTreeMap::new(),
+            observer: Observer::default(),
+            is_crashing,
+        };
+        let first: Vec<TaskState> = (world.run.definition().tasks.iter())
+            .map(|task| TaskState {
+                status: if task.is_awaited() {
+                    TaskStatus::Awaited
+                } else {
+                    TaskStatus::Pending
+                },
+                ..TaskState::default()
+            })
+            .collect();
+        world.observer.see(&first, &world.run, &effects);
+        world.after(&effects);
+        world.run.take_changed();
+        world
+    }
+
+    /// One thing happens.
+    pub(super) fn turn(&mut self) {
+        match self.chance.below(40) {
+            0..=5 => self.place(),
+            6..=9 => self.start(),
+            10..=15 => self.work(),
+            16..=21 => self.deliver(),
+            22 => self.deliver_again(),
+            23 => self.stale(),
+            24..=26 => self.evaluate(),
+            27 => self.signal(),
+            28 => self.answer(),
+            29 => self.refuse(),
+            30 => self.control(),
+            31 | 32 => self.retry(),
+            33 | 34 => {
+                let later = [0, 1, 4_000, 11_000, 61_000];
+                self.now += self.chance.pick(&later).unwrap();
+                self.must(Event::Tick);
+            },
+            35 => self.next_timer(),
+            36 => {
+                let limit = u32::try_from(self.chance.below(9)).unwrap();
+                self.may(Event::ParallelLimit(limit));
+            },
+            37 => self.must(Event::Continue),
+            38 if self.chance.percent(50) => self.add(),
+            _ => self.resume(),
+        }
+    }
+
+    /// Everybody does what is owed until the run is over.
+    pub(super) fn finish(&mut self) {
+        for _ in 0..20_000 {
+            if self.run.status().is_final() {
+                return;
+            }
+            let asked: Vec<TaskIndex> = self.observer.asked.iter().copied().collect();
+            let waiting = self.tasks(|state| state.status == TaskStatus::WaitingInput);
+            if self.run.status() == RunStatus::Paused {
+                self.must(Event::Resume);
+            } else if !self.observer.outbox.is_empty() {
+                self.place();
+            } else if let Some(task) = asked.first() {
+                self.answer_condition(*task, Ok(true));
+            } else if !self.undecided().is_empty() {
+                self.work();
+            } else if !self.undelivered().is_empty() {
+                self.deliver();
+            } else if let Some(task) = waiting.first() {
+                self.must(Event::ProvideInput { task: *task });
+            } else if self.run.has_more() {
+                self.must(Event::Continue);
+            } else {
+                let due = self.run.deadline().expect("something happens by itself");
+                self.now = self.now.max(due.0);
+                self.must(Event::Tick);
+            }
+        }
+        panic!("it does not end: {:?}", self.run.tasks());
+    }
+
+    /// Applies what is legal.
+    fn must(&mut self, event: Event) {
+        let words = format!("{event:?}");
+        assert!(self.may(event), "{words} is legal");
+    }
+
+    /// Applies what may be illegal, and sees that it changes nothing then.
+    fn may(&mut self, event: Event) -> bool {
+        let before = self.run.clone();
+        match self.run.apply(event, Timestamp(self.now)) {
+            Ok(effects) => {
+                self.observe(&before, &effects);
+                true
+            },
+            Err(_) => {
+                assert_eq!(self.run, before, "what is refused changes nothing");
+                false
+            },
+        }
+    }
+
+    fn observe(&mut self, before: &Run, effects: &[Effect]) {
+        self.observer.see(before.tasks(), &self.run, effects);
+        self.after(effects);
+        let changed: BTreeSet<TaskIndex> = self.run.take_changed().into_iter().collect();
+        for (task, state) in (0..).zip(self.run.tasks()) {
+            let is_same = before.task(task) == Some(state);
+            assert!(is_same || changed.contains(&task), "each change is told");
+        }
+        let loaded = Run::load(self.run.parts()).expect("what was stored is loaded");
+        assert_eq!(loaded, self.run, "a loaded run is the same as the live one");
+        if self.is_crashing {
+            self.run = loaded;
+        }
+    }
+
+    /// The shards do what they are asked.
+    fn after(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            let Effect::Resolve {
+                task,
+                attempt,
+                resolution,
+            } = effect
+            else {
+                continue;
+            };
+            // A request may get lost; it is repeated.
+            let known = self
+                .shard
+                .get_mut(&(*task, *attempt))
+                .expect("it is placed");
+            if known.outcome.is_none() && !self.chance.percent(20) {
+                known.outcome = Some(match resolution {
+                    Resolution::Succeeded => Outcome::Succeeded { has_result: true },
+                    Resolution::Failed => failed(),
+                    Resolution::TimedOut => Outcome::TimedOut,
+                    Resolution::Cancelled => cancelled(),
+                });
+            }
+        }
+        let run = &self.run;
+        self.observer
+            .asked
+            .retain(|task| run.tasks()[*task as usize].is_asked());
+    }
+
+    fn place(&mut self) {
+        let outbox: Vec<_> = self.observer.outbox.iter().copied().collect();
+        if let Some((task, attempt)) = self.chance.pick(&outbox) {
+            self.observer.outbox.remove(&(task, attempt));
+            self.shard.insert((task, attempt), Attempt::default());
+            self.must(Event::Placed { task, attempt });
+        }
+    }
+
+    /// Placed attempts that are open and have no outcome.
+    fn undecided(&self) -> Vec<(TaskIndex, u32)> {
+        let open = self.shard.iter().filter(|(key, attempt)| {
+            attempt.outcome.is_none() && !self.observer.closed.contains(key)
+        });
+        open.map(|(key, _)| *key).collect()
+    }
+
+    /// Open attempts whose outcome the router has not read.
+    fn undelivered(&self) -> Vec<(TaskIndex, u32)> {
+        let settled = self.shard.iter().filter(|(key, attempt)| {
+            attempt.outcome.is_some() && !self.observer.closed.contains(key)
+        });
+        settled.map(|(key, _)| *key).collect()
+    }
+
+    fn start(&mut self) {
+        let undecided = self.undecided();
+        let Some((task, attempt)) = self.chance.pick(&undecided) else {
+            return;
+        };
+        let known = self.shard.get_mut(&(task, attempt)).expect("it is placed");
+        known.deliveries += 1;
+        let event = Event::Started {
+            task,
+            attempt,
+            consumer: format!("c{}", known.deliveries),
+            deliveries: known.deliveries,
+        };
+        let first = self.run.tasks()[task as usize].started_at;
+        self.must(event);
+        let now = self.run.tasks()[task as usize].started_at;
+        assert!(
+            first.is_none() || first == now,
+            "a redelivery starts nothing again"
+        );
+    }
+
+    /// An agent settles.
+    fn work(&mut self) {
+        let undecided = self.undecided();
+        let Some(key) = self.chance.pick(&undecided) else {
+            return;
+        };
+        let outcome = match self.chance.below(20) {
+            0 => failed(),
+            1 => Outcome::DeadLettered {
+                reason: "tried".to_owned(),
+            },
+            2 => Outcome::Suspended {
+                prompt: "why".to_owned(),
+            },
+            3 => cancelled(),
+            4 => Outcome::TimedOut,
+            _ => Outcome::Succeeded {
+                has_result: self.chance.percent(50),
+            },
+        };
+        if let Some(known) = self.shard.get_mut(&key) {
+            known.outcome = Some(outcome);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let undelivered = self.undelivered();
+        if let Some((task, attempt)) = self.chance.pick(&undelivered) {
+            let outcome = self.shard[&(task, attempt)]
+                .outcome
+                .clone()
+                .expect("it has one");
+            // Closed before the event: what follows from it may be dispatched in the same step.
+            self.observer.closed.insert((task, attempt));
+            self.must(Event::Settled {
+                task,
+                attempt,
+                outcome,
+            });
+        }
+    }
+
+    /// An outcome is read twice.
+    fn deliver_again(&mut self) {
+        let old: Vec<_> = self.observer.closed.iter().copied().collect();
+        if let Some((task, attempt)) = self.chance.pick(&old) {
+            let known = self.shard.get(&(task, attempt));
+            let outcome = known.and_then(|known| known.outcome.clone());
+            let outcome = outcome.unwrap_or(Outcome::TimedOut);
+            let event = Event::Settled {
+                task,
+                attempt,
+                outcome,
+            };
+            assert!(!self.may(event), "a second outcome is refused");
+        }
+    }
+
+    /// Records of attempts that never were.
+    fn stale(&mut self) {
+        let task = TaskIndex::try_from(self.chance.below(self.run.tasks().len() + 1)).unwrap();
+        let attempt = u32::try_from(self.chance.below(4)).unwrap();
+        let key = (task, attempt);
+        if self.observer.dispatched.contains(&key) && !self.observer.closed.contains(&key) {
+            return;
+        }
+        assert!(!self.may(Event::Placed { task, attempt }));
+        assert!(!self.may(Event::Settled {
+            task,
+            attempt,
+            outcome: Outcome::Succeeded { has_result: true },
+        }));
+        assert!(!self.may(Event::Started {
+            task,
+            attempt,
+            consumer: "c".to_owned(),
+            deliveries: 1,
+        }));
+    }
+
+    fn evaluate(&mut self) {
+        let asked: Vec<TaskIndex> = self.observer.asked.iter().copied().collect();
+        if let Some(task) = self.chance.pick(&asked) {
+            let holds = match self.chance.below(10) {
+                0 => Err("no such key".to_owned()),
+                1 | 2 => Ok(false),
+                _ => Ok(true),
+            };
+            self.answer_condition(task, holds);
+        }
+    }
+
+    fn answer_condition(&mut self, task: TaskIndex, holds: Result<bool, String>) {
+        if holds == Ok(true) {
+            self.observer.wanted.insert(task);
+        }
+        self.observer.asked.remove(&task);
+        self.must(Event::Evaluated { task, holds });
+    }
+
+    fn signal(&mut self) {
+        let any = self.tasks(|_| true);
+        if let Some(task) = self.chance.pick(&any) {
+            let signal = if self.chance.percent(70) {
+                Signal::Succeeded { has_result: true }
+            } else {
+                Signal::Failed {
+                    reason: "signalled".to_owned(),
+                }
+            };
+            let is_final = self.run.tasks()[task as usize].status.is_final();
+            let is_applied = self.may(Event::Signalled { task, signal });
+            assert!(!(is_final && is_applied));
+        }
+    }
+
+    fn answer(&mut self) {
+        let waiting = self.tasks(|state| state.status == TaskStatus::WaitingInput);
+        if let Some(task) = self.chance.pick(&waiting) {
+            self.must(Event::ProvideInput { task });
+        }
+    }
+
+    /// A target refuses for good what nobody has begun.
+    fn refuse(&mut self) {
+        let queued = self.tasks(|state| state.status == TaskStatus::Queued);
+        let Some(task) = self.chance.pick(&queued) else {
+            return;
+        };
+        let state = &self.run.tasks()[task as usize];
+        let attempt = state.attempt;
+        if state.is_placed {
+            self.observer.closed.insert((task, attempt));
+        }
+        self.must(Event::Undeliverable {
+            task,
+            attempt,
+            reason: "no such group".to_owned(),
+        });
+    }
+
+    fn control(&mut self) {
+        match self.chance.below(8) {
+            0 if self.chance.percent(30) => {
+                self.may(Event::Cancel {
+                    reason: "enough".to_owned(),
+                });
+            },
+            1 if self.run.definition().is_open => {
+                self.may(Event::Close);
+            },
+            _ => {
+                self.may(Event::Pause {
+                    reason: "lunch".to_owned(),
+                });
+            },
+        }
+    }
+
+    fn resume(&mut self) {
+        let is_paused = self.run.status() == RunStatus::Paused;
+        assert_eq!(self.may(Event::Resume), is_paused);
+    }
+
+    fn retry(&mut self) {
+        let failed = self.tasks(|state| state.status.is_final());
+        if let Some(task) = self.chance.pick(&failed) {
+            let is_kept: Vec<bool> = self.succeeded();
+            let wanted = self.observer.wanted.clone();
+            // Whoever begins anew is asked anew; who goes on is not.
+            if self.may(Event::Retry { task }) {
+                for (kept, was) in self.succeeded().into_iter().zip(is_kept) {
+                    assert!(kept || !was, "what succeeded stays");
+                }
+                let run = &self.run;
+                self.observer.wanted = wanted;
+                self.observer.wanted.retain(|task| {
+                    let state = &run.tasks()[*task as usize];
+                    state.gate == Gate::Open
+                });
+            }
+        }
+    }
+
+    fn succeeded(&self) -> Vec<bool> {
+        let states = self.run.tasks().iter();
+        states
+            .map(|state| state.status == TaskStatus::Succeeded)
+            .collect()
+    }
+
+    fn add(&mut self) {
+        let count = self.run.tasks().len();
+        if count > 70 {
+            return;
+        }
+        let is_open = self.run.definition().is_open;
+        let mut one = self.chance.task(count, is_open);
+        // Names of tasks that there are; numbers of awaited ones are not names.
+        one.dependencies
+            .retain(|id| self.run.find(id).is_some() || id.starts_with("later"));
+        one.quorum = crate::workflow::Quorum::Any;
+        if is_open && self.chance.percent(40) {
+            one.id = format!("later{}", self.chance.below(4));
+        }
+        let before = self.run.clone();
+        let now = Timestamp(self.now);
+        match self.run.add_tasks(vec![one], &Limits::default(), now) {
+            Ok(effects) => self.observe(&before, &effects),
+            Err(_) => assert_eq!(self.run, before),
+        }
+    }
+
+    fn next_timer(&mut self) {
+        let is_soon = |due: &Timestamp| due.0 < self.now + 100_000;
+        if let Some(due) = self.run.deadline().filter(is_soon) {
+            self.now = self.now.max(due.0);
+            self.must(Event::Tick);
+        }
+    }
+
+    fn tasks(&self, test: fn(&TaskState) -> bool) -> Vec<TaskIndex> {
+        let states = (0..).zip(self.run.tasks());
+        states
+            .filter(|(_, state)| test(state))
+            .map(|(task, _)| task)
+            .collect()
+    }
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed {
+        reason: "broke".to_owned(),
+    }
+}
+
+fn cancelled() -> Outcome {
+    Outcome::Cancelled {
+        reason: "by somebody".to_owned(),
+    }
+}
