@@ -114,8 +114,8 @@ fn a_long_cycle_is_shown_in_part() {
     assert_eq!(
         faults(&workflow(ring)),
         [
-            "tasks: wait for each other: t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> t6 -> t7 -> t8 -> t9 -> \
-          (10 more) -> t0"
+            "tasks: wait for each other: t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> t6 -> t7 -> t8 -> \
+             t9 -> (10 more) -> t0"
         ]
     );
 }

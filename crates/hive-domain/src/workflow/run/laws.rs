@@ -156,6 +156,13 @@ impl Observer {
             if state.status == TaskStatus::Pending {
                 assert!(!is_hopeless, "nobody waits in vain");
             }
+            let is_given_up = matches!(state.status, TaskStatus::Skipped | TaskStatus::Cancelled)
+                && state.cause.is_some()
+                && state.mark != Mark::Swept;
+            assert!(
+                is_hopeless || !is_given_up,
+                "nobody is given up who has a way"
+            );
             if state.is_provisional() {
                 assert_eq!(state.status, TaskStatus::Succeeded);
                 assert!(!is_hopeless, "nothing is built on a loss");

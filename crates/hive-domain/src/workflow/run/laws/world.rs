@@ -262,11 +262,40 @@ impl World {
                 .expect("it has one");
             // Closed before the event: what follows from it may be dispatched in the same step.
             self.observer.closed.insert((task, attempt));
+            let was_ending = self.run.is_ending();
+            let was_lost = is_hopeless(&self.run, task);
+            let is_failure = matches!(
+                outcome,
+                Outcome::Failed { .. } | Outcome::DeadLettered { .. } | Outcome::TimedOut
+            );
             self.must(Event::Settled {
                 task,
                 attempt,
                 outcome,
             });
+            if is_failure && !was_ending && !was_lost {
+                self.see_failure(task);
+            }
+        }
+    }
+
+    /// A failure did what its policy says.
+    fn see_failure(&self, task: TaskIndex) {
+        let run = &self.run;
+        let state = &run.tasks()[task as usize];
+        let is_over = run.is_ending() || run.status().is_final();
+        let is_best_effort = run.definition().dependency_mode == DependencyMode::BestEffort;
+        assert_eq!(state.cause, None);
+        match policy(run, task as usize) {
+            FailurePolicy::FailWorkflow => {
+                let is_absorbed = is_best_effort && state.is_absorbed();
+                assert!(is_over && run.head().ending.is_some() || is_absorbed);
+            },
+            FailurePolicy::Pause => {
+                assert!(state.is_held() && run.status() == RunStatus::Paused);
+            },
+            FailurePolicy::Continue => assert!(is_satisfied(run, task)),
+            FailurePolicy::SkipDependents => assert!(is_lost(run, task)),
         }
     }
 
