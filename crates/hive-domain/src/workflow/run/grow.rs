@@ -8,6 +8,7 @@ use super::{
     dispatch::AWAITED_MS,
     event::{Effect, Entry, Illegal, Refused},
     index::Step,
+    review::Leave,
     state::{Head, Mark, TaskState},
 };
 use crate::{
@@ -139,9 +140,14 @@ impl Run {
             (RunStatus::Running | RunStatus::Paused, None) | (RunStatus::Failed, _) => {},
         }
         let is_failure = state.status.is_failure() || state.status == TaskStatus::Cancelled;
-        if !is_failure || state.cause.is_some() {
-            let why = match state.cause.and_then(|cause| self.id(cause)) {
-                Some(cause) => format!("it did not go on because of `{cause}`, retry that"),
+        // Whoever the deadline took comes back as well: it had no other cause.
+        let is_deadline = ending.is_some_and(|ending| ending.cause.is_none());
+        let is_futile = !is_deadline && self.leave(task) == Leave::Never;
+        if !is_failure || state.cause.is_some() || is_futile {
+            // A failure that could not be tried would become a skip, and be forgotten.
+            let lost = if is_futile { self.root(task) } else { None };
+            let why = match state.cause.or(lost).and_then(|cause| self.id(cause)) {
+                Some(cause) => format!("it cannot go on because of `{cause}`, retry that"),
                 None => "only what failed is retried".to_owned(),
             };
             return Err(Illegal::NotRetryable {
@@ -149,8 +155,6 @@ impl Run {
                 why,
             });
         }
-        // Whoever the deadline took comes back as well: it had no other cause.
-        let is_deadline = ending.is_some_and(|ending| ending.cause.is_none());
         let back = |(number, state): &(TaskIndex, &TaskState)| {
             *number == task
                 || state.status.is_final() && state.cause == Some(task)

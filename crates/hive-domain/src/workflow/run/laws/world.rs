@@ -442,10 +442,9 @@ impl World {
     }
 
     fn succeeded(&self) -> Vec<bool> {
-        let states = self.run.tasks().iter();
-        states
-            .map(|state| state.status == TaskStatus::Succeeded)
-            .collect()
+        let is_firm =
+            |state: &TaskState| state.status == TaskStatus::Succeeded && !state.is_provisional();
+        self.run.tasks().iter().map(is_firm).collect()
     }
 
     fn add(&mut self) {

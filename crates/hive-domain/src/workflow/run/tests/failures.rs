@@ -145,7 +145,7 @@ fn a_retry_is_refused_where_there_is_nothing_to_try() {
     let refused = bench.refused(Event::Retry { task: 1 });
     assert_eq!(
         refused.to_string(),
-        "the task is `skipped` and cannot be retried: it did not go on because of `a`, retry that"
+        "the task is `skipped` and cannot be retried: it cannot go on because of `a`, retry that"
     );
     let mut bench = Bench::new(flow("a"));
     bench.succeed("a");
@@ -161,6 +161,25 @@ fn a_retry_is_refused_where_there_is_nothing_to_try() {
         bench.refused(Event::Retry { task: 0 }),
         Illegal::RunIsFinal { status }
     );
+}
+
+#[test]
+fn a_failure_whose_base_is_lost_is_not_retried_into_a_skip() {
+    let definition = WorkflowDefinition {
+        on_failure: FailurePolicy::SkipDependents,
+        ..in_mode("a b<a", DependencyMode::Optimistic)
+    };
+    let mut bench = Bench::new(definition);
+    bench.fail("b");
+    bench.fail("a");
+    assert_eq!(bench.states(), "a:failed b:failed");
+    assert!(matches!(
+        bench.refused(Event::Retry { task: 1 }),
+        Illegal::NotRetryable { .. }
+    ));
+    bench.retry("a");
+    bench.succeed("a");
+    assert_eq!(bench.retry("b"), ["dispatch b/2"]);
 }
 
 #[test]
