@@ -11,7 +11,7 @@
 //!
 //! Read `name` for the rule of names, `group` for what a group and a stream are, `routing` for who
 //! gets the next message, `retry` for when a failed one comes back, `workflow` for which task of a
-//! workflow may start and what a failure means.
+//! workflow may start and what a failure means, `placement` for the group that gets it.
 
 #![warn(
     clippy::unwrap_used,
@@ -29,6 +29,7 @@ pub mod group;
 mod hash;
 pub mod name;
 pub mod ownership;
+pub mod placement;
 pub mod recovery;
 pub mod retry;
 pub mod routing;
