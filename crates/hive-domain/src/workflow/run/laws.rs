@@ -279,6 +279,9 @@ proptest! {
         for _ in 0..steps {
             world.turn();
         }
+        if seed % 3 == 0 {
+            world.rerun();
+        }
         world.finish();
     }
 }

@@ -83,6 +83,37 @@ impl World {
         }
     }
 
+    /// A new run begins where this one is.
+    pub(super) fn rerun(&mut self) {
+        let any = self.tasks(|_| true);
+        let task = self.chance.pick(&any).expect("there is a task");
+        let (run, effects) = self
+            .run
+            .rerun_from(task, Timestamp(self.now))
+            .expect("the task is there");
+        let kept = |(number, state): (usize, &TaskState)| {
+            let was = &self.run.tasks()[number];
+            let is_firm = was.status == TaskStatus::Succeeded && !was.is_provisional();
+            let is_again = is_behind(&run, number, task as usize);
+            assert_eq!(is_firm && !is_again, state.status == TaskStatus::Succeeded);
+            TaskState {
+                status: if matches!(state.status, TaskStatus::Succeeded | TaskStatus::Awaited) {
+                    state.status
+                } else {
+                    TaskStatus::Pending
+                },
+                ..TaskState::default()
+            }
+        };
+        let first: Vec<TaskState> = run.tasks().iter().enumerate().map(kept).collect();
+        self.shard.clear();
+        self.observer = Observer::default();
+        self.observer.see(&first, &run, &effects);
+        self.run = run;
+        self.after(&effects);
+        self.run.take_changed();
+    }
+
     /// Everybody does what is owed until the run is over.
     pub(super) fn finish(&mut self) {
         for _ in 0..20_000 {
@@ -484,6 +515,23 @@ impl World {
             .map(|(task, _)| task)
             .collect()
     }
+}
+
+/// Whether a task is another one or depends on it, however far.
+fn is_behind(run: &Run, task: usize, other: usize) -> bool {
+    let mut left = vec![task];
+    let mut seen = BTreeSet::new();
+    while let Some(task) = left.pop() {
+        if task == other {
+            return true;
+        }
+        if seen.insert(task) {
+            let number = TaskIndex::try_from(task).unwrap();
+            let needs = run.graph().dependencies(number).iter();
+            left.extend(needs.map(|need| *need as usize));
+        }
+    }
+    false
 }
 
 fn failed() -> Outcome {
