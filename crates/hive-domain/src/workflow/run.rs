@@ -12,7 +12,8 @@
 //! - A run whose attempts get their outcomes ends.
 //!
 //! Read `state` for what is stored, `index` and `review` for how one change leads to the
-//! next, `outcome` for what a failure means, `ending`, `dispatch` and `grow` for the rest.
+//! next, `outcome` for what a failure means, `ending`, `dispatch` and `grow` for the rest;
+//! `explain` answers why a task is not running.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +29,7 @@ use crate::{
 mod dispatch;
 mod ending;
 mod event;
+mod explain;
 mod grow;
 mod index;
 mod outcome;
@@ -39,6 +41,7 @@ pub use self::{
     dispatch::{AWAITED_MS, DISPATCHES_MAX, SIGNAL_TIMEOUT_MS},
     ending::OPEN_IDLE_MS,
     event::{Corrupt, Effect, Entry, Event, Illegal, Outcome, Refused, Signal},
+    explain::Waits,
     state::{Ending, Gate, Head, Mark, Parts, REASON_BYTES_MAX, Resolution, TaskState},
 };
 

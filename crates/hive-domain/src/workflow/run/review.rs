@@ -167,6 +167,16 @@ impl Run {
         }
     }
 
+    /// How many more dependencies of a task must be satisfied for it to start.
+    pub(super) fn missing(&self, task: TaskIndex) -> u32 {
+        let needed = match self.definition.dependency_mode {
+            DependencyMode::Strict => self.need_count(task),
+            DependencyMode::BestEffort => self.quorum(task),
+            DependencyMode::Optimistic => 0,
+        };
+        needed.saturating_sub(at(&self.index.satisfied, task))
+    }
+
     /// Whether a task could start if one more of its dependencies were lost.
     pub(super) fn can_lose_one(&self, task: TaskIndex) -> bool {
         let lost = at(&self.index.lost, task).saturating_add(1);

@@ -92,3 +92,37 @@ fn a_reason_is_cut_to_what_a_state_keeps() {
     bench.settle("a", Outcome::Failed { reason });
     assert_eq!(bench.state("a").reason.len(), REASON_BYTES_MAX);
 }
+
+#[test]
+fn a_cancel_comes_before_a_timeout_that_is_on_its_way() {
+    let mut bench = Bench::new(edit(flow("a"), "a", |task| task.timeout_ms = 100));
+    bench.place("a");
+    bench.begin("a", 1);
+    assert_eq!(bench.tick(100), ["resolve a/1 TimedOut"]);
+    assert_eq!(bench.cancel(), ["resolve a/1 Cancelled"]);
+    assert_eq!(bench.suspend("a"), ["finished cancelled"]);
+}
+
+#[test]
+fn a_question_beats_a_timeout_that_is_on_its_way() {
+    let mut bench = Bench::new(edit(flow("a"), "a", |task| task.timeout_ms = 100));
+    bench.place("a");
+    bench.begin("a", 1);
+    bench.tick(100);
+    assert!(bench.suspend("a").is_empty());
+    assert_eq!(bench.states(), "a:waiting_input");
+    assert_eq!(bench.run.deadline(), None);
+}
+
+#[test]
+fn a_cancelled_run_has_no_deadline_any_more() {
+    let mut bench = Bench::new(WorkflowDefinition {
+        deadline_ms: 1_000,
+        ..flow("a")
+    });
+    bench.place("a");
+    bench.cancel();
+    assert_eq!(bench.run.deadline(), Some(Timestamp(10_000)));
+    assert!(bench.tick(1_000).is_empty());
+    assert_eq!(bench.cancelled("a"), ["finished cancelled"]);
+}

@@ -237,3 +237,35 @@ fn a_signal_decides_where_it_may() {
     assert_eq!(bench.refused(done(0)), Illegal::Resolving { resolution });
     assert_eq!(bench.succeed("a"), ["finished succeeded"]);
 }
+
+#[test]
+fn a_task_that_lost_its_base_twice_is_cancelled_once() {
+    let definition = WorkflowDefinition {
+        on_failure: FailurePolicy::SkipDependents,
+        ..in_mode("a x b<a,x", DependencyMode::Optimistic)
+    };
+    let mut bench = Bench::new(definition);
+    bench.place("b");
+    assert_eq!(bench.fail("a"), ["resolve b/1 Cancelled"]);
+    assert!(bench.fail("x").is_empty());
+    // It failed by itself before the cancel came: that has a policy no more.
+    assert_eq!(bench.fail("b"), ["finished failed"]);
+    assert_eq!(bench.states(), "a:failed x:failed b:failed");
+    assert!(bench.state("b").is_absorbed());
+    assert_eq!(bench.state("b").cause, Some(0));
+}
+
+#[test]
+fn a_question_about_a_condition_is_taken_back_when_a_dependency_is_tried_again() {
+    let definition = with_policy("a b<a", FailurePolicy::Continue);
+    let definition = edit(definition, "b", |task| {
+        task.condition = "inputs.a.ok".to_owned();
+    });
+    let mut bench = Bench::new(definition);
+    assert_eq!(bench.fail("a"), ["evaluate b"]);
+    assert_eq!(bench.retry("a"), ["dispatch a/2"]);
+    let holds = Ok(true);
+    let refused = bench.refused(Event::Evaluated { task: 1, holds });
+    assert_eq!(refused, Illegal::NotAsked);
+    assert_eq!(bench.succeed("a"), ["evaluate b"]);
+}

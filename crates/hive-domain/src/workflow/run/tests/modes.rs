@@ -260,3 +260,36 @@ fn a_suspended_task_frees_its_slot() {
     assert!(bench.apply(Event::ProvideInput { task: 0 }).is_empty());
     assert_eq!(bench.succeed("b"), ["dispatch a/2"]);
 }
+
+#[test]
+fn a_task_says_what_it_waits_for() {
+    let definition = WorkflowDefinition {
+        max_parallel_tasks: 1,
+        ..in_mode("a b c<a,b d<c", DependencyMode::Strict)
+    };
+    let mut bench = Bench::new(edit(definition, "c", |task| {
+        task.condition = "true".to_owned();
+    }));
+    let waits = |bench: &Bench, id: &str| bench.run.waits(bench.task(id)).unwrap();
+    assert_eq!(waits(&bench, "a"), Waits::Queue { is_placed: false });
+    assert_eq!(waits(&bench, "b"), Waits::Slot { ahead: 0 });
+    let (open, missing) = (vec![0, 1], 2);
+    assert_eq!(waits(&bench, "c"), Waits::Dependencies { open, missing });
+    bench.pause();
+    assert_eq!(waits(&bench, "b"), Waits::Resume);
+    bench.apply(Event::Resume);
+    bench.place("a");
+    bench.begin("a", 1);
+    let (consumer, since) = ("c1".to_owned(), Some(Timestamp(0)));
+    assert_eq!(waits(&bench, "a"), Waits::Agent { consumer, since });
+    bench.succeed("a");
+    assert_eq!(waits(&bench, "a"), Waits::Over);
+    let (open, missing) = (vec![1], 1);
+    assert_eq!(waits(&bench, "c"), Waits::Dependencies { open, missing });
+    bench.suspend("b");
+    assert_eq!(waits(&bench, "b"), Waits::Input);
+    bench.apply(Event::ProvideInput { task: 1 });
+    bench.succeed("b");
+    assert_eq!(waits(&bench, "c"), Waits::Condition);
+    assert_eq!(bench.run.waits(9), None);
+}
