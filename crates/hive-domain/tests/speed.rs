@@ -166,3 +166,25 @@ fn a_large_definition_is_checked_in_linear_time() {
     assert_eq!(faults.len(), 201);
     assert_quick("a check with faults", begin);
 }
+
+#[test]
+fn tasks_are_added_to_a_large_run_one_by_one() {
+    let (mut run, _) = start(workflow(|n| n.checked_sub(1).into_iter().collect()));
+    let limits = Limits {
+        tasks_max: 20_000,
+        ..Limits::default()
+    };
+    let begin = Instant::now();
+    // Each one costs as much as the run is large: its order is made anew.
+    for n in 0..50 {
+        let task = TaskDefinition {
+            id: format!("more{n}"),
+            kind: "worker".to_owned(),
+            dependencies: vec!["t9999".to_owned()],
+            ..TaskDefinition::default()
+        };
+        run.add_tasks(vec![task], &limits, Timestamp(1))
+            .expect("it has no faults");
+    }
+    assert_quick("adding tasks", begin);
+}
