@@ -10,7 +10,6 @@ use crate::{
     capability::CapabilitySet,
     group::in_range,
     name,
-    routing::PRIORITY_MAX,
     violation::{Violation, Violations, quoted},
     workflow::{
         condition::Condition,
@@ -18,6 +17,8 @@ use crate::{
     },
 };
 
+/// Highest priority of a task, as of a message.
+const PRIORITY_MAX: u8 = 9;
 /// Most faults that an answer lists: who sends ten thousand broken tasks learns from the first.
 const FAULTS_MAX: usize = 200;
 
