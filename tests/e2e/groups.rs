@@ -280,6 +280,32 @@ async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_at_the_next_gateway() -> Result<()> {
+    let mut fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    fleet.group("seen", wire::GroupSettings::default()).await?;
+    let mut watch = fleet.client(0)?.watch("seen");
+    let mut next = async || tokio::time::timeout(PATIENCE, watch.next()).await;
+    assert_eq!(next().await??.published_total, 0);
+    fleet.gateways[0].kill9()?;
+    let publish = wire::PublishRequest {
+        group: "seen".into(),
+        message: Some(message("t", "a")),
+        ..wire::PublishRequest::default()
+    };
+    fleet.client(1)?.publish(publish).await?;
+    while next().await??.published_total == 0 {}
+    // With nobody left to answer it ends, in bounded time.
+    fleet.gateways[1].kill9()?;
+    let end = loop {
+        if let Err(end) = next().await? {
+            break end;
+        }
+    };
+    assert!(matches!(end, CallError::Unreachable { .. }), "{end}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_group_starts_at_the_earliest_message_or_at_the_latest() -> Result<()> {
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     fleet.group("first", wire::GroupSettings::default()).await?;

@@ -19,3 +19,5 @@ mod sessions;
 mod sharing;
 mod streams;
 mod times;
+mod unheard;
+mod wakes;

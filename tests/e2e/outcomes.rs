@@ -259,3 +259,49 @@ async fn a_consumer_that_released_gets_nothing_until_it_grants_credit() -> Resul
     assert_eq!(member.deliveries(2).await?.len(), 2);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_message_blocks_its_ordering_key_until_an_operator_lets_it_go_on() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 1).await?;
+    let settings = wire::GroupSettings {
+        max_attempts: Some(1),
+        ordering_on_dead: wire::OrderingOnDead::Block.into(),
+        ..wire::GroupSettings::default()
+    };
+    fleet.group("g", settings).await?;
+    let client = fleet.client(0)?;
+    for _ in 0..2 {
+        let message = wire::Message {
+            ordering_key: "k".into(),
+            ..message("t", "")
+        };
+        let request = wire::PublishRequest {
+            group: "g".into(),
+            message: Some(message),
+            ..wire::PublishRequest::default()
+        };
+        client.publish(request).await?;
+    }
+    let got = fleet.fetch("g", "puller", 2).await?;
+    assert_eq!(got.len(), 1, "the second waits for the first");
+    fleet.settle("g", vec![nack(&got[0], "broken")]).await?;
+    let name = || "g".to_owned();
+    let request = wire::ListBlockedKeysRequest { name: name() };
+    let blocked = client.list_blocked_keys(request).await?;
+    assert_eq!(blocked.ordering_keys, ["k"]);
+    let figures = client.get_group("g").await?.figures.unwrap_or_default();
+    assert_eq!((figures.blocked_keys, figures.dead_total), (1, 1));
+    let unblock = async || {
+        let request = wire::UnblockKeyRequest {
+            name: name(),
+            ordering_key: "k".into(),
+        };
+        client.unblock_key(request).await
+    };
+    assert!(unblock().await?.unblocked);
+    assert!(!unblock().await?.unblocked, "it goes on already");
+    let next = fleet.fetch("g", "puller", 1).await?;
+    assert_eq!(next.len(), 1);
+    fleet.settle("g", next.iter().map(ack).collect()).await?;
+    Ok(())
+}

@@ -174,3 +174,25 @@ async fn a_hundred_thousand_forged_or_late_tokens_are_all_refused() -> Result<()
     fleet.drained("pulled").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_registers_again_is_told_what_it_holds() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let add = async || {
+        let request = wire::AddConsumerRequest {
+            group: "g".into(),
+            consumer_id: "puller".into(),
+            ..wire::AddConsumerRequest::default()
+        };
+        let added = fleet.client(0)?.add_consumer(request).await?.consumer;
+        anyhow::Ok(added.context("a member")?.in_flight)
+    };
+    assert_eq!(add().await?, 0);
+    for n in 0..3 {
+        fleet.publish("g", message("t", n.to_string())).await?;
+    }
+    fleet.fetch_all("g", "puller", 3).await?;
+    assert_eq!(add().await?, 3);
+    Ok(())
+}

@@ -167,3 +167,35 @@ async fn what_does_not_exist_is_not_found_by_name() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_refused_at_the_door_holds_back_the_later_ones_of_its_key() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let keyed = |key: &str, kind: &str| wire::Message {
+        ordering_key: key.into(),
+        ..message(kind, "")
+    };
+    let batch = wire::PublishBatchRequest {
+        group: "g".into(),
+        messages: vec![
+            keyed("a", "first"),
+            keyed("a", "no type at all"),
+            keyed("a", "later"),
+            keyed("b", "other"),
+        ],
+        ..wire::PublishBatchRequest::default()
+    };
+    let mut door = fleet.client(0)?.gateways()[0].messaging();
+    let outcomes = door.publish_batch(batch).await?.into_inner().outcomes;
+    let reasons: Vec<Option<String>> = outcomes
+        .iter()
+        .map(|outcome| outcome.error.as_ref().map(|error| error.reason.clone()))
+        .collect();
+    let [None, Some(_), Some(later), None] = &reasons[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(later, "EARLIER_MESSAGE_REFUSED");
+    assert_eq!(fleet.figures("g").await?.lag, 2);
+    Ok(())
+}

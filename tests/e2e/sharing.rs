@@ -5,11 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use hive_client::{Job, Outcome, Publisher, Target, message, wire};
-use hive_testkit::redis::Aof;
+use hive_testkit::{redis::Aof, wait};
 
-use crate::fleet::{Agent, Fleet, Seen};
+use crate::fleet::{Agent, Fleet, PATIENCE, Seen};
 
 const AGENTS: usize = 10;
 
@@ -136,4 +136,60 @@ async fn a_trickle_reaches_the_agents_of_both_gateways_by_load() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trickle_reaches_the_agents_of_both_gateways_in_turn() -> Result<()> {
     is_even(wire::RoutingMode::RoundRobin, 5, Flow::Trickle).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_left_to_the_specialist_at_another_gateway_for_a_moment() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 2, 0).await?;
+    let settings = wire::GroupSettings {
+        routing_mode: wire::RoutingMode::CapabilityMatched.into(),
+        ..wire::GroupSettings::default()
+    };
+    fleet.group("g", settings).await?;
+    let seen = Seen::default();
+    let start = |gateway: usize, id: &'static str, capabilities: &[&str]| {
+        let seen = seen.clone();
+        let work = move |job: Job| {
+            seen.note(&job.message.message_id, id);
+            std::future::ready(Outcome::done())
+        };
+        let client = fleet.client(gateway).expect("the gateways have addresses");
+        Agent::working(client, "g", id, work, |builder| {
+            builder.capabilities(capabilities.iter().copied())
+        })
+    };
+    let generalist = start(0, "generalist", &["gpu", "python", "rust"]);
+    let specialist = start(1, "specialist", &["gpu"]);
+    fleet.members("g", 2).await?;
+    // The gateways count each other once a second.
+    let publish = async |id: String| {
+        let task = wire::Message {
+            message_id: id,
+            required_capabilities: vec!["gpu".to_owned()],
+            ..message("t", "")
+        };
+        fleet.publish("g", task).await?;
+        fleet.drained("g").await?;
+        anyhow::Ok(())
+    };
+    let by_specialist = || seen.by_consumer().get("specialist").copied().unwrap_or(0);
+    wait::try_until(PATIENCE, "the specialist to be preferred", || async {
+        let before = by_specialist();
+        for _ in 0..4 {
+            publish(String::new()).await?;
+        }
+        ensure!(by_specialist() == before + 4, "{:?}", seen.by_consumer());
+        Ok(())
+    })
+    .await?;
+    let before = by_specialist();
+    for _ in 0..20 {
+        publish(String::new()).await?;
+    }
+    assert_eq!(by_specialist(), before + 20, "it is free each time");
+    specialist.stop().await?;
+    publish("last".to_owned()).await?;
+    assert_eq!(seen.matching("last"), 1, "whoever can takes it then");
+    generalist.stop().await?;
+    Ok(())
 }

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     crew::{self, Agent},
+    hand,
     load::{named, publish_plain},
     world::{PATIENCE, Victim, World, settings},
 };
@@ -239,6 +240,34 @@ async fn lost_data_stops_all_daemons_until_an_operator_accepts_it() -> Result<()
     // A daemon that was started anew knows the new data.
     world.kill(Victim::Gateway(0))?;
     world.revive(Victim::Gateway(0)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_stream_ends_at_once_when_the_data_is_another() -> Result<()> {
+    let world = World::start(RedisServer::builder(), 1, 0).await?;
+    world.group(GROUP, settings(LEASE, GRACE)).await?;
+    let client = world.client(0)?;
+    let join = wire::Join {
+        group: GROUP.into(),
+        consumer_id: "idle".into(),
+        ..wire::Join::default()
+    };
+    // It asks for nothing, so nothing but the gateway can tell it.
+    let mut link = hand::join(client.gateway(), join).await?;
+    world.redis("FLUSHALL").await?;
+    let told = async {
+        loop {
+            match link.answers.message().await {
+                Ok(Some(_)) => {},
+                Ok(None) => anyhow::bail!("the stream ended without a fault"),
+                Err(status) => return Ok(Fault::from(status)),
+            }
+        }
+    };
+    let fault = tokio::time::timeout(NOTICED * 2, told).await;
+    let fault = fault.context("the stream goes on")??;
+    assert_eq!(fault.reason, Reason::DatasetChanged, "{fault:?}");
     Ok(())
 }
 

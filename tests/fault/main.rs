@@ -10,6 +10,7 @@ mod hand;
 mod hung;
 mod kills;
 mod load;
+mod machine;
 mod network;
 mod program;
 mod sdk;

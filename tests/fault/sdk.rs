@@ -1,9 +1,9 @@
 //! The SDK under faults: what an agent of a user does without knowing of any of it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use hive_client::{Ended, Job, Outcome, Publisher, Target, WorkError, Worker, message};
+use hive_client::{Client, Ended, Job, Outcome, Publisher, Target, WorkError, Worker, message};
 use hive_testkit::{
     proxy::{FaultProxy, Mode},
     redis::{Aof, RedisServer},
@@ -109,7 +109,7 @@ async fn workers_keep_what_they_work_on_when_redis_is_killed() -> Result<()> {
     Ok(())
 }
 
-/// One worker at one long task, at the first of two gateways, the first of them behind a line.
+/// One worker at one long task, at the second of two gateways, which is behind a line.
 struct Long {
     world: World,
     line: FaultProxy,
@@ -122,9 +122,10 @@ impl Long {
     async fn start(aof: Aof) -> Result<Self> {
         let mut world = World::start(RedisServer::builder().aof(aof), 0, 1).await?;
         let line = FaultProxy::start(world.redis.socket()).await?;
-        world.add_gateway(&line.redis_url(), &[]).await?;
         let direct = world.redis.url();
         world.add_gateway(&direct, &[]).await?;
+        // The second, so that it knows of the other from its first beat on.
+        world.add_gateway(&line.redis_url(), &[]).await?;
         world.group(GROUP, settings(LEASE, GRACE)).await?;
         let begun: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = Arc::clone(&begun);
@@ -137,14 +138,14 @@ impl Long {
             }
         };
         let stop = CancellationToken::new();
-        let worker = Worker::builder(world.client(0)?, GROUP, work)
+        let worker = Worker::builder(world.client(1)?, GROUP, work)
             .consumer_id("worker")
             .concurrency(1)
             .shutdown(stop.clone())
             .build();
         #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
         let worker = tokio::spawn(worker.run());
-        let publisher = Publisher::new(&world.client(1)?, Target::group(GROUP));
+        let publisher = Publisher::new(&world.client(0)?, Target::group(GROUP));
         publisher.publish(message("task", "long")).await?;
         let has_begun = || std::future::ready(!begun.lock().is_empty());
         wait::try_until(PATIENCE, "the work to begin", has_begun).await?;
@@ -190,4 +191,60 @@ async fn a_worker_keeps_its_work_while_redis_is_away_for_everybody() -> Result<(
     sleep(AWAY).await;
     long.world.revive(Victim::Redis).await?;
     long.finish_once().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_comes_back_in_a_flood_handles_everything_once() -> Result<()> {
+    let world = World::start(RedisServer::builder().aof(Aof::Everysec), 1, 1).await?;
+    world.group(GROUP, settings(LEASE, GRACE)).await?;
+    let gateway = world.url(0);
+    let address: SocketAddr = gateway.trim_start_matches("http://").parse()?;
+    let line = FaultProxy::start(address).await?;
+    let handled: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
+    let noted = Arc::clone(&handled);
+    let work = move |job: Job| {
+        *noted.lock().entry(job.message.message_id).or_default() += 1;
+        async { Outcome::done() }
+    };
+    let stop = CancellationToken::new();
+    let worker = Worker::builder(Client::new(&line.url())?, GROUP, work)
+        .consumer_id("worker")
+        .concurrency(64)
+        .shutdown(stop.clone())
+        .build();
+    #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
+    let worker = tokio::spawn(worker.run());
+    let publisher = Publisher::new(&world.client(0)?, Target::group(GROUP));
+    let done = CancellationToken::new();
+    let flood = async {
+        let mut published = 0_usize;
+        while !done.is_cancelled() {
+            let some = (0..500).map(|number| message("task", number.to_string()));
+            for receipt in publisher.publish_all(some).await {
+                receipt?;
+                published += 1;
+            }
+        }
+        anyhow::Ok(published)
+    };
+    let resets = async {
+        for _ in 0..4 {
+            // The gateway looks again at who came back one second later, in the middle of reads.
+            sleep(Duration::from_millis(1_600)).await;
+            line.reset();
+        }
+        sleep(Duration::from_millis(1_600)).await;
+        done.cancel();
+    };
+    let (published, ()) = tokio::join!(flood, resets);
+    let published = published?;
+    world.drained(&[GROUP], PATIENCE).await?;
+    stop.cancel();
+    timeout(PATIENCE, worker)
+        .await
+        .context("the worker ends")???;
+    let handled = handled.lock().clone();
+    let twice = handled.values().filter(|times| **times > 1).count();
+    assert_eq!((handled.len(), twice), (published, 0));
+    Ok(())
 }

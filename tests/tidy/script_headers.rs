@@ -3,7 +3,8 @@
 use crate::tree::{Problem, Tree, assert_none, lines, problem};
 
 const SCRIPTS: &str = "crates/hive-store/src/scripts/";
-const LINES_MAX: usize = 300;
+/// The longest, `publish`, is one step that must not be cut in two.
+const LINES_MAX: usize = 340;
 /// What a script may say about itself: whether a full Redis runs it.
 const FLAGS: &[&str] = &["#!lua", "#!lua flags=allow-oom", "#!lua flags=no-writes"];
 /// Sections behind the purpose, in this order.
@@ -164,8 +165,8 @@ fn a_script_that_breaks_its_contract_is_found() {
             "section `COST` where `INVARIANTS` belongs",
         ),
         (
-            GOOD.to_owned() + &"\n".repeat(300),
-            "316 lines, at most 300",
+            GOOD.to_owned() + &"\n".repeat(340),
+            "356 lines, at most 340",
         ),
     ];
     for (text, wanted) in cases {

@@ -67,7 +67,7 @@ enum Command {
     /// Show and remove members of a group.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
-    /// Show streams and set their limits.
+    /// Create, show and delete streams, and set their limits.
     #[command(subcommand)]
     Stream(StreamCommand),
     /// Look at the unsettled messages of a group.

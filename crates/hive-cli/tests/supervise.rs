@@ -4,28 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::process::{is_running, wait_for};
+
+#[path = "shared/process.rs"]
+mod process;
 
 const HIVE: &str = env!("CARGO_BIN_EXE_hive");
 
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Waits for a condition, which `what` names.
-fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        assert!(
-            started.elapsed() < DEADLINE,
-            "not within {DEADLINE:?}: {what}"
-        );
-        std::thread::yield_now();
-    }
-}
 
 /// The process ids that the program wrote: its own, and that of what it started.
 fn written_pids(path: &Path) -> Option<Vec<u32>> {
@@ -36,13 +26,6 @@ fn written_pids(path: &Path) -> Option<Vec<u32>> {
         .collect::<Result<Vec<u32>, _>>()
         .ok()?;
     (pids.len() == 2).then_some(pids)
-}
-
-/// Whether a process runs: there, and not merely waiting to be reaped.
-fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')')
-        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 /// A shell, as the parent, with a supervised program that starts another one and ignores SIGTERM.
@@ -69,11 +52,13 @@ fn start(folder: &Path) -> (Child, PathBuf) {
 fn a_program_and_what_it_started_die_when_the_parent_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let (mut parent, pids) = start(folder.path());
-    let pids = wait_for("the program writes its ids", || written_pids(&pids));
+    let pids = wait_for("the program writes its ids", DEADLINE, || {
+        written_pids(&pids)
+    });
     assert!(pids.iter().all(|pid| is_running(*pid)));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    wait_for("the program is gone", || {
+    wait_for("the program is gone", DEADLINE, || {
         pids.iter().all(|pid| !is_running(*pid)).then_some(())
     });
 }

@@ -359,8 +359,8 @@ impl Client {
         }
     }
 
-    /// Sends unary calls to the gateway behind this one from now on, unless somebody did so already;
-    /// answers the place of that next one.
+    /// Sends unary calls to the gateway behind this one from now on, unless somebody did so
+    /// already; answers the place of that next one.
     pub(crate) fn leave(&self, number: usize) -> usize {
         let next = (number + 1) % self.gateways().len();
         let (before, after) = (Ordering::Relaxed, Ordering::Relaxed);

@@ -73,22 +73,40 @@ async fn pass(scope: &Scope, memory: &mut Memory) -> Result<(), StoreError> {
     memory.cursors.retain(|name, _| is_there(name));
     memory.entry_cursors.retain(|name, _| is_there(name));
     memory.suspects.retain(is_there);
+    let mut first = Ok(());
     for group in view.live() {
-        let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
-        let mut end = check_counters(scope, memory, group, &lanes).await;
-        if end.as_ref().is_err_and(is_loss) {
-            let restored = restore(scope, group).await;
-            if restored.as_ref().is_ok_and(|restored| *restored) {
-                end = Ok(());
-            }
+        match audit(scope, memory, group).await {
+            // A group that cannot be audited keeps no other from its turn.
+            Err(error) if !error.is_transient() => first = first.and(Err(error)),
+            other => other?,
         }
-        scope.settle_trouble(&group.name, end).await?;
-        let end = check_entries(scope, memory, group, &lanes).await;
-        scope.settle_trouble(&group.name, end).await?;
-        let end = check_places(scope, memory, group, &lanes).await;
-        scope.settle_trouble(&group.name, end).await?;
     }
-    Ok(())
+    first
+}
+
+async fn audit(
+    scope: &Scope,
+    memory: &mut Memory,
+    group: &GroupDefinition,
+) -> Result<(), StoreError> {
+    let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
+    let mut end = check_counters(scope, memory, group, &lanes).await;
+    if end.as_ref().is_err_and(is_loss) {
+        let restored = restore(scope, group).await;
+        if restored.as_ref().is_ok_and(|restored| *restored) {
+            end = Ok(());
+        }
+    }
+    let counted = scope.settle_trouble(&group.name, end).await;
+    if counted.as_ref().is_err_and(StoreError::is_transient) {
+        return counted;
+    }
+    // What the counters are refused for says nothing of the deliveries.
+    let end = check_entries(scope, memory, group, &lanes).await;
+    scope.settle_trouble(&group.name, end).await?;
+    let end = check_places(scope, memory, group, &lanes).await;
+    scope.settle_trouble(&group.name, end).await?;
+    counted
 }
 
 /// Whether more is settled and pending than was published, or waits that is in no lane. The

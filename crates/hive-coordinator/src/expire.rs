@@ -9,7 +9,7 @@ use hive_store::attempt::{self, Attempt};
 use hive_store::fetch::ReadLane;
 use hive_store::lane::LaneRef;
 use hive_store::lease::parse_entry_id;
-use hive_store::members::Pending;
+use hive_store::members::{PARKED, Pending};
 use hive_store::settle::{Action, Settle};
 use hive_store::sweep::Take;
 
@@ -26,7 +26,7 @@ const CALLS_MAX: u32 = 500;
 const SLICES_BEHIND: u32 = 4;
 const TAKEN: &str = "~taken";
 /// Places whose entries may be ended from outside: their index is no more than a hint.
-const ENDABLE: [&str; 2] = ["~ready", "~delayed"];
+const ENDABLE: [&str; 3] = ["~ready", "~delayed", PARKED];
 
 /// Where the walks over lanes go on that look behind the heads, by group (empty for held lanes) and
 /// lane; rounds between them take slices, so that a long lane costs Redis little at a time.
@@ -63,6 +63,54 @@ pub(crate) async fn behind_head(
         }
     }
     Ok(())
+}
+
+/// Goes on with a walk over what is parked: behind a key that a dead letter blocks nothing is
+/// delivered, so that nobody else would find its time over.
+pub(crate) async fn parked(
+    scope: &Scope,
+    group: &GroupDefinition,
+    lanes: &[ReadLane],
+    walks: &mut Walks,
+) -> Result<(), StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
+    let has_keys = lanes.iter().any(|lane| lane.lane.lane.marked);
+    if !has_keys || store.blocked_count(shard, &group.name).await? == 0 {
+        return Ok(());
+    }
+    for (number, lane) in lanes.iter().enumerate() {
+        if !lane.lane.lane.marked {
+            continue;
+        }
+        let key = (group.name.clone(), format!("{} parked", lane.reference));
+        let mut from = Some(walks.remove(&key).unwrap_or_else(|| "-".to_owned()));
+        for _ in 0..SLICES_BEHIND {
+            let Some(cursor) = from else { break };
+            let expired;
+            (expired, from) = store
+                .expired_parked(&group.name, (lanes, number), &cursor)
+                .await?;
+            let items: Vec<Settle> = expired
+                .iter()
+                .map(|entry| end_of_delivered(lanes, entry))
+                .collect();
+            let ended = taken(&scope.settle(group, lanes, &items).await?);
+            metrics::expired(Expired::Ttl, ended);
+        }
+        if let Some(cursor) = from {
+            walks.insert(key, cursor);
+        }
+    }
+    Ok(())
+}
+
+fn end_of_delivered(lanes: &[ReadLane], entry: &Pending) -> Settle {
+    Settle {
+        lease: entry.lease(lanes, "*", 0),
+        attach: 0,
+        check_session: false,
+        action: Action::Expire,
+    }
 }
 
 /// Goes on with a walk over a lane of messages whose consumer no group has.
@@ -126,7 +174,7 @@ pub(crate) async fn by_age(
     Ok(())
 }
 
-/// Ends old messages that were delivered before and wait to be delivered again.
+/// Ends old messages that were delivered before and wait to be delivered again, or are parked.
 async fn delivered_before(
     scope: &Scope,
     group: &GroupDefinition,
@@ -145,12 +193,7 @@ async fn delivered_before(
         let items: Vec<Settle> = old
             .iter()
             .filter(|entry| ENDABLE.contains(&entry.owner.as_str()))
-            .map(|entry| Settle {
-                lease: entry.lease(lanes, "*", 0),
-                attach: 0,
-                check_session: false,
-                action: Action::Expire,
-            })
+            .map(|entry| end_of_delivered(lanes, entry))
             .collect();
         let ended = taken(&scope.settle(group, lanes, &items).await?);
         metrics::expired(Expired::Retention, ended);

@@ -154,7 +154,7 @@ impl Fleet {
                         stream: stream.name.clone(),
                         index,
                     };
-                    views.entry(name).or_default().stream = Some(stream.settings.clone());
+                    views.entry(name).or_default().stream = Some(stream.clone());
                 }
             }
             for group in groups {

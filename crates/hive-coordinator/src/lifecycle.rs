@@ -1,11 +1,12 @@
-//! Finishes what somebody began and did not end: groups half made or half deleted.
+//! Finishes what somebody began and did not end: groups and streams half made or half deleted.
 //!
-//! Whoever creates or deletes a group takes the same steps; each of them is idempotent, so it does
+//! Whoever creates or deletes one takes the same steps; each of them is idempotent, so it does
 //! no harm that the one who was slow and the coordinator both take them.
 
 use hive_domain::group::{GroupDefinition, GroupState};
+use hive_domain::stream::{StreamDefinition, StreamSettings};
 use hive_store::StoreError;
-use hive_store::control::{Put, Removal, ShardGroup};
+use hive_store::control::{Made, Put, Removal, ShardGroup};
 use hive_store::settle::{Action, Settle};
 use hive_store::sweep::Take;
 
@@ -20,7 +21,14 @@ const SLICES_MAX: u32 = 500;
 /// Carries on with what is half done on a shard. The first shard of a stream also says so in the
 /// definition.
 pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError> {
-    for found in scope.store.shard_groups(&scope.shard).await? {
+    let (groups, closed) = scope.store.shard_state(&scope.shard).await?;
+    if let Some(stream) = &view.stream
+        && closed.is_some()
+        && scope.index == 0
+    {
+        resume_stream(scope, stream).await?;
+    }
+    for found in groups {
         let is_told = |group: &&GroupDefinition| group.name == found.name;
         if let Some(known) = view.live().find(is_told)
             && known.state != found.state
@@ -37,6 +45,18 @@ pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError>
             GroupState::Deleting => finish_deletion(scope, &group).await?,
             GroupState::Active | GroupState::Paused => {},
         }
+    }
+    Ok(())
+}
+
+/// Carries out the end of a stream that was decided; takes the mark of an earlier one off.
+async fn resume_stream(scope: &Scope, stream: &StreamDefinition) -> Result<(), StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
+    let (namespace, name) = (&*scope.namespace, stream.name.as_str());
+    if store.open_on_shard(shard, stream.created_at).await? {
+        tracing::info!(namespace, stream = name, "stream_creation_finished");
+    } else if let Put::Stored(_) = store.remove_stream(namespace, stream).await? {
+        tracing::info!(namespace, stream = name, "stream_deletion_finished");
     }
     Ok(())
 }
@@ -86,7 +106,18 @@ async fn reconcile(scope: &Scope, found: &ShardGroup) -> Result<(), StoreError> 
 }
 
 async fn finish_creation(scope: &Scope, mut group: GroupDefinition) -> Result<(), StoreError> {
-    scope.store.create_on_shard(&scope.shard, &group).await?;
+    if scope.store.create_on_shard(&scope.shard, &group).await? == Made::Closed {
+        // Its stream was deleted meanwhile; whoever creates a group makes that anew.
+        let stream = StreamDefinition {
+            name: group.stream.clone(),
+            shards: group.shards,
+            created_at: group.created_at,
+            version: 0,
+            settings: StreamSettings::default(),
+        };
+        scope.store.ensure_stream(&scope.namespace, &stream).await?;
+        return Ok(());
+    }
     if scope.index != 0 {
         return Ok(());
     }

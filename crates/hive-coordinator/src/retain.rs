@@ -1,6 +1,6 @@
 //! The loop that keeps a shard tidy: time to live, retention, names nobody uses, half-made groups.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hive_domain::stream::StreamSettings;
@@ -8,6 +8,7 @@ use hive_store::StoreError;
 use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
 use hive_store::members::PLACEHOLDER;
+use hive_store::retention::{Keep, Trimmed, Unused};
 
 use crate::expire::Walks;
 use crate::metrics::{self, Loop};
@@ -18,12 +19,18 @@ use crate::{expire, lifecycle};
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// Pause between two looks for Redis consumers and producers that nobody uses.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// A trim that deletes fewer has nothing left to delete.
-const TRIM_SLICE: u64 = 500;
-/// No limit by length: scripts count in doubles.
+/// Most entries that one slice of a lane deletes by their number, so that lanes take turns by age.
+const TRIM_SLICE: u64 = 200;
+/// No limit by length or bytes: scripts count in doubles.
 const LENGTH_MAX: u64 = 1 << 52;
-/// Slices per pass: a million messages.
+/// Pause between two slices that make a shard smaller: what is published and delivered meanwhile
+/// goes in between. About 40,000 messages a second are deleted so.
+const TRIM_PAUSE: Duration = Duration::from_millis(4);
+/// Slices per pass: 400,000 messages.
 const TRIMS_MAX: u32 = 2_000;
+/// Slices in vain of a look at the bytes: 4,000 messages that are not settled, in front of those
+/// that are. The next pass of retention goes further.
+const VAIN_MAX: u32 = 20;
 /// Producers are forgotten in pages; more than these wait for the next pass.
 const PRODUCER_PAGES_MAX: u32 = 1_000;
 
@@ -70,6 +77,8 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
         scope.settle_trouble(&group.name, end).await?;
         let end = expire::behind_head(scope, group, &read, walks).await;
         scope.settle_trouble(&group.name, end).await?;
+        let end = expire::parked(scope, group, &read, walks).await;
+        scope.settle_trouble(&group.name, end).await?;
         if agenda.forget {
             let end = forget_consumers(scope, &group.name, &read).await;
             scope.settle_trouble(&group.name, end).await?;
@@ -80,10 +89,13 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
     let Some(now_ms) = scope.now_ms() else {
         return Ok(());
     };
-    if let Some(stream) = &view.stream
-        && agenda.retain
-    {
-        retain(scope, &view, &lanes, stream, now_ms).await?;
+    if let Some(stream) = &view.stream {
+        if agenda.retain {
+            retain(scope, &view, &lanes, &stream.settings, now_ms).await?;
+            retire_lanes(scope, &lanes).await?;
+        } else {
+            hold_bytes(scope, &lanes, &stream.settings).await?;
+        }
     }
     if agenda.forget {
         forget_producers(scope, now_ms).await?;
@@ -122,7 +134,7 @@ async fn retain(
     stream: &StreamSettings,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    let (age_ms, length) = (stream.retention_max_age_ms, stream.retention_max_len);
+    let age_ms = stream.retention_max_age_ms;
     // An age of 0 keeps no settled message; it ends no unsettled one.
     if age_ms > 0 {
         let limit_ms = now_ms.saturating_sub(age_ms);
@@ -132,20 +144,64 @@ async fn retain(
             scope.settle_trouble(&group.name, end).await?;
         }
     }
-    // A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.
-    let lanes: Vec<LaneRef> = lanes
-        .all
-        .iter()
-        .filter(|lane| !lane.is_held())
-        .cloned()
-        .collect();
+    let lanes = settled_lanes(lanes);
     for lane in &lanes {
         if lane.group.is_empty() {
             expire_buffered(scope, lane, age_ms).await?;
         }
-        while trim(scope, lane, age_ms, LENGTH_MAX).await? >= TRIM_SLICE {}
+        let keep = Keep {
+            age_ms,
+            len: LENGTH_MAX,
+            bytes: LENGTH_MAX,
+        };
+        let mut from = Some("-".to_owned());
+        while let Some(cursor) = from {
+            from = trim(scope, lane, keep, &cursor).await?.next;
+        }
     }
-    shorten(scope, &lanes, age_ms, length).await
+    shorten(scope, &lanes, stream, TRIMS_MAX).await
+}
+
+/// Takes lanes out of use that nothing was published to for long: sets of capabilities and
+/// consumers come and go, and each lane costs every fetch. Plain lanes are few, and stay.
+async fn retire_lanes(scope: &Scope, lanes: &Lanes) -> Result<(), StoreError> {
+    let (store, shard, idle_ms) = (&scope.store, &scope.shard, scope.settings.lane_idle_ms);
+    let groups = store.groups_on_shard(shard).await?;
+    let mut unused = store.retired_lanes(shard).await?;
+    let may_go = |lane: &&LaneRef| !lane.lane.suffix().is_empty();
+    unused.extend(lanes.all.iter().filter(may_go).cloned());
+    for lane in unused {
+        match store.retire_lane(shard, &lane, &groups, idle_ms).await? {
+            Unused::Retired => tracing::debug!(?shard, %lane, "lane_retired"),
+            Unused::Removed => tracing::debug!(?shard, %lane, "lane_removed"),
+            Unused::Used => {},
+        }
+    }
+    Ok(())
+}
+
+/// The limit of bytes holds at a second's pace: what is over is what a second brings.
+async fn hold_bytes(
+    scope: &Scope,
+    lanes: &Lanes,
+    stream: &StreamSettings,
+) -> Result<(), StoreError> {
+    let bytes = scope.store.bytes_by_lane(&scope.shard).await?;
+    let lanes: Vec<LaneRef> = settled_lanes(lanes);
+    let held: u64 = lanes
+        .iter()
+        .filter_map(|lane| bytes.get(&lane.to_string()))
+        .sum();
+    if held > stream.retention_max_bytes {
+        shorten(scope, &lanes, stream, VAIN_MAX).await?;
+    }
+    Ok(())
+}
+
+/// A lane of messages whose consumer no group has is read by nobody: all in it is unsettled.
+fn settled_lanes(lanes: &Lanes) -> Vec<LaneRef> {
+    let settled = lanes.all.iter().filter(|lane| !lane.is_held());
+    settled.cloned().collect()
 }
 
 /// Ends old messages of a lane that no group reads.
@@ -164,45 +220,78 @@ async fn expire_buffered(scope: &Scope, lane: &LaneRef, age_ms: u64) -> Result<(
     Ok(())
 }
 
-/// Deletes settled messages, the oldest of all lanes first, while the shard has more than `length`.
+/// Deletes settled messages, the oldest of all lanes first, while the shard has more than the
+/// limits by number and by bytes say, until so many slices were in vain.
 async fn shorten(
     scope: &Scope,
     lanes: &[LaneRef],
-    age_ms: u64,
-    length: u64,
+    stream: &StreamSettings,
+    vain_max: u32,
 ) -> Result<(), StoreError> {
-    // Lanes whose head is unsettled: they have nothing to give.
-    let mut pinned = BTreeSet::new();
+    // Where to go on in each lane, none at its end: a head that is not settled yet is passed by.
+    let mut cursors: BTreeMap<&LaneRef, Option<String>> = lanes
+        .iter()
+        .map(|lane| (lane, Some("-".to_owned())))
+        .collect();
+    let mut vain = 0;
     for _ in 0..TRIMS_MAX {
         let sizes = scope.store.lane_sizes(&scope.shard, lanes).await?;
-        let kept: u64 = sizes.iter().map(|size| size.entries).sum();
-        let excess = kept.saturating_sub(length).min(TRIM_SLICE);
+        let entries: u64 = sizes.iter().map(|size| size.entries).sum();
+        let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
+        let over_len = entries
+            .saturating_sub(stream.retention_max_len)
+            .min(TRIM_SLICE);
+        let over_bytes = bytes.saturating_sub(stream.retention_max_bytes);
+        if over_len == 0 && over_bytes == 0 {
+            break;
+        }
         let oldest = lanes
             .iter()
             .zip(&sizes)
-            .filter(|(lane, size)| size.oldest.is_some() && !pinned.contains(lane))
-            .min_by_key(|(_, size)| size.oldest);
-        let Some((lane, size)) = oldest.filter(|_| excess > 0) else {
+            .filter_map(|(lane, size)| Some((lane, size, cursors.get(lane)?.clone()?)))
+            .filter(|(_, size, _)| size.oldest.is_some())
+            .min_by_key(|(_, size, _)| size.oldest);
+        let Some((lane, size, cursor)) = oldest else {
             break;
         };
-        let left = size.entries.saturating_sub(excess);
-        if trim(scope, lane, age_ms, left).await? == 0 {
-            pinned.insert(lane);
+        let limit = |held: u64, over: u64| match over {
+            0 => LENGTH_MAX,
+            over => held.saturating_sub(over),
+        };
+        let keep = Keep {
+            age_ms: stream.retention_max_age_ms,
+            len: limit(size.entries, over_len),
+            bytes: limit(size.bytes, over_bytes),
+        };
+        let trimmed = trim(scope, lane, keep, &cursor).await?;
+        tokio::time::sleep(TRIM_PAUSE).await;
+        vain += u32::from(trimmed.deleted == 0);
+        if vain >= vain_max {
+            break;
+        }
+        // Without a next one, the limits of this step were reached, or the end of the lane.
+        if trimmed.next.is_some() || trimmed.deleted == 0 {
+            cursors.insert(lane, trimmed.next);
         }
     }
     Ok(())
 }
 
-/// Trims one slice of a lane; answers how many went.
-async fn trim(scope: &Scope, lane: &LaneRef, age_ms: u64, length: u64) -> Result<u64, StoreError> {
+/// Trims one slice of a lane.
+async fn trim(
+    scope: &Scope,
+    lane: &LaneRef,
+    keep: Keep,
+    from: &str,
+) -> Result<Trimmed, StoreError> {
     let began = Instant::now();
-    let gone = scope.store.trim(&scope.shard, lane, age_ms, length).await?;
-    metrics::trimmed(gone);
-    if gone > 0 {
+    let trimmed = scope.store.trim(&scope.shard, lane, keep, from).await?;
+    metrics::trimmed(trimmed.deleted);
+    if trimmed.deleted > 0 || trimmed.next.is_some() {
         // As long as the slice took: half of Redis' time at most, and others go between.
         tokio::time::sleep(began.elapsed().max(Duration::from_millis(1))).await;
     }
-    Ok(gone)
+    Ok(trimmed)
 }
 
 /// Removes Redis consumers that are no members and hold nothing; the script checks both.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hive_domain::group::{GroupDefinition, GroupState, RoutingMode};
-use hive_domain::stream::StreamSettings;
+use hive_domain::group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode};
+use hive_domain::stream::StreamDefinition;
 use hive_store::fetch::ReadLane;
 use hive_store::settle::{Settle, SettleGroup, Verdict};
 use hive_store::{Purpose, Shard, Store, StoreError};
@@ -26,8 +26,8 @@ const SETTLE_SLICE: usize = 100;
 /// What is defined on a shard, as of the last beat.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct View {
-    /// Limits of the stream; none while its definition is not there.
-    pub(crate) stream: Option<StreamSettings>,
+    /// The stream; none while its definition is not there.
+    pub(crate) stream: Option<StreamDefinition>,
     /// Its groups, by name.
     pub(crate) groups: Vec<GroupDefinition>,
     /// Groups that stay half made or half deleted, by name: whoever began does not go on.
@@ -111,8 +111,13 @@ impl Scope {
         items: &[Settle],
     ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = Vec::with_capacity(items.len());
+        let view = self.view();
+        let keep = view
+            .stream
+            .as_ref()
+            .is_none_or(|stream| stream.settings.keeps_settled());
         for slice in items.chunks(SETTLE_SLICE) {
-            let group = settle_group(group, lanes);
+            let group = settle_group(group, lanes, keep);
             verdicts.extend(self.store.settle(&self.shard, group, slice, 0).await?);
         }
         Ok(verdicts)
@@ -168,7 +173,11 @@ pub(crate) const fn ageing_ms(group: &GroupDefinition) -> u64 {
     }
 }
 
-fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> SettleGroup<'a> {
+fn settle_group<'a>(
+    group: &'a GroupDefinition,
+    lanes: &'a [ReadLane],
+    keep: bool,
+) -> SettleGroup<'a> {
     SettleGroup {
         name: &group.name,
         lanes,
@@ -178,6 +187,8 @@ fn settle_group<'a>(group: &'a GroupDefinition, lanes: &'a [ReadLane]) -> Settle
         max_backoff_ms: group.settings.max_backoff_ms,
         // Nobody is told of it: what a crash of Redis undoes is found and done again.
         durable: false,
+        keep,
+        block: group.settings.ordering_on_dead == OrderingOnDead::Block,
     }
 }
 

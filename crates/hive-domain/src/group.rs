@@ -127,6 +127,48 @@ impl FromStr for Start {
     }
 }
 
+/// What becomes of an ordering key whose message dies of its failures.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderingOnDead {
+    /// Its next message is delivered.
+    #[default]
+    Continue,
+    /// Its later messages wait until an operator lets the key go on.
+    Block,
+}
+
+impl OrderingOnDead {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Continue, Self::Block];
+
+    /// The word for it in JSON, TOML and on command lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Continue => "continue",
+            Self::Block => "block",
+        }
+    }
+}
+
+impl fmt::Display for OrderingOnDead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for OrderingOnDead {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
+        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
+    }
+}
+
 /// Where a group is in its life.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -225,6 +267,8 @@ pub struct GroupSettings {
     pub max_in_flight_per_consumer: u32,
     /// Most deliveries the whole group may hold; 0 for no limit.
     pub max_in_flight: u32,
+    /// What becomes of an ordering key whose message dies of its failures.
+    pub ordering_on_dead: OrderingOnDead,
 }
 
 impl Default for GroupSettings {
@@ -243,6 +287,7 @@ impl Default for GroupSettings {
             reconnect_grace_ms: 3_000,
             max_in_flight_per_consumer: 0,
             max_in_flight: 0,
+            ordering_on_dead: OrderingOnDead::Continue,
         }
     }
 }
@@ -362,6 +407,7 @@ impl GroupSettings {
             reconnect_grace_ms,
             max_in_flight_per_consumer,
             max_in_flight,
+            ordering_on_dead,
         } = self;
         [
             differs("max_consumers", max_consumers, &asked.max_consumers),
@@ -397,6 +443,11 @@ impl GroupSettings {
                 &asked.max_in_flight_per_consumer,
             ),
             differs("max_in_flight", max_in_flight, &asked.max_in_flight),
+            differs(
+                "ordering_on_dead",
+                ordering_on_dead,
+                &asked.ordering_on_dead,
+            ),
         ]
         .into_iter()
         .flatten()

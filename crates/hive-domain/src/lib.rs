@@ -10,7 +10,8 @@
 //! - Refusals name every field at fault at once, with the value and the rule.
 //!
 //! Read `name` for the rule of names, `group` for what a group and a stream are, `routing` for who
-//! gets the next message, `retry` for when a failed one comes back.
+//! gets the next message, `retry` for when a failed one comes back, `workflow` for which task of a
+//! workflow may start and what a failure means, `placement` for the group that gets it.
 
 #![warn(
     clippy::unwrap_used,
@@ -28,9 +29,11 @@ pub mod group;
 mod hash;
 pub mod name;
 pub mod ownership;
+pub mod placement;
 pub mod recovery;
 pub mod retry;
 pub mod routing;
 pub mod stream;
 pub mod time;
 pub mod violation;
+pub mod workflow;

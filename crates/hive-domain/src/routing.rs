@@ -4,15 +4,12 @@
 //! small read requests: the first messages go to whoever should have them, and if there are more,
 //! the requests grow, so that few messages are spread evenly and many cost few calls.
 //!
-//! Which message comes first is not decided here, except for [`effective`], the ageing that keeps
-//! low priorities moving.
+//! Which message comes first is not decided here: the script that fetches compares what waits, and
+//! ages low priorities so that they keep moving.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::group::RoutingMode;
-
-/// Highest priority of a message.
-pub const PRIORITY_MAX: u8 = 9;
+use crate::{capability::CapabilitySet, group::RoutingMode};
 
 /// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
 /// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
@@ -122,6 +119,23 @@ pub fn rounds(mode: RoutingMode, free: &[Free], last_served: Option<usize>) -> V
     plan
 }
 
+/// Whether whatever a consumer could take has a more specialised taker elsewhere: for each of the
+/// `wanted` sets of capabilities that `own` covers, somebody of `elsewhere` covers it too and has
+/// fewer capabilities. True for a consumer that covers none of them.
+#[must_use]
+pub fn is_outdone(
+    own: &CapabilitySet,
+    elsewhere: &[CapabilitySet],
+    wanted: &[CapabilitySet],
+) -> bool {
+    let mut mine = wanted.iter().filter(|wanted| own.covers(wanted));
+    mine.all(|wanted| {
+        elsewhere
+            .iter()
+            .any(|other| other.len() < own.len() && other.covers(wanted))
+    })
+}
+
 /// Size of a consumer's request after `slots` earlier ones: 1, 1, 2, 4 … 512, then everything.
 fn request_size(slots: u32) -> u32 {
     if slots.saturating_add(1) >= SLOTS_PER_CONSUMER_MAX {
@@ -130,36 +144,6 @@ fn request_size(slots: u32) -> u32 {
     1_u32
         .checked_shl(slots.saturating_sub(1))
         .unwrap_or(u32::MAX)
-}
-
-/// How many of the waiting messages one gateway may take: its part of all free credit, rounded up
-/// and at least 1, so that gateways share by credit and nobody wins by hearing the bell first.
-///
-/// `waiting` counts messages, `own_free` and `all_free` deliveries that this gateway's and all
-/// gateways' consumers can take. Figures that do not fit together (own larger than all) give
-/// everything.
-#[must_use]
-pub fn share(waiting: u64, own_free: u64, all_free: u64) -> u64 {
-    let product = u128::from(waiting).saturating_mul(u128::from(own_free));
-    // `all_free` 0 is nobody's credit: one message finds out whether the figures are old.
-    let part = if all_free == 0 {
-        0
-    } else {
-        product.div_ceil(u128::from(all_free))
-    };
-    u64::try_from(part).unwrap_or(u64::MAX).min(waiting).max(1)
-}
-
-/// The priority that counts for a lane: its own plus one for each `ageing_ms` since it was last
-/// served, at most 9. `ageing_ms` 0 is no ageing, for `priority_based` groups.
-///
-/// An aged lane reaches 9 whatever it began with; among equals the caller serves the one that has
-/// waited longest, so a flood of 9 cannot starve it.
-#[must_use]
-pub fn effective(priority: u8, waited_ms: u64, ageing_ms: u64) -> u8 {
-    let levels = waited_ms.checked_div(ageing_ms).unwrap_or(0);
-    let levels = u8::try_from(levels).unwrap_or(PRIORITY_MAX);
-    priority.saturating_add(levels).min(PRIORITY_MAX)
 }
 
 #[cfg(test)]

@@ -63,11 +63,16 @@ impl FromStr for Durability {
 pub struct StreamSettings {
     /// Most unsettled messages, at least 1.
     pub max_backlog: u64,
+    /// Most bytes of unsettled messages, with their envelopes, at least 1. The message that passes
+    /// it is taken still: what is over is one message at most.
+    pub max_backlog_bytes: u64,
     /// How long messages are kept, 0 to 3,650 days: then settled ones are deleted, and unsettled
     /// ones that nobody holds are dead letters. 0 keeps no settled one, and ends no other.
     pub retention_max_age_ms: u64,
     /// How many messages a shard keeps, of all its lanes. 0 keeps no settled one.
     pub retention_max_len: u64,
+    /// How many bytes of messages a shard keeps, of all its lanes. 0 keeps no settled one.
+    pub retention_max_bytes: u64,
     /// When a publish or a settle is acknowledged.
     pub durability: Durability,
     /// Takes messages while it has no group, for the groups to come.
@@ -78,8 +83,10 @@ impl Default for StreamSettings {
     fn default() -> Self {
         Self {
             max_backlog: 1_000_000,
+            max_backlog_bytes: 1 << 30,
             retention_max_age_ms: 86_400_000,
             retention_max_len: 1_000_000,
+            retention_max_bytes: 256 << 20,
             durability: Durability::Memory,
             buffer_without_groups: false,
         }
@@ -87,6 +94,12 @@ impl Default for StreamSettings {
 }
 
 impl StreamSettings {
+    /// Whether a settled message is kept at all, for replay. Where it is not, settling deletes it.
+    #[must_use]
+    pub const fn keeps_settled(&self) -> bool {
+        self.retention_max_age_ms > 0 && self.retention_max_len > 0 && self.retention_max_bytes > 0
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -95,6 +108,13 @@ impl StreamSettings {
         let mut faults = Violations::new();
         let ranges = [
             ("max_backlog", self.max_backlog, 1, COUNT_MAX, ""),
+            (
+                "max_backlog_bytes",
+                self.max_backlog_bytes,
+                1,
+                COUNT_MAX,
+                "",
+            ),
             (
                 "retention_max_age",
                 self.retention_max_age_ms,
@@ -105,6 +125,13 @@ impl StreamSettings {
             (
                 "retention_max_len",
                 self.retention_max_len,
+                0,
+                COUNT_MAX,
+                "",
+            ),
+            (
+                "retention_max_bytes",
+                self.retention_max_bytes,
                 0,
                 COUNT_MAX,
                 "",
@@ -122,13 +149,20 @@ impl StreamSettings {
         // Destructured, so that a new limit does not compile until it is compared.
         let Self {
             max_backlog,
+            max_backlog_bytes,
             retention_max_age_ms,
             retention_max_len,
+            retention_max_bytes,
             durability,
             buffer_without_groups,
         } = self;
         [
             differs("max_backlog", max_backlog, &asked.max_backlog),
+            differs(
+                "max_backlog_bytes",
+                max_backlog_bytes,
+                &asked.max_backlog_bytes,
+            ),
             differs(
                 "retention_max_age_ms",
                 retention_max_age_ms,
@@ -138,6 +172,11 @@ impl StreamSettings {
                 "retention_max_len",
                 retention_max_len,
                 &asked.retention_max_len,
+            ),
+            differs(
+                "retention_max_bytes",
+                retention_max_bytes,
+                &asked.retention_max_bytes,
             ),
             differs("durability", durability, &asked.durability),
             differs(
@@ -204,16 +243,46 @@ mod tests {
     fn every_limit_out_of_range_is_reported_at_once() {
         let settings = StreamSettings {
             max_backlog: 0,
+            max_backlog_bytes: 0,
             retention_max_age_ms: u64::MAX,
             retention_max_len: 1 << 53,
+            retention_max_bytes: 1 << 53,
             ..StreamSettings::default()
         };
         let faults = settings.validate().unwrap_err();
         let fields: Vec<&str> = faults.as_slice().iter().map(|v| v.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["max_backlog", "retention_max_age", "retention_max_len"]
+            [
+                "max_backlog",
+                "max_backlog_bytes",
+                "retention_max_age",
+                "retention_max_len",
+                "retention_max_bytes"
+            ]
         );
+    }
+
+    #[test]
+    fn a_retention_of_nothing_by_any_limit_keeps_no_settled_message() {
+        let kept = StreamSettings::default();
+        assert!(kept.keeps_settled());
+        for none in [
+            StreamSettings {
+                retention_max_age_ms: 0,
+                ..kept.clone()
+            },
+            StreamSettings {
+                retention_max_len: 0,
+                ..kept.clone()
+            },
+            StreamSettings {
+                retention_max_bytes: 0,
+                ..kept
+            },
+        ] {
+            assert!(!none.keeps_settled());
+        }
     }
 
     #[test]

@@ -122,12 +122,20 @@ fn is_kept(group: &GroupDefinition) -> bool {
 
 async fn write_back(store: &Store, known: &Definitions) -> Result<(), StoreError> {
     let namespace = known.namespace.as_str();
+    // Where the data that is there knows of their end, they stay deleted.
+    let mut closed = Vec::new();
     for stream in &known.streams {
         let mut stream = stream.clone();
         stream.version = 0;
-        store.put_stream(namespace, &stream).await?;
+        let shard = store.shard(namespace, &stream.name, 0);
+        if store.open_on_shard(&shard, stream.created_at).await? {
+            store.put_stream(namespace, &stream).await?;
+        } else {
+            closed.push(stream.name);
+        }
     }
-    for group in known.groups.iter().filter(|group| is_kept(group)) {
+    let groups = known.groups.iter().filter(|group| is_kept(group));
+    for group in groups.filter(|group| !closed.contains(&group.stream)) {
         let mut group = group.clone();
         group.version = 0;
         store.put_group(namespace, &group).await?;

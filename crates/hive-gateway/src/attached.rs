@@ -488,6 +488,7 @@ mod tests {
             consumer: "c".into(),
             session: "s".into(),
             delivered_ms: 0,
+            bytes: 1,
         }
     }
 

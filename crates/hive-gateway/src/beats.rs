@@ -26,7 +26,7 @@ const LEASE_MS: u64 = 30_000;
 /// A shard that was not reached for so long gives the gateway's consumers up in a moment: after ten
 /// seconds without a beat the coordinator hands their work to others. Until then they look for a
 /// gateway that does reach it.
-const UNREACHED: Duration = Duration::from_secs(6);
+const UNREACHED: Duration = Duration::from_secs(5);
 /// How long a beat may take, so that the time above is looked at in time.
 const BEAT_WITHIN: Duration = Duration::from_secs(1);
 /// What clients are told to wait before they come back.
@@ -111,18 +111,21 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
             () = gateway.shutdown.stopped() => return,
         }
         send_away(&gateway, &mut reached);
+        gateway.retire_publishers();
         let mut done = Vec::new();
         for dispatcher in gateway.dispatchers() {
             if done.contains(&dispatcher.shard) {
                 continue;
             }
-            let view = gateway
-                .catalog
-                .group(&dispatcher.namespace, &dispatcher.group)
-                .await;
-            let lease = view.map_or(LEASE_MS, |view| view.definition.settings.lease_ms);
-            let me = Some(&*gateway.incarnation);
-            let beat = gateway.store.tick(&dispatcher.shard, lease, me);
+            let beat = async {
+                let view = gateway
+                    .catalog
+                    .group(&dispatcher.namespace, &dispatcher.group)
+                    .await;
+                let lease = view.map_or(LEASE_MS, |view| view.definition.settings.lease_ms);
+                let me = Some(&*gateway.incarnation);
+                gateway.store.tick(&dispatcher.shard, lease, me).await
+            };
             match tokio::time::timeout(BEAT_WITHIN, beat).await {
                 Ok(Ok(_)) => {},
                 // It is this shard alone.
@@ -142,14 +145,15 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
     }
 }
 
-/// Ends the streams of shards that were not reached for too long.
+/// Ends the streams of shards that were not reached for too long, where another gateway may reach
+/// them. Where none is known, clients have nowhere to go, and nobody takes their work meanwhile.
 fn send_away(gateway: &Gateway, reached: &mut HashMap<String, Instant>) {
     let dispatchers = gateway.dispatchers();
     reached.retain(|tag, _| dispatchers.iter().any(|one| one.shard.tag() == tag));
     for dispatcher in dispatchers {
         let tag = dispatcher.shard.tag();
         let last = *reached.entry(tag.to_owned()).or_insert_with(Instant::now);
-        if last.elapsed() > UNREACHED && !dispatcher.is_empty() {
+        if last.elapsed() > UNREACHED && !gateway.is_alone() && !dispatcher.is_empty() {
             let group = &dispatcher.group;
             tracing::warn!(group, "consumers_sent_away");
             let fault = Fault::new(

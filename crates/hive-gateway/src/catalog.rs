@@ -12,7 +12,7 @@ use std::{
 };
 
 use hive_domain::{
-    group::{GroupDefinition, GroupState, RoutingMode},
+    group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode},
     stream::{Durability, StreamDefinition},
 };
 use hive_protocol::fault::{Fault, Reason};
@@ -65,6 +65,8 @@ impl GroupView {
             initial_backoff_ms: settings.initial_backoff_ms,
             max_backoff_ms: settings.max_backoff_ms,
             durable: self.is_durable(),
+            keep: self.stream.settings.keeps_settled(),
+            block: settings.ordering_on_dead == OrderingOnDead::Block,
         }
     }
 

@@ -88,16 +88,6 @@ where
         going.fence();
     }
     attached.send(Frame::Joined(joined.answer));
-    if attached.attach > 1 {
-        let (gateway, dispatcher) = (gateway.clone(), dispatcher.clone());
-        let attached = attached.clone();
-        gateway
-            .clone()
-            .tasks
-            .spawn(BACKGROUND, "look_again", async move {
-                dispatcher.look_again(&gateway, &attached).await;
-            });
-    }
     let session = Session {
         gateway: gateway.clone(),
         view: joined.view,

@@ -4,9 +4,9 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use hive_protocol::fault::{Fault, Reason};
@@ -44,6 +44,8 @@ pub fn now_ms() -> u64 {
 
 /// How long a call that changes nothing waits for Redis, all its steps together.
 const READ_WITHIN: Duration = Duration::from_secs(3);
+/// How long nobody has published to a shard before its queue is given up.
+const PUBLISHER_IDLE: Duration = Duration::from_secs(60);
 
 /// Runs a call that changes nothing under one deadline.
 ///
@@ -82,8 +84,10 @@ pub struct Gateway {
     /// Configuration.
     pub settings: Settings,
     gate: Gate,
-    publishers: Mutex<HashMap<Shard, Publisher>>,
-    room: Room,
+    publishers: Mutex<HashMap<Shard, (Publisher, Instant)>>,
+    /// Lines of publishes that there were: each has flush numbers of its own.
+    lines: AtomicU64,
+    pub(crate) room: Room,
     settlers: ByGroup<Settler>,
     dispatchers: ByGroup<Arc<Dispatcher>>,
     pub(crate) answers: Answers,
@@ -122,6 +126,7 @@ impl Gateway {
             gate,
             store,
             publishers: Mutex::default(),
+            lines: AtomicU64::new(0),
             room: Room::default(),
             settlers: Mutex::default(),
             dispatchers: Mutex::default(),
@@ -182,20 +187,30 @@ impl Gateway {
     /// The publish queue of a shard.
     pub fn publisher(&self, shard: &Shard) -> Publisher {
         let mut publishers = self.publishers.lock();
-        if let Some(publisher) = publishers.get(shard) {
+        if let Some((publisher, used)) = publishers.get_mut(shard) {
+            *used = Instant::now();
             return publisher.clone();
         }
-        // A publisher of its own per incarnation word: flush numbers are this task's alone.
+        // A word of its own: flush numbers are this task's alone, and begin anew with the next one.
+        let line = self.lines.fetch_add(1, Ordering::Relaxed);
         let (publisher, task) = Publisher::new(
             (self.store.clone(), shard.clone()),
-            self.incarnation.clone(),
-            self.room.clone(),
+            format!("{}.{line}", self.incarnation).into(),
             self.bells.clone(),
             self.metrics.clone(),
         );
         self.tasks.spawn(BACKGROUND, "publisher", task);
-        publishers.insert(shard.clone(), publisher.clone());
+        publishers.insert(shard.clone(), (publisher.clone(), Instant::now()));
         publisher
+    }
+
+    /// Forgets publishers that nobody used for a minute; they end. Streams come and go.
+    pub(crate) fn retire_publishers(&self) {
+        // Under the lock: nobody takes another handle meanwhile.
+        let mut publishers = self.publishers.lock();
+        publishers.retain(|_, (publisher, used)| {
+            used.elapsed() < PUBLISHER_IDLE || !publisher.is_alone()
+        });
     }
 
     /// The settle queue of a group.

@@ -11,6 +11,7 @@ use hive_store::{
     Lease,
     fetch::{ReadLane, Taken, Taker},
     header::expiry_and_envelope,
+    lease::size_of_body,
     settle::{Action, Settle},
 };
 
@@ -105,6 +106,7 @@ impl<'a> Deliveries<'a> {
             consumer: holder.consumer.clone(),
             session: holder.session.clone(),
             delivered_ms: self.delivered_ms,
+            bytes: size_of_body(&entry.body),
         };
         match expiry_and_envelope(entry.body) {
             Ok((expires, _)) if expires > 0 && expires <= self.now => {

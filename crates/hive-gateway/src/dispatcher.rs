@@ -9,6 +9,7 @@
 //! see `dispatcher/plain.rs`.
 
 mod plain;
+mod specialists;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use self::plain::Plain;
+use self::{plain::Plain, specialists::Elsewhere};
 use crate::{
     attached::Attached,
     catalog::GroupView,
@@ -46,9 +47,12 @@ use crate::{
 
 /// How long a lost bell may delay a message.
 const POLL: Duration = Duration::from_secs(1);
-/// When a consumer that came back is looked at again: longer than a read of its old connection may
-/// be under way, as plain reads are trusted for a tenth of it.
+/// When a consumer that came is looked at again: longer than a read of its old connection may be
+/// under way, as plain reads are trusted for a tenth of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Most consumers that are looked at before a fetch: one costs as much as a fetch, and thousands
+/// come back at once when a gateway goes.
+const LOOKS_MAX: usize = 16;
 /// Most messages of one fetch by the script: it copies each through Lua, so it takes no more than
 /// it needs to be cheap per message, and leaves the rest of a backlog to plain reads.
 const FETCH_MAX: u32 = 100;
@@ -74,10 +78,12 @@ pub struct Dispatcher {
     /// Whether something may be leased that nobody holds: an answer was lost, or what could not be
     /// handed over could not be given back.
     must_reconcile: AtomicBool,
+    /// Consumers to look at again, and when: see `look_again`.
+    to_look: Mutex<BTreeMap<Arc<str>, Instant>>,
 }
 
 /// What the dispatcher's task remembers from one fetch to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
     /// The consumer that was served last.
     last_served: Option<Arc<str>>,
@@ -85,6 +91,25 @@ struct Memory {
     plain: Option<Plain>,
     /// No reconciliation before this time: the last one was refused.
     reconcile_after: Option<Instant>,
+    /// When work arrived that nothing had been left of before.
+    woke: Instant,
+    /// When those who left it to others have their turn.
+    again_at: Option<Instant>,
+    /// Who those others are.
+    elsewhere: Elsewhere,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            last_served: None,
+            plain: None,
+            reconcile_after: None,
+            woke: Instant::now(),
+            again_at: None,
+            elsewhere: Elsewhere::default(),
+        }
+    }
 }
 
 impl Memory {
@@ -202,6 +227,7 @@ impl Dispatcher {
             wake,
             may_have_work: AtomicBool::new(true),
             must_reconcile: AtomicBool::new(false),
+            to_look: Mutex::default(),
         }
     }
 
@@ -222,6 +248,10 @@ impl Dispatcher {
             return Some(consumer.clone());
         }
         self.may_have_work.store(true, Ordering::Release);
+        // A read that was under way at its old connection, here or elsewhere, may lease for it
+        // until a moment from now, and nobody would know of it.
+        let at = Instant::now() + LOOK_AGAIN;
+        self.to_look.lock().insert(consumer.consumer.clone(), at);
         consumers.insert(consumer.consumer.clone(), consumer.clone())
     }
 
@@ -257,7 +287,13 @@ impl Dispatcher {
             tokio::select! {
                 () = self.wake.notified() => {},
                 () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => {},
+                () = tokio::time::sleep_until(memory.again_at.unwrap_or_else(Instant::now).into()),
+                    if memory.again_at.is_some() => {},
                 () = gateway.shutdown.draining() => return,
+            }
+            memory.again_at = None;
+            if !self.may_have_work.load(Ordering::Acquire) {
+                memory.woke = Instant::now();
             }
             if self.is_empty() {
                 if idle_since.elapsed() > RETIRE && gateway.retire(&self) {
@@ -332,22 +368,34 @@ impl Dispatcher {
         let may_reconcile = memory
             .reconcile_after
             .is_none_or(|after| after <= Instant::now());
-        if may_reconcile && self.must_reconcile.load(Ordering::Acquire) {
-            match self.reconcile(gateway, &view).await {
-                Ok(()) => self.must_reconcile.store(false, Ordering::Release),
+        // Here no read is under way: what a consumer has and nobody holds, nobody will.
+        let doubtful = if may_reconcile {
+            self.take_doubtful()
+        } else {
+            Vec::new()
+        };
+        if !doubtful.is_empty() {
+            match self.reconcile(gateway, &view, &doubtful).await {
+                Ok(()) => {},
                 Err(error) if error.is_transient() => {
                     tracing::debug!(group = self.group, %error, "reconcile_failed");
+                    self.must_reconcile.store(true, Ordering::Release);
                     return Step::Failed;
                 },
                 // One lane or entry that Redis refuses must not stop the others: what nobody holds
                 // waits for its lease, and is tried again with the next look.
                 Err(error) => {
                     tracing::warn!(group = self.group, %error, "reconcile_refused");
+                    self.must_reconcile.store(true, Ordering::Release);
                     memory.reconcile_after = Some(Instant::now() + POLL);
                 },
             }
         }
         let hungry = self.hungry();
+        if hungry.is_empty() {
+            return Step::Rest;
+        }
+        let hungry = self.whose_turn(gateway, &view, hungry, memory).await;
         if hungry.is_empty() {
             return Step::Rest;
         }
@@ -500,16 +548,45 @@ impl Dispatcher {
         last
     }
 
-    /// After a lost reply: gives back, uncounted, what a consumer's PEL has and nobody holds.
-    async fn reconcile(&self, gateway: &Arc<Gateway>, view: &GroupView) -> Result<(), StoreError> {
+    /// Gives back, uncounted, what the PELs of these consumers have and nobody holds: after a lost
+    /// reply, and a moment after a consumer came.
+    async fn reconcile(
+        &self,
+        gateway: &Arc<Gateway>,
+        view: &GroupView,
+        consumers: &[Arc<Attached>],
+    ) -> Result<(), StoreError> {
         let lanes: Arc<Lanes> = gateway.catalog.read_lanes(&self.shard).await?;
         let read = lanes.of_group(&self.shard, &self.group);
-        let consumers: Vec<Arc<Attached>> = self.consumers.lock().values().cloned().collect();
         for consumer in consumers {
-            self.reconcile_one(gateway, (view, &read), &consumer)
-                .await?;
+            self.reconcile_one(gateway, (view, &read), consumer).await?;
         }
         Ok(())
+    }
+
+    /// Whom to look at now: all after a lost reply, else who came a moment ago.
+    fn take_doubtful(&self) -> Vec<Arc<Attached>> {
+        // Before the look: what is lost meanwhile is looked for with the next one.
+        if self.must_reconcile.swap(false, Ordering::AcqRel) {
+            self.to_look.lock().clear();
+            return self.consumers.lock().values().cloned().collect();
+        }
+        let now = Instant::now();
+        let mut to_look = self.to_look.lock();
+        let due: Vec<Arc<str>> = to_look
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(consumer, _)| consumer.clone())
+            .take(LOOKS_MAX)
+            .collect();
+        for consumer in &due {
+            to_look.remove(consumer);
+        }
+        drop(to_look);
+        let consumers = self.consumers.lock();
+        due.iter()
+            .filter_map(|consumer| consumers.get(consumer).cloned())
+            .collect()
     }
 
     async fn reconcile_one(
@@ -544,30 +621,6 @@ impl Dispatcher {
         let taken = outcomes::taken(&verdicts);
         gateway.metrics.given_back_reply.increment(taken);
         Ok(())
-    }
-
-    /// Looks once, a moment after a consumer came back under its session, for what a read that was
-    /// under way at its old connection leased meanwhile: nobody else knows of it.
-    pub async fn look_again(&self, gateway: &Arc<Gateway>, consumer: &Attached) {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN) => {},
-            () = gateway.shutdown.draining() => return,
-        }
-        if consumer.has_ended() {
-            return;
-        }
-        let looked = async {
-            let view = gateway.catalog.group(&self.namespace, &self.group).await?;
-            let lanes = gateway.catalog.read_lanes(&self.shard).await?;
-            let read = lanes.of_group(&self.shard, &self.group);
-            self.reconcile_one(gateway, (&view, &read), consumer)
-                .await?;
-            Ok::<(), Fault>(())
-        };
-        if let Err(error) = looked.await {
-            tracing::debug!(group = self.group, %error, "not_looked_again");
-            self.must_reconcile.store(true, Ordering::Release);
-        }
     }
 }
 

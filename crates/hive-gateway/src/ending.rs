@@ -209,6 +209,7 @@ mod tests {
                 consumer: "a".into(),
                 session: "s".into(),
                 delivered_ms: id,
+                bytes: 1,
             },
             deadline: Instant::now(),
             told,

@@ -1,20 +1,22 @@
-//! Groups and streams: creating, changing, deleting, and how they are doing.
+//! Groups: creating, changing, deleting, and how they are doing.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use hive_domain::{
     group::{GroupDefinition, GroupState},
     name,
-    stream::{StreamDefinition, StreamSettings},
+    violation::Violations,
 };
 use hive_protocol::{
     convert,
     fault::{Fault, Reason},
+    limits::ORDERING_KEY_BYTES_MAX,
     time, wire,
 };
 use hive_store::{
     LaneRef, Shard, StoreError,
-    control::{Put, Removal},
+    control::{Made, Put, Removal},
     figures::Figures,
     members::{Kind, Leaving, Member},
     settle::{Action, Settle},
@@ -25,10 +27,11 @@ use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms, reading},
     pull,
+    streams::LISTED_TOGETHER,
 };
 
 /// How often a change is tried again when somebody else changed the definition meanwhile.
-const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 /// Messages cancelled per step of a forced deletion.
 const CANCEL_STEP: u64 = 500;
 /// Longest forced deletion in one call; a coordinator carries on with the rest.
@@ -38,7 +41,8 @@ impl Gateway {
     /// Creates a group, and its stream where that does not exist.
     ///
     /// # Errors
-    /// Violations, `GROUP_EXISTS` with the difference, or what Redis says.
+    /// Violations, `GROUP_EXISTS` or `STREAM_EXISTS` with the difference, `DURABILITY_UNREACHABLE`,
+    /// or what Redis says.
     pub async fn create_group(
         &self,
         namespace: &str,
@@ -46,24 +50,27 @@ impl Gateway {
     ) -> Result<wire::CreateGroupResponse, Fault> {
         let asked = convert::create_group(&request, now_ms().into())?;
         let _pass = self.enter("create_group")?;
+        let mut created = false;
         for _ in 0..TRIES {
-            self.ensure_stream(namespace, &asked).await?;
+            let existing = self.store.group(namespace, &asked.name).await?;
+            if let Some(existing) = &existing {
+                let difference = existing.difference(&asked);
+                if !difference.is_empty() {
+                    return Err(Fault::new(
+                        Reason::GroupExists,
+                        format!(
+                            "group `{}` exists with other settings: {}",
+                            asked.name,
+                            difference.join(", ")
+                        ),
+                    ));
+                }
+            }
+            self.make_stream_of_group(namespace, &asked, &request)
+                .await?;
             let shard = self.store.shard(namespace, &asked.stream, 0);
-            let (mut definition, created) = match self.store.group(namespace, &asked.name).await? {
-                Some(existing) => {
-                    let difference = existing.difference(&asked);
-                    if !difference.is_empty() {
-                        return Err(Fault::new(
-                            Reason::GroupExists,
-                            format!(
-                                "group `{}` exists with other settings: {}",
-                                asked.name,
-                                difference.join(", ")
-                            ),
-                        ));
-                    }
-                    (existing, false)
-                },
+            let mut definition = match existing {
+                Some(existing) => existing,
                 None => {
                     let mut definition = asked.clone();
                     definition.state = GroupState::Creating;
@@ -73,16 +80,21 @@ impl Gateway {
                         Put::Conflict => continue,
                         Put::Full => return Err(too_many("groups")),
                     }
-                    (definition, true)
+                    created = true;
+                    definition
                 },
             };
             if definition.state == GroupState::Deleting {
                 return Err(being_deleted(&definition.name));
             }
             // Also for a group that exists: what a crash left half made is finished here.
-            let is_made = self.store.create_on_shard(&shard, &definition).await?;
+            let made = self.store.create_on_shard(&shard, &definition).await?;
+            if made == Made::Closed {
+                // Its stream was deleted behind our back: it is made anew.
+                continue;
+            }
             let there = self.store.groups_on_shard(&shard).await?;
-            if !is_made && !there.contains(&definition.name) {
+            if made == Made::Exists && !there.contains(&definition.name) {
                 return Err(being_deleted(&definition.name));
             }
             if definition.state == GroupState::Creating {
@@ -103,24 +115,6 @@ impl Gateway {
             });
         }
         Err(changing("group", &asked.name))
-    }
-
-    async fn ensure_stream(&self, namespace: &str, asked: &GroupDefinition) -> Result<(), Fault> {
-        if self.store.stream(namespace, &asked.stream).await?.is_some() {
-            return Ok(());
-        }
-        let stream = StreamDefinition {
-            name: asked.stream.clone(),
-            shards: asked.shards,
-            created_at: asked.created_at,
-            version: 0,
-            settings: StreamSettings::default(),
-        };
-        match self.store.put_stream(namespace, &stream).await? {
-            // Somebody else made it meanwhile.
-            Put::Stored(_) | Put::Conflict => Ok(()),
-            Put::Full => Err(too_many("streams")),
-        }
     }
 
     /// Shows one group with its figures.
@@ -152,15 +146,18 @@ impl Gateway {
         _request: wire::ListGroupsRequest,
     ) -> Result<wire::ListGroupsResponse, Fault> {
         reading(async move {
+            let definitions = self.store.groups(namespace).await?;
+            let is_there = |definition: &GroupDefinition| {
+                matches!(definition.state, GroupState::Active | GroupState::Paused)
+            };
+            let shown = definitions
+                .into_iter()
+                .filter(is_there)
+                .map(|definition| async move { self.listed(namespace, &definition).await }.boxed());
+            let mut shown = futures_util::stream::iter(shown).buffered(LISTED_TOGETHER);
             let mut groups = Vec::new();
-            for definition in self.store.groups(namespace).await? {
-                if matches!(
-                    definition.state,
-                    GroupState::Creating | GroupState::Deleting
-                ) {
-                    continue;
-                }
-                match Box::pin(self.listed(namespace, &definition)).await {
+            while let Some(listed) = shown.next().await {
+                match listed {
                     Ok(group) => groups.push(group),
                     // Deleted while we listed.
                     Err(fault)
@@ -520,6 +517,62 @@ impl Gateway {
         .with_retry_after(Duration::from_secs(5)))
     }
 
+    /// Shows ordering keys that wait for an operator behind a dead letter.
+    ///
+    /// # Errors
+    /// `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn list_blocked_keys(
+        &self,
+        namespace: &str,
+        request: wire::ListBlockedKeysRequest,
+    ) -> Result<wire::ListBlockedKeysResponse, Fault> {
+        reading(async move {
+            name::check("name", &request.name)?;
+            let view = self.catalog.group(namespace, &request.name).await?;
+            let keys = self
+                .store
+                .blocked_keys(&view.shard, &request.name, BLOCKED_KEYS_MAX);
+            Ok(wire::ListBlockedKeysResponse {
+                ordering_keys: keys.await?,
+            })
+        })
+        .await
+    }
+
+    /// Lets an ordering key go on that a dead letter blocks.
+    ///
+    /// # Errors
+    /// Violations, `GROUP_NOT_FOUND`, or what Redis says.
+    pub async fn unblock_key(
+        &self,
+        namespace: &str,
+        request: wire::UnblockKeyRequest,
+    ) -> Result<wire::UnblockKeyResponse, Fault> {
+        name::check("name", &request.name)?;
+        if request.ordering_key.is_empty() {
+            let rule = "`` must not be empty";
+            return Err(Fault::invalid(Violations::one("ordering_key", rule)));
+        }
+        if request.ordering_key.len() > ORDERING_KEY_BYTES_MAX {
+            let rule = format!(
+                "has `{}` bytes and must have at most {ORDERING_KEY_BYTES_MAX}",
+                request.ordering_key.len()
+            );
+            return Err(Fault::invalid(Violations::one("ordering_key", rule)));
+        }
+        let _pass = self.enter("unblock_key")?;
+        let view = self.catalog.group(namespace, &request.name).await?;
+        let group = (request.name.as_str(), view.ageing_ms());
+        let unblocked = self
+            .store
+            .unblock_key(&view.shard, group, &request.ordering_key)
+            .await?;
+        if unblocked {
+            self.bells.announce(&self.store, &view.shard);
+        }
+        Ok(wire::UnblockKeyResponse { unblocked })
+    }
+
     /// Shows the members of a group.
     ///
     /// # Errors
@@ -572,8 +625,15 @@ impl Gateway {
             .member(&view.shard, &fetch.group, &fetch.consumer_id)
             .await?;
         let member = member.ok_or_else(|| pull::no_consumer(&fetch.group, &fetch.consumer_id))?;
+        // It may have been a member before.
+        let lanes = self.catalog.read_lanes(&view.shard).await?;
+        let lanes = lanes.of_group(&view.shard, &fetch.group);
+        let held = self
+            .store
+            .held_by(&fetch.group, &lanes, &fetch.consumer_id)
+            .await?;
         Ok(wire::AddConsumerResponse {
-            consumer: Some(shown_member(member, 0)),
+            consumer: Some(shown_member(member, held.len() as u64)),
         })
     }
 
@@ -586,7 +646,7 @@ impl Gateway {
         namespace: &str,
         request: wire::RemoveConsumerRequest,
     ) -> Result<wire::RemoveConsumerResponse, Fault> {
-        let mut faults = hive_domain::violation::Violations::new();
+        let mut faults = Violations::new();
         faults.take(name::check("group", &request.group));
         faults.take(name::check("consumer_id", &request.consumer_id));
         faults.into_result()?;
@@ -622,96 +682,6 @@ impl Gateway {
         Ok(wire::RemoveConsumerResponse {
             released: items.len() as u64,
         })
-    }
-
-    /// Shows one stream.
-    ///
-    /// # Errors
-    /// `STREAM_NOT_FOUND`, or what Redis says.
-    pub async fn get_stream(
-        &self,
-        namespace: &str,
-        request: wire::GetStreamRequest,
-    ) -> Result<wire::GetStreamResponse, Fault> {
-        reading(async move {
-            name::check("name", &request.name)?;
-            let definition = self.store.stream(namespace, &request.name).await?;
-            let definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
-            Ok(wire::GetStreamResponse {
-                stream: Some(self.shown_stream(namespace, &definition).await?),
-            })
-        })
-        .await
-    }
-
-    /// Shows all streams of the namespace, by name.
-    ///
-    /// # Errors
-    /// What Redis says.
-    pub async fn list_streams(
-        &self,
-        namespace: &str,
-        _request: wire::ListStreamsRequest,
-    ) -> Result<wire::ListStreamsResponse, Fault> {
-        reading(async move {
-            let mut streams = Vec::new();
-            for definition in self.store.streams(namespace).await? {
-                streams.push(self.shown_stream(namespace, &definition).await?);
-            }
-            Ok(wire::ListStreamsResponse { streams })
-        })
-        .await
-    }
-
-    async fn shown_stream(
-        &self,
-        namespace: &str,
-        definition: &StreamDefinition,
-    ) -> Result<wire::Stream, Fault> {
-        let shard = self.store.shard(namespace, &definition.name, 0);
-        let groups = self.store.groups_on_shard(&shard).await?;
-        let lanes = self.catalog.lanes(&shard).await?;
-        let entries = self.store.entries(&shard, &lanes.all).await?;
-        let is_held = |lane: &&LaneRef| lane.is_held();
-        let held: Vec<LaneRef> = lanes.all.iter().filter(is_held).cloned().collect();
-        let held = self.store.entries(&shard, &held).await?;
-        let dead = self.store.dead_count(&shard).await?;
-        Ok(convert::stream(definition, groups, (entries, held), dead))
-    }
-
-    /// Changes limits of a stream.
-    ///
-    /// # Errors
-    /// Violations, `STREAM_NOT_FOUND`, `DURABILITY_UNREACHABLE`, or what Redis says.
-    pub async fn update_stream(
-        &self,
-        namespace: &str,
-        request: wire::UpdateStreamRequest,
-    ) -> Result<wire::UpdateStreamResponse, Fault> {
-        name::check("name", &request.name)?;
-        let _pass = self.enter("update_stream")?;
-        for _ in 0..TRIES {
-            let definition = self.store.stream(namespace, &request.name).await?;
-            let mut definition = definition.ok_or_else(|| Fault::no_stream(&request.name))?;
-            definition.settings =
-                convert::update_stream(&definition.settings, request.settings.as_ref())?;
-            let local = definition.settings.durability == hive_domain::stream::Durability::Local;
-            if local && !self.store.can_be_durable() {
-                return Err(Fault::new(
-                    Reason::DurabilityUnreachable,
-                    "durability `local` needs a Redis with WAITAOF or `appendfsync always`",
-                ));
-            }
-            if let Put::Stored(version) = self.store.put_stream(namespace, &definition).await? {
-                definition.version = version;
-                self.catalog.forget_stream(namespace, &definition.name);
-                let stream = self.shown_stream(namespace, &definition).await?;
-                return Ok(wire::UpdateStreamResponse {
-                    stream: Some(stream),
-                });
-            }
-        }
-        Err(changing("stream", &request.name))
     }
 }
 
@@ -770,9 +740,13 @@ fn wire_figures(figures: &Figures, view: &GroupView, is_stranded: bool) -> wire:
         redelivered_total: figures.redelivered,
         released_total: figures.released,
         expired_total: figures.expired,
+        blocked_keys: figures.blocked_keys,
+        unsettled_bytes: figures.unsettled_bytes,
     }
 }
 
+/// Most blocked ordering keys that one answer shows.
+const BLOCKED_KEYS_MAX: usize = 1_000;
 /// Waiting messages beyond which a group is lagging, as the guide's alert has it.
 const LAGGING: u64 = 1_000;
 /// Share of successes below which a group is failing, as the guide's alert has it.
@@ -805,14 +779,14 @@ fn being_deleted(group: &str) -> Fault {
     Fault::new(Reason::GroupGone, text).with_retry_after(Duration::from_secs(1))
 }
 
-fn too_many(what: &str) -> Fault {
+pub(crate) fn too_many(what: &str) -> Fault {
     Fault::new(
         Reason::TooManyGroups,
         format!("the namespace has its limit of {what}"),
     )
 }
 
-fn changing(what: &str, name: &str) -> Fault {
+pub(crate) fn changing(what: &str, name: &str) -> Fault {
     Fault::new(
         Reason::VersionConflict,
         format!("{what} `{name}` is being changed by others"),

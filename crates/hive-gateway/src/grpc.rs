@@ -184,6 +184,8 @@ impl GroupService for Door {
         delete_group DeleteGroupRequest DeleteGroupResponse;
         pause_group PauseGroupRequest PauseGroupResponse;
         resume_group ResumeGroupRequest ResumeGroupResponse;
+        list_blocked_keys ListBlockedKeysRequest ListBlockedKeysResponse;
+        unblock_key UnblockKeyRequest UnblockKeyResponse;
         list_consumers ListConsumersRequest ListConsumersResponse;
         add_consumer AddConsumerRequest AddConsumerResponse;
         remove_consumer RemoveConsumerRequest RemoveConsumerResponse;
@@ -213,9 +215,11 @@ impl GroupService for Door {
 #[tonic::async_trait]
 impl StreamService for Door {
     unary! {
+        create_stream CreateStreamRequest CreateStreamResponse;
         get_stream GetStreamRequest GetStreamResponse;
         list_streams ListStreamsRequest ListStreamsResponse;
         update_stream UpdateStreamRequest UpdateStreamResponse;
+        delete_stream DeleteStreamRequest DeleteStreamResponse;
         accept_loss AcceptLossRequest AcceptLossResponse;
     }
 }

@@ -8,7 +8,7 @@ use hive_protocol::{
 };
 use hive_runtime::tasks::BACKGROUND;
 use hive_store::{
-    Lease,
+    Lease, StoreError,
     members::{Joined as Answer, Joining, Kind},
     settle::{Action, Settle},
 };
@@ -76,12 +76,12 @@ pub(crate) async fn join(
     let settings = &view.definition.settings;
     let mut answer = match &join.session {
         Some(session) => enter(gateway, &view, &join, session, true).await?,
-        None => enter(gateway, &view, &join, &new_session(), false).await?,
+        None => enter_anew(gateway, &view, &join).await?,
     };
     // It was away for too long. It is welcome as a new session; what it still works on is named to
     // it as lost.
     if answer == Answer::SessionExpired {
-        answer = enter(gateway, &view, &join, &new_session(), false).await?;
+        answer = enter_anew(gateway, &view, &join).await?;
     }
     let Answer::Member {
         session, attach, ..
@@ -140,13 +140,43 @@ pub(crate) async fn join(
     })
 }
 
+/// Enters under a new session. Where the answer is lost it may be a member all the same, and nobody
+/// was told of the session: then it is ended, as no connection will.
+async fn enter_anew(
+    gateway: &Arc<Gateway>,
+    view: &Arc<GroupView>,
+    join: &request::Join,
+) -> Result<Answer, StoreError> {
+    let session = new_session();
+    let entered = enter(gateway, view, join, &session, false).await;
+    if entered.as_ref().is_err_and(StoreError::is_transient) {
+        let (attached, _frames) = Attached::new(Member {
+            consumer: join.consumer_id.clone(),
+            session,
+            attach: FIRST_ATTACH,
+            capabilities: Vec::new(),
+            capacity: 0,
+            concurrency: join.concurrency,
+        });
+        let ending = Ending {
+            gateway: gateway.clone(),
+            view: view.clone(),
+            attached,
+        };
+        gateway.tasks.spawn(BACKGROUND, "join_unknown", async move {
+            ending.left().await;
+        });
+    }
+    entered
+}
+
 async fn enter(
     gateway: &Gateway,
     view: &GroupView,
     join: &request::Join,
     session: &str,
     resume: bool,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, StoreError> {
     let joining = Joining {
         group: &join.group,
         consumer: &join.consumer_id,
@@ -159,9 +189,11 @@ async fn enter(
         max_consumers: view.definition.settings.max_consumers,
         lease_ms: view.definition.settings.lease_ms,
     };
-    Ok(gateway.store.join(&view.shard, &joining).await?)
+    gateway.store.join(&view.shard, &joining).await
 }
 
+/// Number of the first connection of a session.
+const FIRST_ATTACH: u64 = 1;
 /// Most deliveries a consumer may hold where neither it nor its group says.
 const CAPACITY_DEFAULT: u32 = 1_000;
 

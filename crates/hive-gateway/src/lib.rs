@@ -44,6 +44,7 @@ pub mod pull;
 pub mod rest;
 pub mod settings;
 pub mod settler;
+pub mod streams;
 pub mod watching;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};

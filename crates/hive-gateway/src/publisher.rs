@@ -7,7 +7,8 @@
 //! producer's sequence check would then call the first a duplicate.
 //!
 //! What waits is bounded by number, by bytes for all shards of a gateway together, and by time: who
-//! was not sent to Redis within the time of a call is told so, and nothing of it was done.
+//! was not sent to Redis within the time of a call is told so, and nothing of it was done. Room is
+//! taken before a batch is turned into entries, so few of those who wait for room hold memory.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -19,6 +20,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hive_protocol::fault::{Fault, Reason};
 use hive_store::{
     Shard, Store, StoreError,
     publish::{Flush, Flushed, Item, Outcome},
@@ -41,6 +43,10 @@ const QUEUE: usize = 1_024;
 /// Most bytes of the messages that wait for a flush or are in one, all shards of a gateway
 /// together: sixteen batches of the largest size. Beyond it callers wait for room.
 const ROOM_BYTES: usize = 64 * 1024 * 1024;
+/// Publishes that wait for room: each is a batch of up to 4 MiB. Beyond it they are refused.
+const ROOM_WAITERS: usize = 64;
+/// What a caller is told to wait when there is no room.
+const RETRY_FULL: Duration = Duration::from_secs(1);
 /// How long a publish waits for room and for its flush before it is told that nothing was done.
 const SENT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -48,23 +54,52 @@ const SENT_WITHIN: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub struct Room {
     bytes: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
+}
+
+/// Room that one publish has, and until when it must be sent.
+#[derive(Debug)]
+pub struct Place {
+    room: OwnedSemaphorePermit,
+    end: Instant,
 }
 
 impl Default for Room {
     fn default() -> Self {
         Self {
             bytes: Arc::new(Semaphore::new(ROOM_BYTES)),
+            waiters: Arc::new(Semaphore::new(ROOM_WAITERS)),
         }
     }
 }
 
 impl Room {
-    /// Room for so many bytes, until the permit is dropped; none when there is none by `end`.
+    /// Room for so many bytes, until the permit is dropped; none when there is none by `end`, or
+    /// too many wait already.
     async fn take(&self, bytes: usize, end: Instant) -> Option<OwnedSemaphorePermit> {
         // A single publish always fits into an empty room.
         let bytes = u32::try_from(bytes.min(ROOM_BYTES)).unwrap_or(u32::MAX);
+        if let Ok(room) = self.bytes.clone().try_acquire_many_owned(bytes) {
+            return Some(room);
+        }
+        let _waiter = self.waiters.try_acquire().ok()?;
         let room = self.bytes.clone().acquire_many_owned(bytes);
         timeout_at(end, room).await.ok()?.ok()
+    }
+
+    /// A place for a publish of so many bytes; none breaks its chain off.
+    ///
+    /// # Errors
+    /// `SATURATED` when there is no room within 3 s, or too many wait for it.
+    pub async fn place(&self, bytes: usize, chain: &Chain) -> Result<Place, Fault> {
+        let end = Instant::now() + SENT_WITHIN;
+        match self.take(bytes, end).await {
+            Some(room) => Ok(Place { room, end }),
+            None => {
+                chain.break_off();
+                Err(saturated("too many bytes wait to be published"))
+            },
+        }
     }
 }
 
@@ -77,6 +112,8 @@ pub struct Job {
     pub groups: Vec<String>,
     /// Most unsettled messages of a group.
     pub max_backlog: u64,
+    /// Most bytes of unsettled messages of a group.
+    pub max_backlog_bytes: u64,
     /// Whether the stream takes messages while it has no group.
     pub buffer_without_groups: bool,
     /// On disk before the answer.
@@ -139,7 +176,6 @@ impl Asked {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Queued>,
-    room: Room,
 }
 
 impl Publisher {
@@ -147,7 +183,6 @@ impl Publisher {
     pub fn new(
         (store, shard): (Store, Shard),
         incarnation: Arc<str>,
-        room: Room,
         bells: Arc<Bells>,
         metrics: Arc<Metrics>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -162,21 +197,20 @@ impl Publisher {
             under_way: Vec::new(),
             number: 0,
         };
-        (Self { jobs, room }, line.run(queue))
+        (Self { jobs }, line.run(queue))
     }
 
     /// Queues a job behind those that were queued before; the answer comes once its flush is done,
     /// or once it waited for 3 s without being sent.
     ///
     /// # Errors
-    /// `Unavailable` when there is no room within 3 s, or the publisher stopped.
-    pub async fn enqueue(&self, job: Job) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        let end = Instant::now() + SENT_WITHIN;
+    /// `SATURATED` when too many wait for 3 s, `Unavailable` when the publisher stopped.
+    pub async fn enqueue(
+        &self,
+        job: Job,
+        Place { room, end }: Place,
+    ) -> Result<oneshot::Receiver<Answer>, Fault> {
         let chain = job.chain.clone();
-        let Some(room) = self.room.take(size(&job), end).await else {
-            chain.break_off();
-            return Err(unavailable("too many bytes wait to be published"));
-        };
         let (answer, outcome) = oneshot::channel();
         let asked = Asked {
             chain: chain.clone(),
@@ -188,11 +222,20 @@ impl Publisher {
             Ok(sent) => sent.map_err(|_stopped| stopped())?,
             Err(_elapsed) => {
                 chain.break_off();
-                return Err(unavailable("too many publishes wait"));
+                return Err(saturated("too many publishes wait"));
             },
         }
         Ok(outcome)
     }
+
+    /// Whether nobody else has a handle on it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.jobs.strong_count() == 1
+    }
+}
+
+fn saturated(why: &str) -> Fault {
+    Fault::new(Reason::Saturated, format!("{why}; nothing was stored")).with_retry_after(RETRY_FULL)
 }
 
 /// Bytes that a job holds.
@@ -362,6 +405,7 @@ impl Line {
                         number: self.number,
                         incarnation: self.incarnation.clone(),
                         max_backlog: job.max_backlog,
+                        max_backlog_bytes: job.max_backlog_bytes,
                         buffer_without_groups: job.buffer_without_groups,
                         groups: job.groups,
                         items: job.items,
@@ -414,6 +458,7 @@ impl Line {
 /// Jobs share a flush when what the flush says of them is the same.
 fn may_share(flush: &Flush, job: &Job) -> bool {
     flush.max_backlog == job.max_backlog
+        && flush.max_backlog_bytes == job.max_backlog_bytes
         && flush.buffer_without_groups == job.buffer_without_groups
         && flush.durable == job.durable
         && (flush.groups.is_empty() || job.groups.is_empty() || flush.groups == job.groups)
@@ -445,10 +490,15 @@ mod tests {
             items: vec![item],
             groups: Vec::new(),
             max_backlog: 1,
+            max_backlog_bytes: 1,
             buffer_without_groups: false,
             durable: false,
             chain: Chain::default(),
         }
+    }
+
+    async fn place() -> Place {
+        Room::default().place(1, &Chain::default()).await.unwrap()
     }
 
     /// A publisher whose Redis takes connections and never answers.
@@ -464,7 +514,6 @@ mod tests {
         let (publisher, run) = Publisher::new(
             (store, shard),
             "gateway".into(),
-            Room::default(),
             Arc::default(),
             Arc::default(),
         );
@@ -476,13 +525,18 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_a_flush_is_refused_after_three_seconds() {
         let (publisher, _silent) = unanswered().await;
-        let first = publisher.enqueue(job("k", 1)).await.unwrap();
+        let first = publisher.enqueue(job("k", 1), place().await).await.unwrap();
         // On one thread the publisher has its turn here: the first goes alone.
         tokio::task::yield_now().await;
         let asked = Instant::now();
         let second = job("k", 1);
         let chain = second.chain.clone();
-        let answer = publisher.enqueue(second).await.unwrap().await.unwrap();
+        let answer = publisher
+            .enqueue(second, place().await)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         let waited = asked.elapsed();
         assert!(
             answer.is_err_and(|error| error.is_unavailable()),
@@ -497,14 +551,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn publishes_without_room_are_refused_after_three_seconds() {
-        let (publisher, _silent) = unanswered().await;
-        let first = publisher.enqueue(job("k", ROOM_BYTES)).await.unwrap();
+    async fn publishes_without_room_are_refused_after_three_seconds_and_too_many_at_once() {
+        let room = Room::default();
+        let chain = Chain::default();
+        let all = room.place(ROOM_BYTES, &chain).await.unwrap();
         let asked = Instant::now();
-        let refused = publisher.enqueue(job("other", 1)).await;
-        assert!(refused.is_err_and(|error| error.is_unavailable()));
+        let waiting = (0..ROOM_WAITERS).map(|_| room.place(1, &chain));
+        let waiting = futures_util::future::join_all(waiting);
+        let one_more = async {
+            // Behind the others, which all have their turn first.
+            tokio::task::yield_now().await;
+            let refused = room.place(1, &Chain::default()).await;
+            (refused.unwrap_err().reason, asked.elapsed())
+        };
+        let (waited, (reason, soon)) = tokio::join!(waiting, one_more);
+        assert_eq!(reason, Reason::Saturated);
+        assert!(soon < Duration::from_secs(1), "{soon:?}");
         assert!(asked.elapsed() >= SENT_WITHIN, "{:?}", asked.elapsed());
-        drop(first);
+        assert!(waited.iter().all(Result::is_err));
+        assert!(chain.is_broken(), "nothing behind it may be stored");
+        drop(all);
+        assert!(room.place(1, &Chain::default()).await.is_ok());
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use hive_protocol::{
 use hive_runtime::gate::Pass;
 use hive_store::{
     Lane, LaneRef, Shard, StoreError,
+    fetch::Lanes,
     header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Idempotency, Item, Outcome},
     scripts::seeded,
@@ -33,8 +34,12 @@ use crate::{
 
 /// Room for a header, which at times has a key: a guess that saves growing.
 const HEADER_ROOM: usize = 48;
-/// Most different sets of required capabilities of a stream: each is up to ten lanes.
+/// Sets of required capabilities with unsettled messages beyond which a stream takes no set that it
+/// has no lanes for: each is up to ten lanes.
 const CAPABILITY_SETS_MAX: usize = 16;
+/// Most sets that a stream has lanes for, those counted in whose messages are all settled: their
+/// lanes go when retention has deleted the last message and nothing came for a while.
+const CAPABILITY_SETS_KEPT_MAX: usize = 64;
 /// How often a publish is addressed anew when groups or members change under it.
 const TRIES: usize = 5;
 /// What a refused publisher is told to wait: a full stream drains in seconds at best.
@@ -93,6 +98,7 @@ impl QueuedBatch {
                         note(&mut batch.outcomes, one, outcome, &batch.address);
                     }
                 },
+                Flushed::Closed => return Err(Fault::no_stream(&batch.address.stream.name)),
                 Flushed::GroupsChanged | Flushed::MemberByNow(_) => {
                     return Ok(Queued::AddressChanged(Box::new(batch)));
                 },
@@ -225,6 +231,8 @@ impl Gateway {
                 answer: None,
             });
         }
+        // Before the entries are made: who waits for room holds its request alone.
+        let place = self.room.place(size(&batch), &chain).await?;
         let direct = self.direct_groups(&batch.address, &batch.checked).await?;
         let items = items(&batch, &direct);
         let settings = &batch.address.stream.settings;
@@ -232,11 +240,13 @@ impl Gateway {
             items,
             groups: batch.address.groups.clone(),
             max_backlog: settings.max_backlog,
+            max_backlog_bytes: settings.max_backlog_bytes,
             buffer_without_groups: settings.buffer_without_groups,
             durable: settings.durability == Durability::Local,
             chain,
         };
-        let answer = self.publisher(&batch.address.shard).enqueue(job).await?;
+        let publisher = self.publisher(&batch.address.shard);
+        let answer = publisher.enqueue(job, place).await?;
         Ok(QueuedBatch {
             batch,
             answer: Some(answer),
@@ -281,12 +291,8 @@ impl Gateway {
         outcomes: &mut [wire::PublishOutcome],
     ) -> Result<Vec<Checked>, Fault> {
         let lanes = self.catalog.lanes(&address.shard).await?;
-        let mut sets: BTreeSet<String> = lanes
-            .all
-            .iter()
-            .map(|lane| lane.lane.capabilities.clone())
-            .filter(|set| !set.is_empty())
-            .collect();
+        let mut sets = sets_of(&lanes);
+        let (mut is_read, mut unsettled) = (false, None);
         let now = now_ms();
         let mut checked = Vec::with_capacity(messages.len());
         let single = messages.len() == 1;
@@ -305,7 +311,18 @@ impl Gateway {
             };
             if fault.is_none() && !message.required_capabilities.is_empty() {
                 let set = message::required_capabilities(&message).to_string();
-                fault = Self::admit_set(&mut sets, set, &address.stream.name);
+                if !sets.contains(&set) && !is_read {
+                    // What is remembered may lack the sets of the last second.
+                    let lanes = self.catalog.read_lanes(&address.shard).await?;
+                    sets.append(&mut sets_of(&lanes));
+                    is_read = true;
+                    if sets.len() >= CAPABILITY_SETS_MAX {
+                        let all = &lanes.all;
+                        unsettled = Some(self.store.unsettled_sets(&address.shard, all).await?);
+                    }
+                }
+                let unsettled = unsettled.as_mut();
+                fault = Self::admit_set(&mut sets, unsettled, set, &address.stream.name);
             }
             let sequence = producer.map_or(0, |producer| producer.first_sequence);
             let sequence = sequence + place as u64;
@@ -329,22 +346,36 @@ impl Gateway {
         Ok(checked)
     }
 
-    /// Takes a set of required capabilities in, or says why not: each is up to ten lanes.
-    fn admit_set(sets: &mut BTreeSet<String>, set: String, stream: &str) -> Option<Fault> {
+    /// Takes a set of required capabilities in, or says why not. `unsettled` are those of `sets`
+    /// that have unsettled messages, where that was worth asking.
+    fn admit_set(
+        sets: &mut BTreeSet<String>,
+        unsettled: Option<&mut BTreeSet<String>>,
+        set: String,
+        stream: &str,
+    ) -> Option<Fault> {
         if sets.contains(&set) {
             return None;
         }
-        if sets.len() >= CAPABILITY_SETS_MAX {
-            return Some(Fault::new(
-                Reason::TooManyCapabilitySets,
-                format!(
-                    "stream `{stream}` has `{CAPABILITY_SETS_MAX}` sets of required capabilities \
-                     already; `{set}` would be one more"
-                ),
-            ));
-        }
-        sets.insert(set);
-        None
+        let count = unsettled.as_ref().map_or(sets.len(), |sets| sets.len());
+        let (limit, what) = if count >= CAPABILITY_SETS_MAX {
+            (CAPABILITY_SETS_MAX, "with unsettled messages")
+        } else if sets.len() >= CAPABILITY_SETS_KEPT_MAX {
+            (CAPABILITY_SETS_KEPT_MAX, "with messages that are kept")
+        } else {
+            if let Some(unsettled) = unsettled {
+                unsettled.insert(set.clone());
+            }
+            sets.insert(set);
+            return None;
+        };
+        Some(Fault::new(
+            Reason::TooManyCapabilitySets,
+            format!(
+                "stream `{stream}` has `{limit}` sets of required capabilities {what} already; \
+                 `{set}` would be one more"
+            ),
+        ))
     }
 
     /// For each addressed consumer of a publish to a stream: the groups where it is a member.
@@ -369,6 +400,12 @@ impl Gateway {
         }
         Ok(found)
     }
+}
+
+/// The sets of required capabilities that there are lanes for.
+fn sets_of(lanes: &Lanes) -> BTreeSet<String> {
+    let sets = lanes.all.iter().map(|lane| &lane.lane.capabilities);
+    sets.filter(|set| !set.is_empty()).cloned().collect()
 }
 
 /// Fills in what the gateway decides; `from` is the producer and the message's sequence.
@@ -401,16 +438,17 @@ fn id_of(producer: &str, sequence: u64) -> Uuid {
     uuid::Builder::from_custom_bytes(hash.to_be_bytes()).into_uuid()
 }
 
+/// About how many bytes a batch's entries take.
+fn size(batch: &Batch) -> usize {
+    let each = |one: &Checked| one.message.encoded_len() + HEADER_ROOM;
+    batch.checked.iter().map(each).sum()
+}
+
 /// The messages of a batch as entries. Their bodies share one piece of memory, and neighbours in
 /// the same lane share its name.
 fn items(batch: &Batch, direct: &HashMap<String, Vec<String>>) -> Vec<Item> {
     let producer = batch.producer.as_ref();
-    let size: usize = batch
-        .checked
-        .iter()
-        .map(|one| one.message.encoded_len() + HEADER_ROOM)
-        .sum();
-    let mut bodies = BytesMut::with_capacity(size);
+    let mut bodies = BytesMut::with_capacity(size(batch));
     let mut items: Vec<Item> = Vec::with_capacity(batch.checked.len());
     let mut before: Option<(Lane, Arc<[LaneRef]>)> = None;
     for one in &batch.checked {
@@ -592,6 +630,11 @@ fn note(
             format!("stream `{stream}` holds its limit of unsettled messages"),
         )
         .with_retry_after(RETRY_FULL),
+        Outcome::BacklogBytesFull => Fault::new(
+            Reason::StreamFull,
+            format!("stream `{stream}` holds its limit of bytes of unsettled messages"),
+        )
+        .with_retry_after(RETRY_FULL),
         Outcome::NoGroup => Fault::no_group(group),
         Outcome::NoGroups => Fault::new(
             Reason::StreamWithoutGroups,
@@ -641,6 +684,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_time_of_a_direct_message_begins_when_it_may_be_delivered() {
+        let direct = |not_before: Option<u64>| wire::Message {
+            to_agent: "a".into(),
+            not_before: not_before.map(|at| time::to_timestamp(at.into())),
+            ..wire::Message::default()
+        };
+        let expires = |mut message: wire::Message| {
+            complete(&mut message, None, 1_000);
+            message::expires_at(&message).map(|at| at.as_millis())
+        };
+        let late = 5 * DIRECT_TTL_MS_DEFAULT;
+        assert_eq!(expires(direct(None)), Some(1_000 + DIRECT_TTL_MS_DEFAULT));
+        assert_eq!(
+            expires(direct(Some(late))),
+            Some(late + DIRECT_TTL_MS_DEFAULT)
+        );
+        assert_eq!(
+            expires(direct(Some(5))),
+            Some(1_000 + DIRECT_TTL_MS_DEFAULT)
+        );
+        assert_eq!(expires(wire::Message::default()), None);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //!
 //! A call waits for Redis for the few seconds that the store waits. The outcomes of streams wait
 //! longer: else all agents of a gateway would lose their connections together, and join again all
-//! at once, because Redis was away for longer than that. They are sent again as they are; what was
-//! done meanwhile is found gone.
+//! at once, because Redis was away for longer than that. A call is sent again as it was, so that
+//! what was done by it is answered as done.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use hive_domain::group::GroupState;
 use hive_protocol::fault::{Fault, Reason};
 use hive_store::{
     Lease, StoreError,
-    settle::{Action, Settle, Verdict},
+    settle::{Action, Settle, Ticket, Verdict},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -121,8 +121,13 @@ impl Settler {
     }
 }
 
-/// The outcomes of a call, and per job how many of them are its own.
-type Sent = (Vec<Settle>, Vec<(usize, Asked)>);
+/// One call: its outcomes, and per job how many of them are its own and who waits for them.
+#[derive(Debug)]
+struct Sent {
+    items: Vec<Settle>,
+    asked: Vec<(usize, Option<Asked>)>,
+    ticket: Ticket,
+}
 
 async fn run(
     gateway: Arc<Gateway>,
@@ -133,30 +138,38 @@ async fn run(
     let mut waiting: VecDeque<Job> = VecDeque::new();
     let mut calls = FuturesUnordered::new();
     let mut open = true;
-    // Set while Redis is away: the next call goes then.
+    // Calls that found Redis away, and when they are sent again.
+    let mut again: Vec<Sent> = Vec::new();
     let mut pause: Option<Instant> = None;
-    while open || !waiting.is_empty() || !calls.is_empty() {
-        while pause.is_none()
-            && (calls.is_empty() && !waiting.is_empty()
-                || calls.len() < UNDER_WAY_MAX && count(&waiting) >= BESIDE_MIN)
-        {
-            let (items, asked) = gather(&mut waiting);
-            let (gateway, namespace, group) = (gateway.clone(), namespace.clone(), group.clone());
-            calls.push(async move {
-                let verdicts = gateway.settle_now(&namespace, &group, &items).await;
-                (verdicts, (items, asked))
-            });
+    while open || !waiting.is_empty() || !calls.is_empty() || !again.is_empty() {
+        if pause.is_none() {
+            let mut next = std::mem::take(&mut again);
+            while calls.is_empty() && next.is_empty() && !waiting.is_empty()
+                || calls.len() + next.len() < UNDER_WAY_MAX && count(&waiting) >= BESIDE_MIN
+            {
+                next.push(gather(&mut waiting));
+            }
+            for mut sent in next {
+                let gateway = gateway.clone();
+                let (namespace, group) = (namespace.clone(), group.clone());
+                calls.push(async move {
+                    let what = (sent.items.as_slice(), &mut sent.ticket);
+                    let verdicts = gateway.settle_again(&namespace, &group, what).await;
+                    (verdicts, sent)
+                });
+            }
         }
-        let is_idle = open && waiting.is_empty() && calls.is_empty();
+        let is_idle = open && waiting.is_empty() && calls.is_empty() && again.is_empty();
         tokio::select! {
             Some((verdicts, sent)) = calls.next(), if !calls.is_empty() => match verdicts {
-                Ok(verdicts) => hand_out(verdicts, sent.1),
+                Ok(verdicts) => hand_out(verdicts, sent),
                 Err(error) if error.is_transient() => {
-                    put_back(&error, sent, &mut waiting);
+                    tell_hasty(&error, &mut waiting);
+                    again.extend(unless_hasty(&error, sent));
                     pause = Some(Instant::now() + RETRY);
                 },
                 Err(error) => {
-                    for (_, asked) in sent.1 {
+                    for asked in sent.asked.into_iter().filter_map(|(_, asked)| asked) {
                         drop(asked.answer.send(Err(error.clone())));
                     }
                 },
@@ -189,28 +202,34 @@ fn gather(waiting: &mut VecDeque<Job>) -> Sent {
         let Some(job) = waiting.pop_front() else {
             break;
         };
-        asked.push((job.items.len(), job.asked));
+        asked.push((job.items.len(), Some(job.asked)));
         items.extend(job.items);
     }
-    (items, asked)
+    Sent {
+        items,
+        asked,
+        ticket: Ticket::default(),
+    }
 }
 
-/// Redis is away: who has time stays in the queue, in its place; all others are told.
-fn put_back(error: &StoreError, (items, asked): Sent, waiting: &mut VecDeque<Job>) {
-    let mut items = items.into_iter();
-    let sent: Vec<Job> = asked
-        .into_iter()
-        .map(|(count, asked)| Job {
-            items: items.by_ref().take(count).collect(),
-            asked,
-        })
-        .collect();
-    let queued = std::mem::take(waiting);
-    for job in sent.into_iter().chain(queued) {
+/// Redis is away: who has no time is told, and its outcomes go along while others have.
+fn unless_hasty(error: &StoreError, mut sent: Sent) -> Option<Sent> {
+    for (_, asked) in &mut sent.asked {
+        // Nobody waits for it any more when the caller hung up.
+        if let Some(hasty) = asked.take_if(|asked| !asked.goes_on()) {
+            drop(hasty.answer.send(Err(error.clone())));
+        }
+    }
+    let is_wanted = sent.asked.iter().any(|(_, asked)| asked.is_some());
+    is_wanted.then_some(sent)
+}
+
+/// The same for what was not sent yet: it would be told no other.
+fn tell_hasty(error: &StoreError, waiting: &mut VecDeque<Job>) {
+    for job in std::mem::take(waiting) {
         if job.asked.goes_on() {
             waiting.push_back(job);
         } else {
-            // Nobody waits for it any more when the caller hung up.
             drop(job.asked.answer.send(Err(error.clone())));
         }
     }
@@ -220,15 +239,14 @@ fn count(waiting: &VecDeque<Job>) -> usize {
     waiting.iter().map(|job| job.items.len()).sum()
 }
 
-fn hand_out(verdicts: Vec<Verdict>, asked: Vec<(usize, Asked)>) {
+fn hand_out(verdicts: Vec<Verdict>, sent: Sent) {
     let mut verdicts = verdicts.into_iter();
-    for (count, asked) in asked {
-        // Nobody waits for it any more when the caller hung up.
-        drop(
-            asked
-                .answer
-                .send(Ok(verdicts.by_ref().take(count).collect())),
-        );
+    for (count, asked) in sent.asked {
+        let mine = verdicts.by_ref().take(count).collect();
+        if let Some(asked) = asked {
+            // Nobody waits for it any more when the caller hung up.
+            drop(asked.answer.send(Ok(mine)));
+        }
     }
 }
 
@@ -244,6 +262,18 @@ impl Gateway {
         group: &str,
         items: &[Settle],
     ) -> Result<Vec<Verdict>, StoreError> {
+        let mut ticket = Ticket::default();
+        self.settle_again(namespace, group, (items, &mut ticket))
+            .await
+    }
+
+    /// As `settle_now`; a call that failed may be made again under its ticket.
+    async fn settle_again(
+        &self,
+        namespace: &str,
+        group: &str,
+        (items, ticket): (&[Settle], &mut Ticket),
+    ) -> Result<Vec<Verdict>, StoreError> {
         let view = match self.catalog.group(namespace, group).await {
             Ok(view) => view,
             Err(fault) if matches!(fault.reason, Reason::GroupNotFound | Reason::GroupGone) => {
@@ -255,7 +285,12 @@ impl Gateway {
         let lanes = lanes.of_group(&view.shard, group);
         let settled = self
             .store
-            .settle(&view.shard, view.settling(&lanes), items, now_ms())
+            .settle_again(
+                &view.shard,
+                view.settling(&lanes),
+                (items, ticket),
+                now_ms(),
+            )
             .await;
         let verdicts = self.unless_deleted(&view, settled, items.len()).await?;
         // An end of an ordered entry makes the next one of its key ready.
@@ -355,12 +390,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn outcomes_of_who_has_time_stay_in_their_place_while_redis_is_away() {
-        let job = |patience: u64| {
+    async fn who_has_no_time_is_told_and_the_call_stays_as_it_was() {
+        let asked = |patience: u64| {
             let (answer, verdicts) = oneshot::channel();
             let until = Instant::now() + Duration::from_secs(patience);
-            let asked = Asked { until, answer };
-            (asked, verdicts)
+            (Some(Asked { until, answer }), verdicts)
         };
         let item = |id: &str| Settle {
             lease: Lease {
@@ -370,29 +404,42 @@ mod tests {
                 consumer: "a".into(),
                 session: "s".into(),
                 delivered_ms: 0,
+                bytes: 1,
             },
             attach: 1,
             check_session: true,
             action: Action::Ack,
         };
-        let ((patient, _one), (hasty, told), (queued, _two)) = (job(9), job(0), job(9));
-        let sent = (
-            vec![item("1-0"), item("2-0"), item("3-0")],
-            vec![(2, patient), (1, hasty)],
-        );
-        let mut waiting = VecDeque::from([Job {
-            items: vec![item("4-0")],
-            asked: queued,
-        }]);
+        let ((hasty, told), (patient, answered)) = (asked(0), asked(9));
+        let sent = Sent {
+            items: vec![item("1-0"), item("2-0"), item("3-0")],
+            asked: vec![(2, hasty), (1, patient)],
+            ticket: Ticket::default(),
+        };
         let away = StoreError::Unavailable {
             detail: "away".into(),
         };
-        put_back(&away, sent, &mut waiting);
+        let again = unless_hasty(&away, sent).expect("somebody waits");
         assert!(told.await.unwrap().is_err());
-        let left: Vec<String> = waiting
-            .iter()
-            .flat_map(|job| job.items.iter().map(|item| item.lease.id.to_string()))
-            .collect();
-        assert_eq!(left, ["1-0", "2-0", "4-0"]);
+        assert_eq!(again.items.len(), 3, "its number names these very items");
+        let verdicts = vec![Verdict::Done, Verdict::Done, Verdict::Gone];
+        hand_out(verdicts, again);
+        assert_eq!(answered.await.unwrap().unwrap(), [Verdict::Gone]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_waits_for_is_not_sent_again() {
+        let (answer, verdicts) = oneshot::channel();
+        let until = Instant::now() + PATIENCE;
+        let sent = Sent {
+            items: Vec::new(),
+            asked: vec![(0, Some(Asked { until, answer }))],
+            ticket: Ticket::default(),
+        };
+        drop(verdicts);
+        let away = StoreError::Unavailable {
+            detail: "away".into(),
+        };
+        assert!(unless_hasty(&away, sent).is_none());
     }
 }

@@ -436,11 +436,88 @@ async fn streams_are_listed_shown_and_changed() {
     assert_eq!(changed.body["max_backlog"], 2);
     assert_eq!(changed.body["retention"]["max_age_seconds"], 60);
     assert_eq!(changed.body["retention"]["max_len"], 1_000_000);
+    assert_eq!(changed.body["retention"]["max_bytes"], 268_435_456);
+    assert_eq!(changed.body["max_backlog_bytes"], 1_073_741_824);
     assert_eq!(client.get(STREAM).await.body, changed.body);
     refused(
         &client.get("/api/v1/streams/none").await,
         404,
         "STREAM_NOT_FOUND",
+    );
+}
+
+#[tokio::test]
+async fn a_stream_is_created_buffers_and_goes_when_it_is_empty() {
+    let hive = Hive::start().await;
+    let client = &hive.client;
+    let (streams, path) = ("/api/v1/streams", "/api/v1/streams/s");
+    let body = json!({
+        "name": "s", "buffer_without_groups": true, "max_backlog": 5,
+        "retention": {"max_age_seconds": 60, "max_len": 10},
+    });
+    let created = client.post(streams, &body).await;
+    assert_eq!(
+        (created.status, &created.body["max_backlog"]),
+        (201, &json!(5))
+    );
+    assert_eq!(client.post(streams, &body).await.status, 200);
+    let other = client.post(streams, &json!({"name": "s"})).await;
+    refused(&other, 409, "STREAM_EXISTS");
+    let difference = "max_backlog is `5`, asked for `1000000`";
+    let detail = other.body["detail"].as_str().unwrap();
+    assert!(detail.contains(difference), "{detail}");
+    let sent = client
+        .post(&format!("{path}/messages"), &json!({"payload": 1}))
+        .await;
+    assert_eq!(sent.status, 200);
+    let held = client.bare("DELETE", path).await;
+    refused(&held, 409, "STREAM_NOT_EMPTY");
+    let detail = held.body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("buffered messages at least `1`"),
+        "{detail}"
+    );
+    let empty = client.post(streams, &json!({"name": "empty"})).await;
+    assert_eq!(empty.status, 201);
+    let deleted = client.bare("DELETE", "/api/v1/streams/empty").await;
+    assert_eq!(
+        (deleted.status, &deleted.body["stream"]),
+        (200, &json!("empty"))
+    );
+    let gone = client.bare("DELETE", "/api/v1/streams/empty").await;
+    refused(&gone, 404, "STREAM_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_group_may_bring_limits_of_its_stream_where_they_are_new_or_the_same() {
+    let hive = Hive::start().await;
+    let client = &hive.client;
+    let group = |name: &str, max_backlog: u64| {
+        let mut group = guide_group();
+        group["name"] = json!(name);
+        group["max_backlog"] = json!(max_backlog);
+        group["retention"] = json!({"max_age_seconds": 3600});
+        group
+    };
+    for (status, name) in [(201, "a"), (200, "a"), (201, "b")] {
+        let created = client.post(GROUPS, &group(name, 7)).await;
+        assert_eq!(created.status, status, "{created:?}");
+    }
+    let stream = client.get(STREAM).await.body;
+    assert_eq!(stream["max_backlog"], 7);
+    assert_eq!(stream["retention"]["max_age_seconds"], 3600.0);
+    assert_eq!(stream["retention"]["max_len"], 1_000_000);
+    let other = client.post(GROUPS, &group("c", 8)).await;
+    refused(&other, 409, "STREAM_EXISTS");
+    let detail = other.body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("max_backlog is `7`, asked for `8`"),
+        "{detail}"
+    );
+    refused(
+        &client.get(&format!("{GROUPS}/c")).await,
+        404,
+        "GROUP_NOT_FOUND",
     );
 }
 

@@ -6,7 +6,8 @@
 use hive_domain::{
     group::{
         GroupDefinition, GroupSettings, GroupState, INITIAL_BACKOFF_MS_MAX, LEASE_MS_MAX,
-        MAX_BACKOFF_MS_MAX, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX, RoutingMode, Start,
+        MAX_BACKOFF_MS_MAX, OrderingOnDead, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX,
+        RoutingMode, Start,
     },
     name,
     stream::{Durability, RETENTION_MAX_AGE_MS_MAX, StreamDefinition, StreamSettings},
@@ -20,7 +21,8 @@ use crate::{time, wire};
 /// The group that a request asks to create: state `Creating`, version 1, created `now`.
 ///
 /// # Errors
-/// All violations: names, reserved names, ranges, more than one shard.
+/// All violations: names, reserved names, ranges, more than one shard; also those of the stream's
+/// limits, which are not the group's.
 pub fn create_group(
     request: &wire::CreateGroupRequest,
     now: Timestamp,
@@ -29,13 +31,7 @@ pub fn create_group(
     faults.take(name::check_group("name", &request.name));
     faults.take(name::check("stream_name", &request.stream_name));
     faults.take(name::check("agent_type", &request.agent_type));
-    let shards = request.shards.unwrap_or(1);
-    if shards != 1 {
-        faults.push(
-            "shards",
-            format!("`{shards}` must be 1: sharding is not built yet"),
-        );
-    }
+    let shards = one_shard(request.shards, &mut faults);
     let start = match wire::StartPosition::try_from(request.start) {
         Ok(wire::StartPosition::Unspecified | wire::StartPosition::Earliest) => Start::Earliest,
         Ok(wire::StartPosition::Latest) => Start::Latest,
@@ -52,6 +48,9 @@ pub fn create_group(
         faults.nest("settings", inner);
         GroupSettings::default()
     });
+    if let Err(inner) = stream_of_group(&StreamSettings::default(), request) {
+        faults.nest("", inner);
+    }
     faults.into_result()?;
     Ok(GroupDefinition {
         name: request.name.clone(),
@@ -63,6 +62,47 @@ pub fn create_group(
         created_at: now,
         version: 1,
         settings,
+    })
+}
+
+/// The stream that a request asks to create: version 1, created `now`.
+///
+/// # Errors
+/// All violations: the name, ranges, more than one shard.
+pub fn create_stream(
+    request: &wire::CreateStreamRequest,
+    now: Timestamp,
+) -> Result<StreamDefinition, Violations> {
+    let mut faults = Violations::new();
+    faults.take(name::check("name", &request.name));
+    let shards = one_shard(request.shards, &mut faults);
+    let asked = request.settings.as_ref();
+    let settings = apply_stream(&StreamSettings::default(), asked).unwrap_or_else(|inner| {
+        faults.nest("settings", inner);
+        StreamSettings::default()
+    });
+    faults.into_result()?;
+    Ok(StreamDefinition {
+        name: request.name.clone(),
+        shards,
+        created_at: now,
+        version: 1,
+        settings,
+    })
+}
+
+/// The limits that a new group asks of its stream, on top of what the stream has or would get.
+///
+/// # Errors
+/// All violations, their fields below `stream_settings`.
+pub fn stream_of_group(
+    base: &StreamSettings,
+    request: &wire::CreateGroupRequest,
+) -> Result<StreamSettings, Violations> {
+    apply_stream(base, request.stream_settings.as_ref()).map_err(|inner| {
+        let mut placed = Violations::new();
+        placed.nest("stream_settings", inner);
+        placed
     })
 }
 
@@ -121,6 +161,7 @@ pub fn group_settings(settings: &GroupSettings) -> wire::GroupSettings {
         reconnect_grace: Some(time::to_duration(settings.reconnect_grace_ms)),
         max_in_flight_per_consumer: Some(settings.max_in_flight_per_consumer),
         max_in_flight: Some(settings.max_in_flight),
+        ordering_on_dead: ordering_on_dead(settings.ordering_on_dead).into(),
     }
 }
 
@@ -152,6 +193,8 @@ pub fn stream_settings(settings: &StreamSettings) -> wire::StreamSettings {
         max_backlog: Some(settings.max_backlog),
         retention_max_age: Some(time::to_duration(settings.retention_max_age_ms)),
         retention_max_len: Some(settings.retention_max_len),
+        max_backlog_bytes: Some(settings.max_backlog_bytes),
+        retention_max_bytes: Some(settings.retention_max_bytes),
         durability: durability(settings.durability).into(),
         buffer_without_groups: Some(settings.buffer_without_groups),
     }
@@ -165,6 +208,15 @@ pub const fn routing_mode(mode: RoutingMode) -> wire::RoutingMode {
         RoutingMode::RoundRobin => wire::RoutingMode::RoundRobin,
         RoutingMode::PriorityBased => wire::RoutingMode::PriorityBased,
         RoutingMode::CapabilityMatched => wire::RoutingMode::CapabilityMatched,
+    }
+}
+
+/// What becomes of an ordering key behind a dead letter, on the wire.
+#[must_use]
+pub const fn ordering_on_dead(word: OrderingOnDead) -> wire::OrderingOnDead {
+    match word {
+        OrderingOnDead::Continue => wire::OrderingOnDead::Continue,
+        OrderingOnDead::Block => wire::OrderingOnDead::Block,
     }
 }
 
@@ -184,6 +236,17 @@ pub const fn durability(durability: Durability) -> wire::Durability {
         Durability::Memory => wire::Durability::Memory,
         Durability::Local => wire::Durability::Local,
     }
+}
+
+fn one_shard(asked: Option<u32>, faults: &mut Violations) -> u32 {
+    let shards = asked.unwrap_or(1);
+    if shards != 1 {
+        faults.push(
+            "shards",
+            format!("`{shards}` must be 1: sharding is not built yet"),
+        );
+    }
+    shards
 }
 
 /// `base` with every set field of `change` in place, checked as a whole.
@@ -240,6 +303,18 @@ fn apply_group(
             base.routing_mode
         },
     };
+    let ordering_on_dead = match wire::OrderingOnDead::try_from(change.ordering_on_dead) {
+        Ok(wire::OrderingOnDead::Unspecified) => base.ordering_on_dead,
+        Ok(wire::OrderingOnDead::Continue) => OrderingOnDead::Continue,
+        Ok(wire::OrderingOnDead::Block) => OrderingOnDead::Block,
+        Err(unknown) => {
+            faults.push(
+                "ordering_on_dead",
+                format!("`{}` is no known word for it", unknown.0),
+            );
+            base.ordering_on_dead
+        },
+    };
     let settings = GroupSettings {
         max_consumers: change.max_consumers.unwrap_or(base.max_consumers),
         min_consumers: change.min_consumers.unwrap_or(base.min_consumers),
@@ -256,6 +331,7 @@ fn apply_group(
             .max_in_flight_per_consumer
             .unwrap_or(base.max_in_flight_per_consumer),
         max_in_flight: change.max_in_flight.unwrap_or(base.max_in_flight),
+        ordering_on_dead,
     };
     finish(settings.validate(), faults).map(|()| settings)
 }
@@ -291,8 +367,12 @@ fn apply_stream(
     };
     let settings = StreamSettings {
         max_backlog: change.max_backlog.unwrap_or(base.max_backlog),
+        max_backlog_bytes: change.max_backlog_bytes.unwrap_or(base.max_backlog_bytes),
         retention_max_age_ms,
         retention_max_len: change.retention_max_len.unwrap_or(base.retention_max_len),
+        retention_max_bytes: change
+            .retention_max_bytes
+            .unwrap_or(base.retention_max_bytes),
         durability,
         buffer_without_groups: change
             .buffer_without_groups

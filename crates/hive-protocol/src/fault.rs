@@ -131,6 +131,8 @@ reasons! {
     ConsumerNotFound = "CONSUMER_NOT_FOUND", NotFound;
     /// A group of this name exists with other settings.
     GroupExists = "GROUP_EXISTS", Exists;
+    /// A stream of this name exists with other settings.
+    StreamExists = "STREAM_EXISTS", Exists;
     /// It exists already with other content; said by somebody else than us.
     AlreadyExists = "ALREADY_EXISTS", Exists;
     /// The idempotency key stands for another message.
@@ -139,6 +141,8 @@ reasons! {
     FailedPrecondition = "FAILED_PRECONDITION", WrongState;
     /// The group still has unsettled messages.
     GroupNotEmpty = "GROUP_NOT_EMPTY", WrongState;
+    /// The stream still has groups, unsettled messages or dead letters.
+    StreamNotEmpty = "STREAM_NOT_EMPTY", WrongState;
     /// The group is paused.
     GroupPaused = "GROUP_PAUSED", WrongState;
     /// The group is being deleted, or was while the caller used it.

@@ -65,8 +65,6 @@ pub const CONCURRENCY_MAX: u32 = 10_000;
 pub const LEASES_MAX: usize = 10_000;
 /// Longest lease token, in bytes: a stream, a consumer and a session name and three numbers.
 pub const LEASE_BYTES_MAX: usize = 1_024;
-/// Longest producer id, in bytes. It is a name.
-pub const PRODUCER_ID_BYTES_MAX: usize = hive_domain::name::NAME_LEN_MAX;
 /// Largest number that scripts count exactly: 2^53 - 1.
 pub const COUNT_MAX: u64 = hive_domain::stream::COUNT_MAX;
 

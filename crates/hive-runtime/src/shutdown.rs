@@ -47,12 +47,6 @@ impl Shutdown {
         self.stop.cancelled().await;
     }
 
-    /// The token of the second moment, for what wants a token.
-    #[must_use]
-    pub fn stop_token(&self) -> CancellationToken {
-        self.stop.clone()
-    }
-
     /// Ends everything. Whoever stops has drained.
     pub(crate) fn stop(&self) {
         self.draining.cancel();

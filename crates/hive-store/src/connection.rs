@@ -492,6 +492,9 @@ impl Store {
             .unwrap_or_default();
         let appendfsync_always =
             fsync.get(1).is_some_and(|v| v == "always") && aof.get(1).is_some_and(|v| v == "yes");
+        // WAITAOF is refused without an append-only file, and waits in vain where nothing syncs it.
+        let is_synced = |setting: &[String]| setting.get(1).is_none_or(|value| value != "no");
+        let waitaof = waitaof && is_synced(&aof) && is_synced(&fsync);
         let mut load = redis::pipe();
         for script in scripts::ALL {
             load.cmd("SCRIPT").arg("LOAD").arg(script.text()).ignore();

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use hive_domain::{
     group::{GroupDefinition, GroupState, Start},
     stream::StreamDefinition,
+    time::Timestamp,
 };
 use redis::Cmd;
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +39,9 @@ use crate::{
 
 /// Most groups, and most streams, of a namespace.
 pub const DEFINITIONS_MAX: u64 = 10_000;
+
+/// Among the groups of a shard: the stream is being deleted. No group has such a name.
+const CLOSED: &str = "~stream";
 
 /// Delayed messages looked at per step of a deletion: 4 us each keeps a step under 2 ms.
 const CANCEL_LIMIT: u64 = 400;
@@ -62,6 +66,17 @@ pub struct ShardGroup {
     pub state: GroupState,
     /// Version of the definition that said so.
     pub version: u64,
+}
+
+/// Answer of a step that makes a group on a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was not there before.
+    Created,
+    /// It was there.
+    Exists,
+    /// Its stream is being deleted: nothing was written.
+    Closed,
 }
 
 /// Answer of a step that removes a group from a shard.
@@ -191,7 +206,7 @@ impl Store {
         .await
     }
 
-    async fn put<T: Serialize>(
+    pub(crate) async fn put<T: Serialize>(
         &self,
         namespace: &str,
         key: String,
@@ -271,7 +286,7 @@ impl Store {
         rows.iter().map(|(name, row)| parse(name, row)).collect()
     }
 
-    /// Makes a group on a shard; true when it was not there before.
+    /// Makes a group on a shard.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -279,7 +294,7 @@ impl Store {
         &self,
         shard: &Shard,
         definition: &GroupDefinition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Made, StoreError> {
         loop {
             let lanes = self.lanes(shard).await?;
             let shared: Vec<&LaneRef> = lanes
@@ -290,6 +305,7 @@ impl Store {
             let mut call = Call::new(&GROUP_CREATE);
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.group(&definition.name, GroupKey::Counters));
+            call.key(shard.sizes());
             for lane in &shared {
                 call.key(shard.lane(lane));
             }
@@ -304,8 +320,9 @@ impl Store {
             }
             let value = self.run_safely(Purpose::Control, call).await?;
             match reply::status("group_create", value)?.0.as_str() {
-                "CREATED" => return Ok(true),
-                "EXISTS" => return Ok(false),
+                "CREATED" => return Ok(Made::Created),
+                "EXISTS" => return Ok(Made::Exists),
+                "CLOSED" => return Ok(Made::Closed),
                 "LANES" => {},
                 _ => return Err(StoreError::reply("group_create")),
             }
@@ -419,7 +436,7 @@ impl Store {
             call.key(shard.groups()).key(shard.lanes());
             call.key(shard.dead());
             call.key(shard.group(group, GroupKey::Counters));
-            call.key(shard.settled_below());
+            call.key(shard.settled_below()).key(shard.sizes());
             for lane in &*own {
                 call.key(&lane.stream);
             }
@@ -456,24 +473,41 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn shard_groups(&self, shard: &Shard) -> Result<Vec<ShardGroup>, StoreError> {
-        let rows = self.group_rows(shard).await?.into_iter();
-        Ok(rows
-            .filter_map(|(name, row)| {
-                let (state, version) = row.split_once(' ')?;
-                let state = match state {
-                    "active" => GroupState::Active,
-                    "paused" => GroupState::Paused,
-                    "deleting" => GroupState::Deleting,
-                    _ => return None,
-                };
-                let version = version.parse().ok()?;
-                Some(ShardGroup {
+        Ok(self.shard_state(shard).await?.0)
+    }
+
+    /// As [`Store::shard_groups`], and when the stream was created whose deletion was decided here;
+    /// none while the shard is open.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn shard_state(
+        &self,
+        shard: &Shard,
+    ) -> Result<(Vec<ShardGroup>, Option<Timestamp>), StoreError> {
+        let (mut groups, mut closed) = (Vec::new(), None);
+        for (name, row) in self.group_rows(shard).await? {
+            let Some((state, number)) = row.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse() else { continue };
+            let state = match state {
+                "active" => GroupState::Active,
+                "paused" => GroupState::Paused,
+                "deleting" => GroupState::Deleting,
+                _ => continue,
+            };
+            if name == CLOSED {
+                closed = Some(Timestamp(number));
+            } else {
+                groups.push(ShardGroup {
                     name,
                     state,
-                    version,
-                })
-            })
-            .collect())
+                    version: number,
+                });
+            }
+        }
+        Ok((groups, closed))
     }
 
     /// Names of the groups of a shard that are not being deleted, by name.

@@ -47,7 +47,7 @@ impl Store {
         }
         if !server.waitaof {
             return Err(StoreError::Durability {
-                detail: "this server has no WAITAOF and its appendfsync is not `always`".into(),
+                detail: "this server cannot WAITAOF, and its appendfsync is not `always`".into(),
             });
         }
         // On the connection that wrote: WAITAOF waits for that client's own writes.

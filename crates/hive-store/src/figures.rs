@@ -46,6 +46,10 @@ pub struct Figures {
     pub delayed: u64,
     /// Of those pending, waiting for another message of their ordering key.
     pub parked: u64,
+    /// Ordering keys that a dead letter blocks.
+    pub blocked_keys: u64,
+    /// Bytes of all that is unsettled, delayed messages included.
+    pub unsettled_bytes: u64,
     /// Published with a delay that is not over.
     pub scheduled: u64,
     /// Publish time of the oldest message never delivered, in ms since 1970.
@@ -197,6 +201,8 @@ fn of_counters(counters: &BTreeMap<String, u64>, now_ms: u64) -> Figures {
     let mut figures = Figures {
         now_ms,
         scheduled: of("scheduled"),
+        blocked_keys: of("blocked"),
+        unsettled_bytes: of("bytes"),
         published: of("published"),
         settled: of("settled"),
         acked: of("acked"),

@@ -84,6 +84,12 @@ impl Shard {
         self.key("settled_below")
     }
 
+    /// Bytes that each lane holds, and how many delayed messages are for it.
+    #[must_use]
+    pub fn sizes(&self) -> String {
+        self.key("sizes")
+    }
+
     /// Last time seen, run id, grace.
     #[must_use]
     pub fn clock(&self) -> String {
@@ -257,6 +263,7 @@ mod tests {
             shard.dedup(1, 2),
             shard.dead(),
             shard.settled_below(),
+            shard.sizes(),
             shard.clock(),
             shard.gateways(),
             shard.doorbell(),

@@ -3,7 +3,8 @@
 //! A token is text, opaque to clients but for one promise of `docs/protocol.md`: up to its third
 //! `|` it names the entry, so that a client knows a redelivery of what it still works on. It is not
 //! signed: a forged one must hold the session's 96 random bits and the entry's delivery count to
-//! pass the scripts, and who has those is the holder.
+//! pass the scripts, and who has those is the holder. A holder that lies about the size of its
+//! message gets more room by bytes for its own group, which still has its limit by number.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -23,6 +24,18 @@ pub struct Lease {
     pub session: Arc<str>,
     /// When it was delivered, in ms since 1970 by the gateway's clock: for figures, never compared.
     pub delivered_ms: u64,
+    /// Size of the entry, at most `ENTRY_BYTES_MAX`; 0 where it is not known. It rides along so
+    /// that an ack need not read the entry to count the bytes that it frees.
+    pub bytes: u32,
+}
+
+/// Larger than any entry: a gRPC message has 16 MiB at most.
+pub const ENTRY_BYTES_MAX: u32 = 16 << 20;
+
+/// The size of an entry's body as a lease holds it.
+#[must_use]
+pub fn size_of_body(body: &[u8]) -> u32 {
+    u32::try_from(body.len()).map_or(ENTRY_BYTES_MAX, |bytes| bytes.min(ENTRY_BYTES_MAX))
 }
 
 impl Lease {
@@ -39,15 +52,21 @@ impl Lease {
     }
 }
 
-/// Room for what a token holds besides its texts: version, separators, a count, milliseconds.
-const NUMBERS: usize = 32;
+/// Room for what a token holds besides its texts: version, separators, count, milliseconds, size.
+const NUMBERS: usize = 40;
 
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "1|{}|{}|{}|{}|{}|{}",
-            self.lane, self.id, self.count, self.consumer, self.session, self.delivered_ms
+            "1|{}|{}|{}|{}|{}|{}|{}",
+            self.lane,
+            self.id,
+            self.count,
+            self.consumer,
+            self.session,
+            self.delivered_ms,
+            self.bytes
         )
     }
 }
@@ -75,6 +94,14 @@ impl FromStr for Lease {
         let count = next()?.parse().map_err(|_error| NotALease)?;
         let (consumer, session): (Arc<str>, Arc<str>) = (next()?.into(), next()?.into());
         let delivered_ms = next()?.parse().map_err(|_error| NotALease)?;
+        // A token of an older build ends before its size.
+        let bytes: u32 = match next() {
+            Ok(bytes) => bytes.parse().map_err(|_error| NotALease)?,
+            Err(NotALease) => 0,
+        };
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(NotALease);
+        }
         let named = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         if parts.next().is_some() || !named(&consumer) || !named(&session) || count == 0 {
             return Err(NotALease);
@@ -86,6 +113,7 @@ impl FromStr for Lease {
             consumer,
             session,
             delivered_ms,
+            bytes,
         })
     }
 }
@@ -116,9 +144,16 @@ mod tests {
             consumer: "a".into(),
             session: "0123456789abcdef01234567".into(),
             delivered_ms: 5,
+            bytes: 6,
         };
         assert_eq!(lease.token(), lease.to_string());
         assert_eq!(lease.token().parse(), Ok(lease));
+    }
+
+    #[test]
+    fn a_token_of_an_older_build_has_no_size() {
+        let lease: Lease = "1|g/p4|1-2|3|a|s|5".parse().expect("a lease");
+        assert_eq!(lease.bytes, 0);
     }
 
     #[test]
@@ -132,7 +167,8 @@ mod tests {
             "1|g/p4|1-2|0|a|s|5",
             "1|g/p4|1-2|3||s|5",
             "1|g/p4|1-2|3|a|*x y|5",
-            "1|g/p4|1-2|3|a|s|5|6",
+            "1|g/p4|1-2|3|a|s|5|6|7",
+            "1|g/p4|1-2|3|a|s|5|99999999",
         ] {
             assert_eq!(text.parse::<Lease>(), Err(NotALease), "{text}");
         }

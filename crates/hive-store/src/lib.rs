@@ -59,6 +59,7 @@ pub mod retention;
 pub mod runs;
 pub mod scripts;
 pub mod settle;
+pub mod streams;
 pub mod sweep;
 
 pub use connection::{Purpose, Store, StoreConfig};

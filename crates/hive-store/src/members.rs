@@ -21,6 +21,8 @@ const WALK: u64 = 1_000;
 const EXPIRE_LIMIT: u64 = 50;
 /// Owners whose names begin so are places, not consumers.
 pub const PLACEHOLDER: char = '~';
+/// Owner of what waits for another message of its ordering key.
+pub const PARKED: &str = "~ordered";
 
 /// How a consumer gets its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +145,7 @@ impl Pending {
             consumer: self.owner.as_str().into(),
             session: session.into(),
             delivered_ms,
+            bytes: 0,
         }
     }
 }
@@ -442,7 +445,9 @@ impl Store {
                 call.key(shard.groups()).key(shard.lanes());
                 call.key(shard.group(group, GroupKey::Counters));
                 call.key(shard.lane(held)).key(shard.lane(&target));
+                call.key(shard.sizes());
                 call.text(group).text(target.to_string()).number(LIMIT);
+                call.text(held.to_string());
                 let value = self.run_safely(Purpose::Control, call).await?;
                 let (word, parts) = reply::status("held_move", value)?;
                 if word != "OK" {
@@ -452,7 +457,7 @@ impl Store {
                     .parse()
                     .unwrap_or_default();
                 moved += count;
-                if count < LIMIT {
+                if count == 0 {
                     break;
                 }
             }
@@ -472,7 +477,9 @@ impl Store {
         from: &str,
     ) -> Result<(u64, Option<String>), StoreError> {
         let mut call = Call::new(&HELD_EXPIRE);
-        call.key(shard.lane(held)).key(shard.dead());
+        call.key(shard.lane(held))
+            .key(shard.dead())
+            .key(shard.sizes());
         call.text(held.to_string()).text(from);
         call.number(EXPIRE_LIMIT).number(0);
         let value = self.run_safely(Purpose::Control, call).await?;
@@ -493,7 +500,8 @@ impl Store {
     ) -> Result<(u64, Option<String>), StoreError> {
         let mut call = Call::new(&WAITING_EXPIRE);
         call.key(&lane.stream).key(shard.dead());
-        call.key(shard.group(group, GroupKey::Counters));
+        call.key(shard.group(group, GroupKey::Counters))
+            .key(shard.sizes());
         call.text(group).text(&lane.reference).text(from);
         call.number(EXPIRE_LIMIT).text(category);
         call.bytes(Bytes::copy_from_slice(record));

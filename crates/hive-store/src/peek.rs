@@ -8,7 +8,7 @@ use crate::{
     error::StoreError,
     fetch::{ReadLane, read_entry},
     keys::Shard,
-    members::{PLACEHOLDER, Pending},
+    members::{PARKED, PLACEHOLDER, Pending},
 };
 
 /// Where an unsettled message is.
@@ -305,7 +305,7 @@ impl Store {
 fn place_of(entry: &Pending) -> Place {
     match entry.owner.as_str() {
         "~delayed" => Place::Delayed,
-        "~ordered" => Place::Parked,
+        PARKED => Place::Parked,
         owner if owner.starts_with(PLACEHOLDER) => Place::Ready,
         _ => Place::Leased,
     }

@@ -240,9 +240,10 @@ fn durability(can_be_local: bool) -> Finding {
     Finding::new(
         Severity::Info,
         "durability",
-        "publishes to streams of durability `local` are refused: the server has no WAITAOF, and \
-         its appendfsync is not known to be `always`",
-        "where such streams are wanted, set `appendfsync always` or use Redis 7.2 or Valkey",
+        "publishes to streams of durability `local` are refused: the server's appendfsync is not \
+         known to be `always`, and it has no WAITAOF or no append-only file that it syncs",
+        "where such streams are wanted, set `appendonly yes` with `appendfsync always`, or with \
+         `everysec` on Redis 7.2 or Valkey",
     )
 }
 

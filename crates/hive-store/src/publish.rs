@@ -64,6 +64,8 @@ pub enum Outcome {
     KeyReused(String),
     /// Its group holds `max_backlog` unsettled messages.
     BacklogFull,
+    /// Its group holds `max_backlog_bytes` of unsettled messages.
+    BacklogBytesFull,
     /// Its group does not exist.
     NoGroup,
     /// Its stream has no groups, and does not buffer without.
@@ -83,6 +85,8 @@ pub enum Flushed {
     Done(Vec<Outcome>),
     /// `groups` is not what the shard has: read it again.
     GroupsChanged,
+    /// The stream is being deleted: nothing was stored.
+    Closed,
     /// A held lane's consumer is a member of some group by now: address it there.
     MemberByNow(String),
 }
@@ -96,6 +100,8 @@ pub struct Flush {
     pub incarnation: Arc<str>,
     /// Most unsettled messages of a group.
     pub max_backlog: u64,
+    /// Most bytes of unsettled messages of a group. The message that passes it is taken still.
+    pub max_backlog_bytes: u64,
     /// Whether the stream takes messages while it has no group.
     pub buffer_without_groups: bool,
     /// The groups of the shard as the caller knows them; needed where an item goes to all.
@@ -125,6 +131,7 @@ impl Store {
             match word.as_str() {
                 "OK" => return Ok(Flushed::Done(outcomes(&detail, flush.items.len())?)),
                 "GROUPS" => return Ok(Flushed::GroupsChanged),
+                "CLOSED" => return Ok(Flushed::Closed),
                 "MEMBERS" => return Ok(Flushed::MemberByNow(detail)),
                 "LOST" => {
                     return Err(StoreError::Lost {
@@ -326,7 +333,8 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
         .key(shard.flush(&flush.incarnation))
         .key(shard.producers())
         .key(shard.scheduled())
-        .key(shard.bodies());
+        .key(shard.bodies())
+        .key(shard.sizes());
     for lane in &lanes.order {
         call.key(shard.lane(lane));
     }
@@ -352,7 +360,8 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
         .count(groups.len())
         .count(producers.order.len())
         .count(if holds { groups.len() } else { 0 })
-        .count(count);
+        .count(count)
+        .number(flush.max_backlog_bytes);
     for lane in &lanes.order {
         call.text(lane.to_string());
     }
@@ -381,6 +390,7 @@ fn outcomes(text: &str, expected: usize) -> Result<Vec<Outcome>, StoreError> {
                 'D' => Ok(Outcome::Duplicate(id)),
                 'C' => Ok(Outcome::KeyReused(id)),
                 'B' => Ok(Outcome::BacklogFull),
+                'Y' => Ok(Outcome::BacklogBytesFull),
                 'N' => Ok(Outcome::NoGroup),
                 'W' => Ok(Outcome::NoGroups),
                 'F' => Ok(Outcome::DedupFull),

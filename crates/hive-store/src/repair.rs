@@ -146,6 +146,7 @@ impl Store {
         ] {
             call.key(shard.group(group, key));
         }
+        call.key(shard.sizes());
         for lane in &*lanes {
             call.key(&lane.stream);
         }
@@ -200,7 +201,7 @@ impl Store {
     }
 
     /// All pairs of a hash or a sorted set whose name fits a pattern.
-    async fn scan(
+    pub(crate) async fn scan(
         &self,
         command: &str,
         key: &str,

@@ -87,8 +87,11 @@ scripts! {
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
+    KEY_UNBLOCK "key_unblock";
+    LANE_RETIRE "lane_retire";
     LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
+    PARKED_CHECK "parked_check";
     PENDING_CHECK "pending_check";
     PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";
@@ -98,6 +101,8 @@ scripts! {
     RUN_READ "run_read";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
+    STREAM_CLOSE "stream_close";
+    STREAM_OPEN "stream_open";
     TRIM "trim";
     WAITING_EXPIRE "waiting_expire";
 }

@@ -1,8 +1,9 @@
 //! Ending and extending leases: batches of outcomes, each judged on its own.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use redis::Cmd;
 
 use crate::{
     connection::{Purpose, Store},
@@ -11,17 +12,23 @@ use crate::{
     keys::{GroupKey, Shard},
     lease::{Lease, parse_entry_id},
     reply,
-    scripts::{ACK, Call, EXTEND, SETTLE},
+    scripts::{ACK, Call, EXTEND, KEY_UNBLOCK, SETTLE},
 };
 
-/// Longest attempt record that is stored, in bytes.
-pub const RECORD_BYTES_MAX: usize = 2_048;
 /// Most items of one script call: what a script may do within a few ms, and what Lua unpacks.
 const ITEMS_MAX: usize = 1_000;
+/// What begins the holder of an ordering key that a dead letter blocks: no group's name does.
+const BLOCKS: char = '!';
+/// Ordering keys read per step of a search for those that are blocked.
+const SCAN_COUNT: u64 = 1_000;
 /// How often lanes are read again for one batch.
 const LANES_TRIES: u32 = 3;
 /// The script's letter for an item that needs a lane that the caller did not name.
 const LANE_UNKNOWN: char = 'k';
+/// The script's letter for an item that comes behind all that a call may read.
+const NOT_YET: char = 'b';
+/// Bytes of entries that a call is to read, as far as their sizes are known.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What is to become of a delivery.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +126,10 @@ impl Verdict {
 
 /// What a settle must know of its group.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three settings that have nothing to do with each other, named where they are set"
+)]
 pub struct SettleGroup<'a> {
     /// Its name.
     pub name: &'a str,
@@ -134,6 +145,10 @@ pub struct SettleGroup<'a> {
     pub max_backoff_ms: u64,
     /// On disk before the answer.
     pub durable: bool,
+    /// Whether settled messages are kept. Where not, the last settle of an entry deletes it.
+    pub keep: bool,
+    /// Whether a message that dies of its failures blocks its ordering key.
+    pub block: bool,
 }
 
 /// A run of deliveries of one consumer in one lane: what one range check covers.
@@ -146,10 +161,57 @@ struct Section<'a> {
     work_ms: u64,
 }
 
+/// Places of items that a call did not judge.
+#[derive(Debug, Default)]
+struct Unjudged {
+    /// They need lanes read again.
+    lane_unknown: Vec<usize>,
+    /// They come in the next call.
+    not_yet: Vec<usize>,
+}
+
 /// A call that is sent again when its answer is lost, and then answers what it answered.
 struct Numbered {
     key: String,
     call: u64,
+}
+
+/// The calls of one settle: made again with it, the same items are answered what they were answered
+/// at first, as long as the shard keeps the last 64 answers of this process.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    made: Vec<Made>,
+    next: usize,
+}
+
+/// One call of a settle: what it judged, by which script, under which number.
+#[derive(Debug, PartialEq, Eq)]
+struct Made {
+    is_ack: bool,
+    order: Vec<usize>,
+    number: u64,
+}
+
+impl Ticket {
+    /// The number of the next call: that of the same call before, else a fresh one.
+    fn number(&mut self, is_ack: bool, order: &[usize], fresh: u64) -> u64 {
+        let place = self.next;
+        self.next += 1;
+        if let Some(made) = self.made.get(place)
+            && made.is_ack == is_ack
+            && made.order == order
+        {
+            return made.number;
+        }
+        // Whatever followed it was judged otherwise.
+        self.made.truncate(place);
+        self.made.push(Made {
+            is_ack,
+            order: order.to_vec(),
+            number: fresh,
+        });
+        fresh
+    }
 }
 
 impl Store {
@@ -165,9 +227,30 @@ impl Store {
         items: &[Settle],
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
+        let mut ticket = Ticket::default();
+        self.settle_again(shard, group, (items, &mut ticket), now_ms)
+            .await
+    }
+
+    /// As `settle`, under a ticket of its own: where it failed, the same items may be settled again
+    /// under it, and what was done the first time is answered as it was then.
+    ///
+    /// # Errors
+    /// As `settle`.
+    pub async fn settle_again(
+        &self,
+        shard: &Shard,
+        group: SettleGroup<'_>,
+        (items, ticket): (&[Settle], &mut Ticket),
+        now_ms: u64,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        ticket.next = 0;
         let mut verdicts = Vec::with_capacity(items.len());
         for some in items.chunks(ITEMS_MAX) {
-            verdicts.extend(self.settle_some(shard, group, some, now_ms).await?);
+            verdicts.extend(
+                self.settle_some(shard, group, (some, ticket), now_ms)
+                    .await?,
+            );
         }
         Ok(verdicts)
     }
@@ -176,7 +259,7 @@ impl Store {
         &self,
         shard: &Shard,
         group: SettleGroup<'_>,
-        items: &[Settle],
+        (items, ticket): (&[Settle], &mut Ticket),
         now_ms: u64,
     ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = vec![None; items.len()];
@@ -190,7 +273,13 @@ impl Store {
             ..group
         };
         let mut left = self
-            .settle_once(shard, group, (items, &every), &mut verdicts, now_ms)
+            .settle_once(
+                shard,
+                group,
+                (items, &every),
+                (&mut verdicts, ticket),
+                now_ms,
+            )
             .await?;
         // Where the next entry of an ordering key lies in a lane made meanwhile.
         for _ in 0..LANES_TRIES {
@@ -203,7 +292,13 @@ impl Store {
                 ..group
             };
             left = self
-                .settle_once(shard, group, (items, &left), &mut verdicts, now_ms)
+                .settle_once(
+                    shard,
+                    group,
+                    (items, &left),
+                    (&mut verdicts, ticket),
+                    now_ms,
+                )
                 .await?;
         }
         if left.is_empty() {
@@ -239,7 +334,7 @@ impl Store {
         shard: &Shard,
         group: SettleGroup<'_>,
         (items, places): (&[Settle], &[usize]),
-        verdicts: &mut [Option<Verdict>],
+        (verdicts, ticket): (&mut [Option<Verdict>], &mut Ticket),
         now_ms: u64,
     ) -> Result<Vec<usize>, StoreError> {
         let mut plain = Vec::new();
@@ -255,8 +350,10 @@ impl Store {
                 .lanes
                 .get(lane)
                 .is_some_and(|lane| lane.lane.lane.marked);
-            // A redelivered entry has a failure history to remove: the other script does that.
-            if item.action == Action::Ack && !is_marked && item.lease.count == 1 {
+            // A redelivered entry has a failure history to remove, and one of unknown size must be
+            // read: the other script does that.
+            let is_first = item.lease.count == 1 && item.lease.bytes > 0;
+            if item.action == Action::Ack && !is_marked && is_first {
                 plain.push((*place, lane));
             } else {
                 other.push((*place, lane));
@@ -265,28 +362,40 @@ impl Store {
         let mut left = Vec::new();
         if !plain.is_empty() {
             let sections = sections(items, &plain, now_ms);
-            let call = ack_call(shard, group, items, &sections, self.numbered(shard));
             let order = in_order(&sections);
-            left.extend(
-                self.run_judged(call, group.durable, &order, verdicts)
-                    .await?,
-            );
+            let kept = self.numbered(shard, ticket, true, &order);
+            let call = ack_call(shard, group, items, &sections, kept);
+            let judged = self.run_judged(call, group.durable, &order, verdicts);
+            left.extend(judged.await?.lane_unknown);
         }
-        if !other.is_empty() {
-            let (kept, chosen) = (self.numbered(shard), other.as_slice());
-            let call = settle_call(shard, group, (items, chosen), now_ms, kept);
+        // Each of the others is read, and of an ordering key the next one too.
+        while !other.is_empty() {
+            let rest = other.split_off(readable(items, group.lanes, &other));
             let order: Vec<usize> = other.iter().map(|(position, _)| *position).collect();
-            left.extend(
-                self.run_judged(call, group.durable, &order, verdicts)
-                    .await?,
-            );
+            let kept = self.numbered(shard, ticket, false, &order);
+            let call = settle_call(shard, group, (items, other.as_slice()), now_ms, kept);
+            let judged = self.run_judged(call, group.durable, &order, verdicts);
+            let judged = judged.await?;
+            left.extend(judged.lane_unknown);
+            other.retain(|(position, _)| judged.not_yet.contains(position));
+            if other.len() == order.len() {
+                return Err(StoreError::reply("settle"));
+            }
+            other.extend(rest);
         }
         Ok(left)
     }
 
     /// A number for a call on a shard, and where its verdicts are kept.
-    fn numbered(&self, shard: &Shard) -> Numbered {
-        let (process, call) = self.number_call();
+    fn numbered(
+        &self,
+        shard: &Shard,
+        ticket: &mut Ticket,
+        is_ack: bool,
+        order: &[usize],
+    ) -> Numbered {
+        let (process, fresh) = self.number_call();
+        let call = ticket.number(is_ack, order, fresh);
         let key = shard.verdicts(process);
         Numbered { key, call }
     }
@@ -357,15 +466,95 @@ impl Store {
             .collect())
     }
 
-    /// Runs a call whose reply has a letter per item; answers the places that need lanes read
-    /// again.
+    /// Lets an ordering key go on that a dead letter blocks; false where none does.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn unblock_key(
+        &self,
+        shard: &Shard,
+        (group, ageing_ms): (&str, u64),
+        order: &str,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..LANES_TRIES {
+            let lanes = self.lanes(shard).await?.of_group(shard, group);
+            let mut call = Call::new(&KEY_UNBLOCK);
+            for key in [GroupKey::Busy, GroupKey::Parked, GroupKey::Counters] {
+                call.key(shard.group(group, key));
+            }
+            for lane in &*lanes {
+                call.key(&lane.stream).key(&lane.ready);
+            }
+            call.text(group).number(ageing_ms).text(order);
+            call.count(lanes.len());
+            for lane in &*lanes {
+                call.text(&lane.reference);
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            match reply::status("key_unblock", value)?.0.as_str() {
+                "UNBLOCKED" => return Ok(true),
+                "FREE" => return Ok(false),
+                "LANES" => {},
+                _ => return Err(StoreError::reply("key_unblock")),
+            }
+        }
+        Err(StoreError::Unavailable {
+            detail: "the lanes keep changing".into(),
+        })
+    }
+
+    /// Up to `limit` ordering keys that a dead letter blocks, by name.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn blocked_keys(
+        &self,
+        shard: &Shard,
+        group: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        if self.blocked_count(shard, group).await? == 0 {
+            return Ok(Vec::new());
+        }
+        let (mut keys, mut cursor) = (BTreeSet::new(), "0".to_owned());
+        while keys.len() < limit {
+            let mut step = Cmd::new();
+            step.arg("HSCAN").arg(shard.group(group, GroupKey::Busy));
+            step.arg(&cursor).arg("COUNT").arg(SCAN_COUNT);
+            let [next, rows] = self.command(Purpose::Control, step).await?.array()?;
+            let blocked = reply::pairs(rows)?
+                .into_iter()
+                .filter(|(_, holder)| holder.starts_with(BLOCKS));
+            keys.extend(blocked.map(|(key, _)| key));
+            cursor = next.text()?;
+            if cursor == "0" {
+                break;
+            }
+        }
+        Ok(keys.into_iter().take(limit).collect())
+    }
+
+    /// How many ordering keys of a group a dead letter blocks.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn blocked_count(&self, shard: &Shard, group: &str) -> Result<u64, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET");
+        read.arg(shard.group(group, GroupKey::Counters))
+            .arg("blocked");
+        let count = self.command(Purpose::Control, read).await?.maybe_text()?;
+        Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
+    }
+
+    /// Runs a call whose reply has a letter per item; answers the places that have no verdict yet.
     async fn run_judged(
         &self,
         call: Call,
         durable: bool,
         order: &[usize],
         verdicts: &mut [Option<Verdict>],
-    ) -> Result<Vec<usize>, StoreError> {
+    ) -> Result<Unjudged, StoreError> {
         let value = if durable {
             self.run_durably(Purpose::Settle, call).await?
         } else {
@@ -376,10 +565,12 @@ impl Store {
         if word != "OK" || letters.len() != order.len() {
             return Err(StoreError::reply("settle"));
         }
-        let mut left = Vec::new();
+        let mut left = Unjudged::default();
         for (position, letter) in order.iter().zip(letters.chars()) {
             if letter == LANE_UNKNOWN {
-                left.push(*position);
+                left.lane_unknown.push(*position);
+            } else if letter == NOT_YET {
+                left.not_yet.push(*position);
             } else if let Some(verdict) = verdicts.get_mut(*position) {
                 *verdict = Some(Verdict::of(letter)?);
             }
@@ -390,6 +581,20 @@ impl Store {
 
 fn lane_of(lanes: &[ReadLane], reference: &str) -> Option<usize> {
     lanes.iter().position(|lane| *lane.reference == *reference)
+}
+
+/// How many of these items one call may read, at least one.
+fn readable(items: &[Settle], lanes: &[ReadLane], chosen: &[(usize, usize)]) -> usize {
+    let mut bytes = 0;
+    for (count, (position, lane)) in chosen.iter().enumerate() {
+        let size = items.get(*position).map_or(0, |item| item.lease.bytes);
+        let is_marked = lanes.get(*lane).is_some_and(|lane| lane.lane.lane.marked);
+        bytes += u64::from(size) * if is_marked { 2 } else { 1 };
+        if bytes > BYTES_MAX && count > 0 {
+            return count;
+        }
+    }
+    chosen.len()
 }
 
 fn in_order(sections: &[Section<'_>]) -> Vec<usize> {
@@ -479,12 +684,13 @@ fn ack_call(
     let mut call = Call::new(&ACK);
     call.key(shard.group(group.name, GroupKey::Members));
     call.key(shard.group(group.name, GroupKey::Counters));
-    call.key(numbered.key);
+    call.key(numbered.key).key(shard.sizes());
     let numbers = lane_keys(&mut call, group.lanes, sections);
     call.text(group.name).number(0).number(numbered.call);
-    call.count(sections.len());
+    call.count(sections.len()).flag(group.keep);
     for (section, number) in sections.iter().zip(numbers) {
         call.count(number)
+            .text(&section.lease.lane)
             .text(&section.lease.consumer)
             .text(&section.lease.session);
         call.number(section.attach)
@@ -496,6 +702,7 @@ fn ack_call(
             .filter_map(|position| items.get(*position))
         {
             call.text(&item.lease.id);
+            call.number(u64::from(item.lease.bytes));
         }
     }
     call
@@ -520,6 +727,7 @@ fn settle_call(
     call.key(shard.group(group.name, GroupKey::Parked));
     call.key(shard.group(group.name, GroupKey::Failures));
     call.key(shard.dead()).key(shard.clock()).key(numbered.key);
+    call.key(shard.sizes());
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -531,7 +739,9 @@ fn settle_call(
         .number(0)
         .number(numbered.call)
         .count(group.lanes.len())
-        .count(chosen.len());
+        .count(chosen.len())
+        .flag(group.keep)
+        .flag(group.block);
     for lane in group.lanes {
         call.text(&lane.reference);
     }

@@ -7,10 +7,12 @@ use crate::{
     error::StoreError,
     fetch::{Lanes, ReadLane},
     keys::{GroupKey, Shard},
+    lane::LaneRef,
+    members::{PARKED, Pending},
     reply::{self, Reply},
     scripts::{
         CLOCK_TICK, Call, DELAYED_SHIFT, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, LEASE_RESTAMP,
-        REINDEX,
+        PARKED_CHECK, REINDEX,
     },
 };
 
@@ -19,6 +21,10 @@ const DUE_LIMIT: u64 = 100;
 
 /// Entries put right per script call after the clock went back; 2 us each.
 const SHIFT_LIMIT: u64 = 500;
+
+/// Parked entries looked at per script call, and bytes of them, give or take one body.
+const PARKED_LIMIT: u64 = 200;
+const PARKED_BYTES: u64 = 1024 * 1024;
 
 /// Redis' time, and whether leases may expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,10 +200,11 @@ impl Store {
         for lane in lanes {
             call.text(&lane.reference);
         }
-        due(
-            "due_delayed",
-            self.run_safely(Purpose::Control, call).await?,
-        )
+        let value = self.run_safely(Purpose::Control, call).await?;
+        match reply::status("due_delayed", value)? {
+            (word, _) if word == "LANES" => Ok(LANES_CHANGED),
+            (_, parts) => due("due_delayed", parts),
+        }
     }
 
     /// Moves messages whose delay is over into their lanes.
@@ -210,32 +217,51 @@ impl Store {
         lanes: &Lanes,
         groups: &[String],
     ) -> Result<Due, StoreError> {
-        let mut call = Call::new(&DUE_SCHEDULED);
-        call.key(shard.scheduled())
-            .key(shard.bodies())
-            .key(shard.lanes())
-            .key(shard.groups())
-            .key(shard.dead());
-        for lane in &lanes.all {
-            call.key(shard.lane(lane));
+        // Lanes that are gone, and that due messages make anew.
+        let mut made: Vec<LaneRef> = Vec::new();
+        loop {
+            let named = || lanes.all.iter().chain(&made);
+            let mut call = Call::new(&DUE_SCHEDULED);
+            call.key(shard.scheduled())
+                .key(shard.bodies())
+                .key(shard.lanes())
+                .key(shard.groups())
+                .key(shard.dead())
+                .key(shard.sizes());
+            for lane in named() {
+                call.key(shard.lane(lane));
+            }
+            for group in groups {
+                call.key(shard.group(group, GroupKey::Counters));
+            }
+            call.number(DUE_LIMIT)
+                .number(0)
+                .count(named().count())
+                .count(groups.len());
+            for lane in named() {
+                call.text(lane.to_string());
+            }
+            for group in groups {
+                call.text(group);
+            }
+            let value = self.run_safely(Purpose::Control, call).await?;
+            let (word, parts) = reply::status("due_scheduled", value)?;
+            if word != "LANES" {
+                return due("due_scheduled", parts);
+            }
+            let lane = reply::detail("due_scheduled", parts)?;
+            if lane.is_empty() {
+                return Ok(LANES_CHANGED);
+            }
+            let lane = lane.parse().map_err(|error| StoreError::Corrupt {
+                what: format!("key `bodies`: {error}"),
+            })?;
+            // A message names one lane: there are no more than messages that are due.
+            if made.len() as u64 == DUE_LIMIT {
+                return Ok(LANES_CHANGED);
+            }
+            made.push(lane);
         }
-        for group in groups {
-            call.key(shard.group(group, GroupKey::Counters));
-        }
-        call.number(DUE_LIMIT)
-            .number(0)
-            .count(lanes.all.len())
-            .count(groups.len());
-        for lane in &lanes.all {
-            call.text(lane.to_string());
-        }
-        for group in groups {
-            call.text(group);
-        }
-        due(
-            "due_scheduled",
-            self.run_safely(Purpose::Control, call).await?,
-        )
     }
 
     /// Takes never delivered messages out of a lane, to be settled by the caller as `~taken`'s
@@ -271,6 +297,46 @@ impl Store {
         ids.list()?.into_iter().map(Reply::text).collect()
     }
 
+    /// Whether the time to live of parked entries of a lane has passed, from a cursor on (`-` at
+    /// first); answers those, and where to go on, none at the end.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn expired_parked(
+        &self,
+        group: &str,
+        (lanes, number): (&[ReadLane], usize),
+        from: &str,
+    ) -> Result<(Vec<Pending>, Option<String>), StoreError> {
+        let Some(lane) = lanes.get(number) else {
+            return Ok((Vec::new(), None));
+        };
+        let mut call = Call::new(&PARKED_CHECK);
+        call.key(&lane.stream);
+        call.text(group)
+            .text(from)
+            .number(PARKED_LIMIT)
+            .number(PARKED_BYTES)
+            .number(0);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("parked_check", value)?;
+        let [last, rows] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("parked_check"))?;
+        let last = last.text()?;
+        let (mut rows, mut expired) = (rows.list()?.into_iter(), Vec::new());
+        while let (Some(id), Some(count)) = (rows.next(), rows.next()) {
+            expired.push(Pending {
+                lane: number,
+                id: id.text()?,
+                owner: PARKED.to_owned(),
+                idle_ms: 0,
+                count: count.number()?,
+            });
+        }
+        Ok((expired, (!last.is_empty()).then(|| format!("({last}"))))
+    }
+
     /// Puts an entry of a placeholder back into its index if it is missing there; answers whether
     /// it was.
     ///
@@ -298,15 +364,13 @@ impl Store {
     }
 }
 
-fn due(what: &'static str, value: redis::Value) -> Result<Due, StoreError> {
-    let (word, parts) = reply::status(what, value)?;
-    if word == "LANES" {
-        return Ok(Due {
-            moved: 0,
-            next_ms: 0,
-            lanes_changed: true,
-        });
-    }
+const LANES_CHANGED: Due = Due {
+    moved: 0,
+    next_ms: 0,
+    lanes_changed: true,
+};
+
+fn due(what: &'static str, parts: Vec<Reply>) -> Result<Due, StoreError> {
     let [moved, next] = parts.try_into().map_err(|_error| StoreError::reply(what))?;
     Ok(Due {
         moved: moved.number()?,

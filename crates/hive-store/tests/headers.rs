@@ -164,6 +164,7 @@ fn every_status_that_a_typed_call_reads_is_in_a_header() {
         "members",
         "publish",
         "settle",
+        "streams",
         "sweep",
         "retention",
     ] {

@@ -21,4 +21,5 @@ pub mod program;
 pub mod proxy;
 pub mod redis;
 pub mod rng;
+mod shim;
 pub mod wait;

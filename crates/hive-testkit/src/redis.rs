@@ -23,7 +23,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{program, wait};
+use crate::{program, shim::Shim, wait};
 
 /// Environment variable that names the server binary.
 pub const SERVER_VARIABLE: &str = "HIVE_REDIS_SERVER";
@@ -67,6 +67,7 @@ pub struct RedisBuilder {
     tcp: bool,
     binary: Option<PathBuf>,
     arguments: Vec<String>,
+    is_shimmed: bool,
 }
 
 impl RedisBuilder {
@@ -105,6 +106,13 @@ impl RedisBuilder {
         self
     }
 
+    /// Lets a test move the server's clock, slow its disk and fill it; needs a C compiler.
+    #[must_use]
+    pub fn shimmed(mut self) -> Self {
+        self.is_shimmed = true;
+        self
+    }
+
     /// Starts the server and waits until it answers.
     ///
     /// # Errors
@@ -115,14 +123,16 @@ impl RedisBuilder {
         let dir = short_directory()?;
         let socket = dir.path().join("redis.sock");
         let port = if self.tcp { free_port()? } else { 0 };
+        let shim = self.is_shimmed.then(|| Shim::new(dir.path())).transpose()?;
         let arguments = self.command_line(dir.path(), &socket, port)?;
-        let child = spawn(&binary, &arguments)?;
+        let child = spawn(&binary, &arguments, shim.as_ref())?;
         let mut server = RedisServer {
             binary,
             arguments,
             socket,
             port,
             child,
+            shim,
             dir,
         };
         server.wait_ready().await?;
@@ -167,6 +177,7 @@ pub struct RedisServer {
     socket: PathBuf,
     port: u16,
     child: Child,
+    shim: Option<Shim>,
     // Dropped last, after `Drop` has killed the server that writes into it.
     dir: TempDir,
 }
@@ -181,6 +192,7 @@ impl RedisServer {
             tcp: false,
             binary: None,
             arguments: Vec::new(),
+            is_shimmed: false,
         }
     }
 
@@ -255,7 +267,7 @@ impl RedisServer {
     /// As [`RedisBuilder::start`].
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill9()?;
-        self.child = spawn(&self.binary, &self.arguments)?;
+        self.child = spawn(&self.binary, &self.arguments, self.shim.as_ref())?;
         self.wait_ready().await
     }
 
@@ -273,6 +285,34 @@ impl RedisServer {
     /// When the server has ended.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         program::signal_child(&mut self.child, Signal::CONT)
+    }
+
+    /// Moves the server's clock so many ms ahead of the machine's, or behind it; 0 takes that back.
+    ///
+    /// # Errors
+    /// When the server was built without [`RedisBuilder::shimmed`].
+    pub fn set_clock(&self, ahead_ms: i64) -> anyhow::Result<()> {
+        self.shim()?.set_clock(ahead_ms)
+    }
+
+    /// Makes each sync of a file take this long.
+    ///
+    /// # Errors
+    /// When the server was built without [`RedisBuilder::shimmed`].
+    pub fn set_sync(&self, takes: Duration) -> anyhow::Result<()> {
+        self.shim()?.set_sync(takes)
+    }
+
+    /// Fills the server's disk, or makes space again.
+    ///
+    /// # Errors
+    /// When the server was built without [`RedisBuilder::shimmed`].
+    pub fn set_full(&self, is_full: bool) -> anyhow::Result<()> {
+        self.shim()?.set_full(is_full)
+    }
+
+    fn shim(&self) -> anyhow::Result<&Shim> {
+        self.shim.as_ref().context("the server is not shimmed")
     }
 
     async fn wait_ready(&mut self) -> anyhow::Result<()> {
@@ -335,8 +375,9 @@ pub fn find_server() -> anyhow::Result<PathBuf> {
         })
 }
 
-fn spawn(binary: &Path, arguments: &[String]) -> anyhow::Result<Child> {
+fn spawn(binary: &Path, arguments: &[String], shim: Option<&Shim>) -> anyhow::Result<Child> {
     Command::new(binary)
+        .envs(shim.into_iter().flat_map(Shim::environment))
         // What redis-check-rdb does depends on the name that it is called by.
         .arg0("redis-server")
         .args(arguments)

@@ -298,7 +298,8 @@ fn stream(stream: &wire::Stream, groups: &[wire::Group]) -> Finding {
         return Finding::new(Level::Trouble, &what, finding, advice);
     }
     if stream.groups.is_empty() && !settings.buffer_without_groups() {
-        let advice = "publishes to it are refused until a group reads it";
+        let advice =
+            "publishes to it are refused until a group reads it; `hive stream rm` deletes it";
         return Finding::new(Level::Note, &what, "no group reads it", advice);
     }
     Finding::new(

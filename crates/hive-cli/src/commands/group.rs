@@ -55,6 +55,18 @@ pub(crate) enum GroupCommand {
         /// Name of the group.
         name: String,
     },
+    /// Lists ordering keys that wait for an operator behind a dead letter.
+    Blocked {
+        /// Name of the group.
+        name: String,
+    },
+    /// Lets such a key go on with its next message.
+    Unblock {
+        /// Name of the group.
+        name: String,
+        /// The ordering key.
+        ordering_key: String,
+    },
 }
 
 /// A new group.
@@ -140,6 +152,18 @@ pub(crate) struct SettingsArgs {
     /// Most deliveries the whole group may hold; 0 for no limit.
     #[arg(long)]
     max_in_flight: Option<u32>,
+    /// What becomes of an ordering key whose message becomes a dead letter by its failures.
+    #[arg(long, value_enum)]
+    ordering_on_dead: Option<OnDead>,
+}
+
+/// What becomes of an ordering key behind a dead letter.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnDead {
+    /// Its next message is delivered.
+    Continue,
+    /// Its later messages wait until `hive group unblock`.
+    Block,
 }
 
 /// A group as it is printed: the names of the REST API.
@@ -161,6 +185,7 @@ pub(crate) struct GroupView {
     reconnect_grace_seconds: f64,
     max_in_flight_per_consumer: u32,
     max_in_flight: u32,
+    ordering_on_dead: String,
     paused: bool,
     created_at: Option<String>,
     #[serde(flatten)]
@@ -186,6 +211,29 @@ struct FiguresView {
     redelivered_total: u64,
     released_total: u64,
     expired_total: u64,
+    blocked_keys: u64,
+    unsettled_bytes: u64,
+}
+
+/// Whether a key was let go.
+#[derive(Debug, Serialize)]
+struct Unblocked {
+    ordering_key: String,
+    unblocked: bool,
+}
+
+/// An ordering key that a dead letter blocks.
+#[derive(Debug, Serialize)]
+struct BlockedKey {
+    ordering_key: String,
+}
+
+impl Show for BlockedKey {
+    const COLUMNS: &'static [&'static str] = &["ORDERING KEY"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.ordering_key.clone()]
+    }
 }
 
 impl Show for GroupView {
@@ -225,6 +273,26 @@ impl Show for GroupView {
 struct Deleted {
     name: String,
     cancelled: u64,
+}
+
+async fn unblock(name: String, ordering_key: String, common: &Common) -> anyhow::Result<Exit> {
+    let request = wire::UnblockKeyRequest {
+        name,
+        ordering_key: ordering_key.clone(),
+    };
+    let answer = common.client()?.unblock_key(request).await;
+    let unblocked = answer.map_err(refused)?.unblocked;
+    let text = if unblocked {
+        format!("key `{ordering_key}` goes on")
+    } else {
+        format!("nothing blocks key `{ordering_key}`")
+    };
+    let shown = Unblocked {
+        ordering_key,
+        unblocked,
+    };
+    common.out().done(&text, &shown)?;
+    Ok(Exit::Done)
 }
 
 /// Runs one group command.
@@ -269,6 +337,19 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
             let text = format!("deleted `{name}`; {cancelled} messages went to the dead letters");
             out.done(&text, &Deleted { name, cancelled })?;
             return Ok(Exit::Done);
+        },
+        GroupCommand::Blocked { name } => {
+            let request = wire::ListBlockedKeysRequest { name };
+            let answer = client.list_blocked_keys(request).await.map_err(refused)?;
+            let keys = answer.ordering_keys.into_iter();
+            let keys: Vec<_> = keys
+                .map(|ordering_key| BlockedKey { ordering_key })
+                .collect();
+            out.list(&keys)?;
+            return Ok(Exit::Done);
+        },
+        GroupCommand::Unblock { name, ordering_key } => {
+            return unblock(name, ordering_key, common).await;
         },
         GroupCommand::Create(args) => {
             let answer = client
@@ -318,6 +399,7 @@ impl CreateArgs {
             settings: Some(self.settings.into_wire()),
             start: start.into(),
             shards: None,
+            stream_settings: None,
         }
     }
 }
@@ -345,6 +427,12 @@ impl SettingsArgs {
             reconnect_grace: self.reconnect_grace.and_then(wire_duration),
             max_in_flight_per_consumer: self.max_in_flight_per_consumer,
             max_in_flight: self.max_in_flight,
+            ordering_on_dead: match self.ordering_on_dead {
+                None => wire::OrderingOnDead::Unspecified,
+                Some(OnDead::Continue) => wire::OrderingOnDead::Continue,
+                Some(OnDead::Block) => wire::OrderingOnDead::Block,
+            }
+            .into(),
         }
     }
 }
@@ -370,6 +458,11 @@ impl From<wire::Group> for GroupView {
             reconnect_grace_seconds: seconds(settings.reconnect_grace.as_ref()),
             max_in_flight_per_consumer: settings.max_in_flight_per_consumer(),
             max_in_flight: settings.max_in_flight(),
+            ordering_on_dead: match settings.ordering_on_dead() {
+                wire::OrderingOnDead::Unspecified | wire::OrderingOnDead::Continue => "continue",
+                wire::OrderingOnDead::Block => "block",
+            }
+            .to_owned(),
             paused: group.paused,
             created_at: rfc3339(group.created_at.as_ref()),
             figures: group.figures.unwrap_or_default().into(),
@@ -396,6 +489,8 @@ impl From<wire::GroupFigures> for FiguresView {
             redelivered_total: figures.redelivered_total,
             released_total: figures.released_total,
             expired_total: figures.expired_total,
+            blocked_keys: figures.blocked_keys,
+            unsettled_bytes: figures.unsettled_bytes,
         }
     }
 }

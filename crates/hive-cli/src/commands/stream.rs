@@ -1,4 +1,4 @@
-//! `hive stream`: shows streams and sets their limits.
+//! `hive stream`: creates, shows and deletes streams, and sets their limits.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::{
 /// What to do with streams.
 #[derive(Subcommand, Debug)]
 pub(crate) enum StreamCommand {
+    /// Creates a stream, for messages before its first group; repeating it is harmless.
+    Create(LimitsArgs),
     /// Lists all streams.
     Ls,
     /// Shows one stream.
@@ -24,17 +26,25 @@ pub(crate) enum StreamCommand {
         name: String,
     },
     /// Changes limits of a stream; what is not named stays.
-    Update(UpdateArgs),
+    Update(LimitsArgs),
+    /// Deletes a stream; refused while it has groups, unsettled messages or dead letters.
+    Rm {
+        /// Name of the stream.
+        name: String,
+    },
 }
 
-/// Limits of a stream.
+/// A stream, and limits of it; what is not named keeps its value, or gets the default of a new one.
 #[derive(Args, Debug)]
-pub(crate) struct UpdateArgs {
+pub(crate) struct LimitsArgs {
     /// Name of the stream.
     name: String,
     /// Most unsettled messages.
     #[arg(long)]
     max_backlog: Option<u64>,
+    /// Most bytes of unsettled messages of a group.
+    #[arg(long)]
+    max_backlog_bytes: Option<u64>,
     /// How long messages are kept: then settled ones are deleted, and unsettled ones that nobody
     /// holds become dead letters.
     #[arg(long, value_parser = duration)]
@@ -42,6 +52,10 @@ pub(crate) struct UpdateArgs {
     /// How many messages are kept; beyond it the oldest settled ones are deleted.
     #[arg(long)]
     retention_max_len: Option<u64>,
+    /// How many bytes of messages are kept; beyond it the oldest settled ones are deleted. 0 for
+    /// any of the three deletes a message when it is settled.
+    #[arg(long)]
+    retention_max_bytes: Option<u64>,
     /// When a publish or a settle is acknowledged.
     #[arg(long, value_enum)]
     durability: Option<Durability>,
@@ -69,11 +83,19 @@ struct StreamView {
     held_for_consumers: u64,
     dead_letters: u64,
     max_backlog: u64,
+    max_backlog_bytes: u64,
     retention_max_age_seconds: f64,
     retention_max_len: u64,
+    retention_max_bytes: u64,
     durability: String,
     buffer_without_groups: bool,
     created_at: Option<String>,
+}
+
+/// What a deletion did.
+#[derive(Debug, Serialize)]
+struct Deleted {
+    name: String,
 }
 
 impl Show for StreamView {
@@ -126,11 +148,34 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
                 client.get_stream(name).await.map_err(refused)?,
             ))?;
         },
+        StreamCommand::Create(args) => {
+            let (name, settings) = args.into_wire();
+            let create = wire::CreateStreamRequest {
+                name,
+                shards: None,
+                settings: Some(settings),
+            };
+            let answer = client.create_stream(create).await.map_err(refused)?;
+            let word = if answer.created {
+                "created"
+            } else {
+                "exists as asked:"
+            };
+            let stream = StreamView::from(answer.stream.unwrap_or_default());
+            out.done(&format!("{word} stream `{}`", stream.name), &stream)?;
+        },
+        StreamCommand::Rm { name } => {
+            let delete = wire::DeleteStreamRequest { name: name.clone() };
+            client.delete_stream(delete).await.map_err(refused)?;
+            out.done(&format!("deleted stream `{name}`"), &Deleted { name })?;
+        },
         StreamCommand::Update(args) => {
-            let stream = client
-                .update_stream(args.into_request())
-                .await
-                .map_err(refused)?;
+            let (name, settings) = args.into_wire();
+            let update = wire::UpdateStreamRequest {
+                name,
+                settings: Some(settings),
+            };
+            let stream = client.update_stream(update).await.map_err(refused)?;
             let stream = StreamView::from(stream);
             out.done(&format!("updated stream `{}`", stream.name), &stream)?;
         },
@@ -138,8 +183,8 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-impl UpdateArgs {
-    fn into_request(self) -> wire::UpdateStreamRequest {
+impl LimitsArgs {
+    fn into_wire(self) -> (String, wire::StreamSettings) {
         let durability = match self.durability {
             None => wire::Durability::Unspecified,
             Some(Durability::Memory) => wire::Durability::Memory,
@@ -147,15 +192,14 @@ impl UpdateArgs {
         };
         let settings = wire::StreamSettings {
             max_backlog: self.max_backlog,
+            max_backlog_bytes: self.max_backlog_bytes,
             retention_max_age: self.retention_max_age.and_then(wire_duration),
             retention_max_len: self.retention_max_len,
+            retention_max_bytes: self.retention_max_bytes,
             durability: durability.into(),
             buffer_without_groups: self.buffer_without_groups,
         };
-        wire::UpdateStreamRequest {
-            name: self.name,
-            settings: Some(settings),
-        }
+        (self.name, settings)
     }
 }
 
@@ -172,8 +216,10 @@ impl From<wire::Stream> for StreamView {
             dead_letters: stream.dead_letters,
             durability: durability.trim_start_matches("DURABILITY_").to_lowercase(),
             max_backlog: settings.max_backlog(),
+            max_backlog_bytes: settings.max_backlog_bytes(),
             retention_max_age_seconds: seconds(settings.retention_max_age.as_ref()),
             retention_max_len: settings.retention_max_len(),
+            retention_max_bytes: settings.retention_max_bytes(),
             buffer_without_groups: settings.buffer_without_groups(),
             created_at: rfc3339(stream.created_at.as_ref()),
         }

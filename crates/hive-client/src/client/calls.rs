@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use hive_protocol::wire::{
     AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
-    CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, FetchRequest,
-    FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListConsumersRequest,
-    ListConsumersResponse, ListGroupsRequest, ListGroupsResponse, ListStreamsRequest,
-    ListStreamsResponse, PauseGroupRequest, PeekMessagesRequest, PeekMessagesResponse,
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse,
-    RemoveConsumerRequest, RemoveConsumerResponse, ResumeGroupRequest, SettleRequest,
-    SettleResponse, StatsRequest, StatsResponse, Stream, UpdateGroupRequest, UpdateStreamRequest,
+    CreateGroupRequest, CreateGroupResponse, CreateStreamRequest, CreateStreamResponse,
+    DeleteGroupRequest, DeleteGroupResponse, DeleteStreamRequest, DeleteStreamResponse,
+    FetchRequest, FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListBlockedKeysRequest,
+    ListBlockedKeysResponse, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
+    ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
+    PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
+    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
+    ResumeGroupRequest, SettleRequest, SettleResponse, StatsRequest, StatsResponse, Stream,
+    UnblockKeyRequest, UnblockKeyResponse, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -47,12 +49,21 @@ impl Client {
         delete_group(DeleteGroupRequest) -> DeleteGroupResponse, Safe, groups;
         /// Shows the figures of a group, and what it did minute by minute.
         stats(StatsRequest) -> StatsResponse, Safe, groups;
+        /// Shows ordering keys that wait for an operator behind a dead letter.
+        list_blocked_keys(ListBlockedKeysRequest) -> ListBlockedKeysResponse, Safe, groups;
+        /// Lets such a key go on. A repetition after a lost answer may say that none was blocked.
+        unblock_key(UnblockKeyRequest) -> UnblockKeyResponse, Safe, groups;
         /// Shows the members of a group.
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.
         add_consumer(AddConsumerRequest) -> AddConsumerResponse, Safe, groups;
         /// Removes a member. A repetition after a lost answer may say that there is none.
         remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;
+        /// Creates a stream, for messages that come before its first group.
+        create_stream(CreateStreamRequest) -> CreateStreamResponse, Safe, streams;
+        /// Deletes a stream that holds nothing. A repetition after a lost answer may say that there
+        /// is none.
+        delete_stream(DeleteStreamRequest) -> DeleteStreamResponse, Safe, streams;
         /// Shows all streams of the namespace.
         list_streams(ListStreamsRequest) -> ListStreamsResponse, Safe, streams;
         /// Shows whether Redis lost the data that the system knew, and accepts the loss.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use hive_domain::group::{GroupSettings, GroupState};
-use hive_domain::stream::StreamSettings;
+use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
+use hive_domain::stream::{StreamDefinition, StreamSettings};
+use hive_domain::time::Timestamp;
 use hive_store::control::Removal;
+use hive_store::keys::GroupKey;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
+use hive_store::streams::Closing;
 use hive_store::{Lane, LaneRef};
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
@@ -70,6 +73,82 @@ async fn retention_by_number_holds_for_all_lanes_together_the_oldest_go_first() 
         kept().await == [0, 1, 3]
     })
     .await;
+}
+
+#[tokio::test]
+async fn retention_by_bytes_holds_within_seconds_also_behind_a_leased_head() {
+    let limits = StreamSettings {
+        retention_max_bytes: 1,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    // The first pass of retention runs at once, the next one long after this test.
+    let rare = ("HIVE_RECOVERY_RETENTION_INTERVAL", "1h");
+    let daemon = coordinator(&world.redis, &[rare]).await;
+    world.publish(4, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 4).await;
+    let trimmed = async || metric(&daemon, "hive_messages_trimmed_total").await;
+    let verdicts = world.settle(&agent, &leases[1..], Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done; 3]);
+    until(seconds(5), "what is settled to go", async || {
+        trimmed().await == Some(3.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lane_of_capabilities_goes_when_all_its_messages_are_gone() {
+    let limits = StreamSettings {
+        retention_max_len: 0,
+        ..StreamSettings::default()
+    };
+    let mut world = World::new(lease(30_000), limits).await;
+    let direct = Lane {
+        consumer: "a".to_owned(),
+        ..Lane::plain(4)
+    };
+    world.publish(2, direct, 0).await;
+    world.publish(1, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 3).await;
+    let idle = ("HIVE_RECOVERY_LANE_IDLE", "10s");
+    let _coordinator = coordinator(&world.redis, &[OFTEN, idle]).await;
+    let count = async || world.store.lanes(&world.shard).await.unwrap().all.len();
+    assert_eq!(count().await, 2);
+    let verdicts = world.settle(&agent, &leases, Action::Ack).await;
+    assert_eq!(verdicts, [Verdict::Done; 3]);
+    let lane = LaneRef::of_group(
+        GROUP,
+        Lane {
+            consumer: "a".to_owned(),
+            ..Lane::plain(4)
+        },
+    );
+    let stream = world.shard.lane(&lane);
+    until(seconds(5), "the lane to be empty", async || {
+        world.raw(&format!("XLEN {stream}")).await == ":0"
+    })
+    .await;
+    // Its last message was long ago.
+    assert_eq!(world.raw(&format!("XSETID {stream} 1-1")).await, "+OK");
+    until(seconds(5), "the direct lane to go", async || {
+        count().await == 1
+    })
+    .await;
+    let retired = format!("HSET {} \"{lane} retired\" 1", world.shard.sizes());
+    assert_eq!(world.raw(&retired).await, ":0");
+    until(seconds(5), "its stream to go", async || {
+        let retired = world.store.retired_lanes(&world.shard).await;
+        retired.unwrap().is_empty()
+    })
+    .await;
+    let direct = Lane {
+        consumer: "a".to_owned(),
+        ..Lane::plain(4)
+    };
+    world.publish(1, direct, 0).await;
+    assert_eq!(world.fetch(&agent, 3).await.len(), 1);
 }
 
 #[tokio::test]
@@ -207,6 +286,65 @@ async fn half_made_and_half_deleted_groups_are_finished() {
     let letters = store.dead_letters(&world.shard, "-", 10).await.unwrap();
     assert_eq!(letters.len(), 3);
     assert!(letters.iter().all(|letter| letter.category == "cancelled"));
+}
+
+#[tokio::test]
+async fn half_deleted_and_half_made_streams_are_finished() {
+    let redis = RedisServer::start().await.unwrap();
+    let store = store_on(&redis);
+    let define = async |name: &str, created_at: u64| {
+        let definition = StreamDefinition {
+            name: name.to_owned(),
+            shards: 1,
+            created_at: Timestamp(created_at),
+            version: 0,
+            settings: StreamSettings::default(),
+        };
+        store.put_stream(NAMESPACE, &definition).await.unwrap();
+        store.shard(NAMESPACE, name, 0)
+    };
+    // Gateways died: behind the decision, and before the shard of a new stream was opened.
+    let going = define("going", 5).await;
+    let closed = store.close_on_shard(&going, Timestamp(5)).await.unwrap();
+    assert_eq!(closed, Closing::Closed);
+    let made = define("made", 6).await;
+    store.close_on_shard(&made, Timestamp(5)).await.unwrap();
+    // And a group was to be made on a stream that went meanwhile.
+    let shard = store.shard(NAMESPACE, "again", 0);
+    store.close_on_shard(&shard, Timestamp(0)).await.unwrap();
+    let group = GroupDefinition {
+        name: GROUP.to_owned(),
+        stream: "again".to_owned(),
+        agent_type: "a".to_owned(),
+        shards: 1,
+        start: Start::Earliest,
+        state: GroupState::Creating,
+        created_at: Timestamp(0),
+        version: 0,
+        settings: GroupSettings::default(),
+    };
+    store.put_group(NAMESPACE, &group).await.unwrap();
+    let _coordinator = coordinator(&redis, &[]).await;
+    until(seconds(5), "the deletion to be finished", async || {
+        store.stream(NAMESPACE, "going").await.unwrap().is_none()
+    })
+    .await;
+    until(seconds(5), "the new stream to be open", async || {
+        store.shard_state(&made).await.unwrap().1.is_none()
+    })
+    .await;
+    assert!(store.stream(NAMESPACE, "made").await.unwrap().is_some());
+    until(
+        seconds(16),
+        "the group and its stream to be made",
+        async || {
+            let group = store.group(NAMESPACE, GROUP).await.unwrap().unwrap();
+            group.state == GroupState::Active
+        },
+    )
+    .await;
+    assert!(store.stream(NAMESPACE, "again").await.unwrap().is_some());
+    assert_eq!(store.groups_on_shard(&shard).await.unwrap(), [GROUP]);
 }
 
 #[tokio::test]
@@ -367,4 +505,72 @@ async fn a_group_that_its_lane_lost_is_restored_and_works_on() {
     assert_eq!(world.figures().await.waiting, 3);
     assert_eq!(world.fetch(&agent, 9).await.len(), 3);
     assert!(daemon.log_tail().contains("group_restored"));
+}
+
+#[tokio::test]
+async fn a_group_that_cannot_be_audited_keeps_no_other_from_its_audit() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let broken = define(
+        &world.store,
+        ("work", StreamSettings::default()),
+        ("broken", lease(30_000)),
+        GroupState::Active,
+    )
+    .await;
+    let made = world.store.create_on_shard(&world.shard, &broken);
+    made.await.unwrap();
+    world.publish(2, Lane::plain(4), 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 2).await;
+    let lane = LaneRef::of_group(GROUP, Lane::plain(4));
+    let removal = format!("XDEL {} {}", world.shard.lane(&lane), leases[0].id);
+    assert_eq!(world.raw(&removal).await, ":1");
+    let counters = world.shard.group("broken", GroupKey::Counters);
+    let spoil = format!("SET {counters} none");
+    assert_eq!(world.raw(&spoil).await, "+OK");
+    let often = ("HIVE_RECOVERY_AUDIT_INTERVAL", "200ms");
+    let daemon = coordinator(&world.redis, &[often]).await;
+    until(seconds(5), "the delivery to be written off", async || {
+        world.figures().await.pending == 1
+    })
+    .await;
+    assert!(daemon.log_tail().contains("loop_failed"));
+}
+
+#[tokio::test]
+async fn what_is_parked_behind_a_blocked_key_ends_by_its_own_time_and_by_retention() {
+    let by_age = StreamSettings {
+        retention_max_age_ms: 500,
+        ..StreamSettings::default()
+    };
+    for (limits, expires_at_ms, dead, parked) in
+        [(StreamSettings::default(), 1, 2, 1), (by_age, 0, 3, 0)]
+    {
+        let mut world = World::new(lease(30_000), limits).await;
+        for expires_at_ms in [0, expires_at_ms, 0] {
+            world.publish_ordered("k", expires_at_ms).await;
+        }
+        let agent = world.join("a", Kind::Pull, "-").await;
+        let leases = world.fetch(&agent, 3).await;
+        assert_eq!((leases.len(), world.figures().await.parked), (1, 2));
+        let reject = Action::Reject {
+            category: "validation_error".to_owned(),
+            record: hive_store::attempt::record(&hive_store::attempt::Attempt::default()),
+        };
+        let verdicts = world.settle(&agent, &leases, reject).await;
+        assert_eq!(verdicts, [Verdict::Dead]);
+        let _coordinator = coordinator(&world.redis, &[OFTEN]).await;
+        until(seconds(6), "the dead letters", async || {
+            world.store.dead_count(&world.shard).await.unwrap() == dead
+        })
+        .await;
+        let figures = world.figures().await;
+        assert_eq!((figures.parked, figures.blocked_keys), (parked, 1));
+        let (store, shard) = (&world.store, &world.shard);
+        assert_eq!(store.blocked_keys(shard, GROUP, 9).await.unwrap(), ["k"]);
+        assert!(store.unblock_key(shard, (GROUP, 0), "k").await.unwrap());
+        let next = world.fetch(&agent, 3).await;
+        assert_eq!(next.len(), usize::try_from(parked).unwrap());
+        world.publish_ordered("other", 0).await;
+    }
 }

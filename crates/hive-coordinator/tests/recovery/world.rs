@@ -10,6 +10,7 @@ use hive_store::control::Put;
 use hive_store::fetch::{Fetch, Fetched, ReadLane, Taker};
 use hive_store::figures::Figures;
 use hive_store::header::{GROUP_BACKOFF, Header};
+use hive_store::lease::size_of_body;
 use hive_store::members::{Joined, Joining, Kind};
 use hive_store::publish::{Flush, Flushed, Item, Outcome};
 use hive_store::settle::{Action, Settle, SettleGroup, Verdict};
@@ -164,22 +165,32 @@ impl World {
         not_before_ms: u64,
     ) {
         let lane = LaneRef::of_group(GROUP, lane);
-        self.publish_ref(count, lane, expires_at_ms, not_before_ms)
+        self.publish_ref(count, lane, "", (expires_at_ms, not_before_ms))
             .await;
     }
 
     /// Publishes `count` messages to whichever groups there are, or held for a consumer.
     pub(crate) async fn publish_to_all(&mut self, count: usize, lane: Lane, expires_at_ms: u64) {
-        self.publish_ref(count, LaneRef::of_all(lane), expires_at_ms, 0)
+        self.publish_ref(count, LaneRef::of_all(lane), "", (expires_at_ms, 0))
             .await;
+    }
+
+    /// Publishes one message to the group with an ordering key.
+    pub(crate) async fn publish_ordered(&mut self, key: &str, expires_at_ms: u64) {
+        let lane = Lane {
+            marked: true,
+            ..Lane::plain(4)
+        };
+        let lane = LaneRef::of_group(GROUP, lane);
+        self.publish_ref(1, lane, key, (expires_at_ms, 0)).await;
     }
 
     async fn publish_ref(
         &mut self,
         count: usize,
         lane: LaneRef,
-        expires_at_ms: u64,
-        not_before_ms: u64,
+        ordering_key: &str,
+        (expires_at_ms, not_before_ms): (u64, u64),
     ) {
         self.flushes += 1;
         let items = (0..count)
@@ -191,7 +202,7 @@ impl World {
                     initial_backoff_ms: GROUP_BACKOFF,
                     max_backoff_ms: GROUP_BACKOFF,
                     expires_at_ms,
-                    ordering_key: "".into(),
+                    ordering_key: ordering_key.into(),
                     dispatch_key: "".into(),
                 };
                 Item {
@@ -199,7 +210,7 @@ impl World {
                     body: header.join(message_id.as_bytes()),
                     producer: None,
                     idempotency: None,
-                    ordering_key: String::new(),
+                    ordering_key: ordering_key.to_owned(),
                     not_before_ms,
                 }
             })
@@ -208,6 +219,7 @@ impl World {
             number: self.flushes,
             incarnation: "test".into(),
             max_backlog: 1_000_000,
+            max_backlog_bytes: 1 << 40,
             buffer_without_groups: true,
             groups: self.store.groups_on_shard(&self.shard).await.unwrap(),
             items,
@@ -279,6 +291,7 @@ impl World {
                 consumer: agent.taker.consumer.clone(),
                 session: agent.taker.session.clone(),
                 delivered_ms: 0,
+                bytes: size_of_body(&entry.body),
             })
             .collect()
     }
@@ -298,6 +311,8 @@ impl World {
             initial_backoff_ms: 1_000,
             max_backoff_ms: 1_000,
             durable: false,
+            keep: true,
+            block: true,
         };
         let items: Vec<Settle> = leases
             .iter()

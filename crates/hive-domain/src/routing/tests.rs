@@ -1,11 +1,11 @@
-//! Laws of the read plan, of sharing and of ageing.
+//! Laws of the read plan.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, effective, rounds, share};
-use crate::group::RoutingMode;
+use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, is_outdone, rounds};
+use crate::{capability::CapabilitySet, group::RoutingMode};
 
 fn free(index: usize, free: u32, capacity: u32) -> Free {
     Free {
@@ -90,25 +90,6 @@ proptest! {
             let best = free.iter().filter(|c| c.free > 0).map(share).max();
             prop_assert_eq!(best, free.iter().find(|c| c.index == first.index).map(share));
         }
-    }
-
-    #[test]
-    fn a_share_is_at_least_one_and_all_shares_together_cover_what_waits(
-        waiting in 1..1_000_000_u64, gateways in proptest::collection::vec(1..10_000_u64, 1..8)
-    ) {
-        let all: u64 = gateways.iter().sum();
-        let parts: Vec<u64> = gateways.iter().map(|own| share(waiting, *own, all)).collect();
-        prop_assert!(parts.iter().all(|part| (1..=waiting).contains(part)));
-        let total: u64 = parts.iter().sum();
-        prop_assert!(total >= waiting && total <= waiting + gateways.len() as u64);
-    }
-
-    #[test]
-    fn ageing_never_lowers_a_priority_and_ends_at_nine(
-        priority in 0..=9_u8, waited in any::<u64>(), ageing in any::<u64>()
-    ) {
-        let counted = effective(priority, waited, ageing);
-        prop_assert!((priority..=9).contains(&counted));
     }
 }
 
@@ -199,20 +180,15 @@ fn the_most_specialised_is_served_while_it_has_room() {
 }
 
 #[test]
-fn a_share_rounds_up_and_survives_figures_that_do_not_fit() {
-    assert_eq!(share(10, 1, 3), 4);
-    assert_eq!(share(0, 5, 5), 1);
-    assert_eq!(share(10, 0, 5), 1);
-    assert_eq!(share(10, 5, 0), 1);
-    assert_eq!(share(10, 50, 5), 10);
-    assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
-}
-
-#[test]
-fn a_lane_of_priority_zero_reaches_nine() {
-    assert_eq!(effective(0, 29_999, 30_000), 0);
-    assert_eq!(effective(0, 30_000, 30_000), 1);
-    assert_eq!(effective(0, 270_000, 30_000), 9);
-    assert_eq!(effective(8, u64::MAX, 1), 9);
-    assert_eq!(effective(3, u64::MAX, 0), 3);
+fn a_consumer_is_outdone_where_each_of_its_messages_has_a_more_specialised_taker() {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (gpu, general): (CapabilitySet, CapabilitySet) =
+        (set(&["gpu"]), set(&["gpu", "rust", "python"]));
+    let wanted: [CapabilitySet; 2] = [set(&[]), set(&["gpu"])];
+    let elsewhere = [gpu.clone()];
+    assert!(is_outdone(&general, &elsewhere, &wanted));
+    assert!(!is_outdone(&gpu, &elsewhere, &wanted), "equals are not");
+    assert!(!is_outdone(&general, &[], &wanted));
+    let python = [set(&[]), set(&["python"])];
+    assert!(!is_outdone(&general, &elsewhere, &python), "it alone can");
 }

@@ -38,7 +38,7 @@ pub(super) struct Plain {
     expected: u64,
     /// Whether the last read brought all that it asked for: there is a backlog.
     is_deep: bool,
-    /// Bytes of an entry of the last read, on average.
+    /// Bytes of the largest entry of the last read.
     entry_bytes: usize,
     /// Newest entries of all other lanes at the first plain read.
     others: Option<Vec<(String, String)>>,
@@ -64,13 +64,12 @@ impl Plain {
         is_deep: bool,
     ) -> Option<Self> {
         let lane = only_lane(read, entries, left)?;
-        let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
         Some(Self {
             reference: lane.reference.clone(),
             until: Instant::now() + PLAIN_FOR,
             expected: entries.len() as u64,
             is_deep,
-            entry_bytes: bytes / entries.len().max(1),
+            entry_bytes: largest(entries),
             others: None,
         })
     }
@@ -93,7 +92,7 @@ impl Plain {
         // As many again were taken as were hoped for: the next read hopes for twice that.
         self.expected = taken.saturating_mul(1 + u64::from(taken >= self.expected));
         let bytes: usize = found.entries.iter().map(|entry| entry.body.len()).sum();
-        self.entry_bytes = bytes / found.entries.len().max(1);
+        self.entry_bytes = largest(&found.entries);
         let others: Vec<(String, String)> = found
             .newest
             .iter()
@@ -226,6 +225,11 @@ impl Dispatcher {
         self.note_work(more);
         if more { Step::Again } else { Step::Rest }
     }
+}
+
+fn largest(entries: &[Taken]) -> usize {
+    let sizes = entries.iter().map(|entry| entry.body.len());
+    sizes.max().unwrap_or(0)
 }
 
 /// One read per consumer, in the order of the plan, for a little more than is expected: each read

@@ -13,7 +13,10 @@ use hive_domain::violation::Violations;
 use hive_protocol::{convert, fault::Fault, wire};
 use serde_json::json;
 
-use self::shapes::{DELETE_QUERY, GROUP_CREATE, GROUP_DELETED, GROUP_DONE, GROUP_UPDATE};
+use self::shapes::{
+    BLOCKED_KEYS, DELETE_QUERY, GROUP_CREATE, GROUP_DELETED, GROUP_DONE, GROUP_UPDATE, KEY_UNBLOCK,
+    KEY_UNBLOCKED,
+};
 pub(super) use self::{shapes::GROUP, shown::GroupOut};
 use super::{
     asked::{Asked, JsonBody},
@@ -21,6 +24,7 @@ use super::{
     problem::{Problem, in_our_words, renamed},
     render::now,
     shape::{Answer, Body, Call, NOTHING},
+    streams::read_by_group,
 };
 use crate::core::Gateway;
 
@@ -28,7 +32,7 @@ mod shapes;
 mod shown;
 
 /// The calls of this file.
-pub(crate) static CALLS: [Call; 7] = [
+pub(crate) static CALLS: [Call; 9] = [
     Call {
         method: "GET",
         path: "/consumer-groups",
@@ -143,6 +147,36 @@ pub(crate) static CALLS: [Call; 7] = [
         refusals: &[404, 409],
         route: || post(resume),
     },
+    Call {
+        method: "GET",
+        path: "/consumer-groups/{group_name}/blocked-keys",
+        id: "listBlockedKeys",
+        about: "Shows ordering keys that wait for an operator behind a dead letter.",
+        query: &NOTHING,
+        body: Body::None,
+        answers: &[Answer {
+            status: 200,
+            about: "The keys.",
+            body: Body::One(&BLOCKED_KEYS),
+        }],
+        refusals: &[404, 409],
+        route: || get(blocked_keys),
+    },
+    Call {
+        method: "POST",
+        path: "/consumer-groups/{group_name}/blocked-keys/unblock",
+        id: "unblockKey",
+        about: "Lets such a key go on with its next message. Repeating it changes nothing.",
+        query: &NOTHING,
+        body: Body::One(&KEY_UNBLOCK),
+        answers: &[Answer {
+            status: 200,
+            about: "Whether it was let go.",
+            body: Body::One(&KEY_UNBLOCKED),
+        }],
+        refusals: &[404, 409],
+        route: || post(unblock),
+    },
 ];
 
 async fn list(
@@ -252,6 +286,31 @@ async fn resume(
     one(answer.group)
 }
 
+async fn blocked_keys(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let name = asked.name("group_name");
+    let answer = gateway
+        .list_blocked_keys(&asked.namespace, wire::ListBlockedKeysRequest { name })
+        .await?;
+    Ok(Json(json!({ "ordering_keys": answer.ordering_keys })).into_response())
+}
+
+async fn unblock(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::of(&body, &KEY_UNBLOCK, "");
+    let ordering_key = fields.take_text("ordering_key");
+    fields.finish()?;
+    let name = asked.name("group_name");
+    let request = wire::UnblockKeyRequest { name, ordering_key };
+    let answer = gateway.unblock_key(&asked.namespace, request).await?;
+    Ok(Json(json!({ "unblocked": answer.unblocked })).into_response())
+}
+
 fn one(group: Option<wire::Group>) -> Result<Json<GroupOut>, Problem> {
     let group = group.ok_or_else(|| Fault::bug("the gateway answered no group"))?;
     Ok(Json(group.into()))
@@ -272,6 +331,7 @@ fn read_create(mut fields: Fields) -> Result<wire::CreateGroupRequest, Violation
             .and_then(|word| word.parse().ok())
             .map_or(0, |start| convert::start(start).into()),
         shards: fields.take_u32("shards"),
+        stream_settings: Some(read_by_group(&mut fields)),
     };
     if fields.has_faults()
         && let Err(more) = convert::create_group(&request, now())
@@ -300,6 +360,10 @@ fn read_settings(fields: &mut Fields) -> wire::GroupSettings {
         reconnect_grace: fields.take_seconds("reconnect_grace_seconds"),
         max_in_flight_per_consumer: fields.take_u32("max_in_flight_per_consumer"),
         max_in_flight: fields.take_u32("max_in_flight"),
+        ordering_on_dead: fields
+            .take_word("ordering_on_dead")
+            .and_then(|word| word.parse().ok())
+            .map_or(0, |word| convert::ordering_on_dead(word).into()),
     }
 }
 

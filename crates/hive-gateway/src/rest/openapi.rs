@@ -273,6 +273,10 @@ impl Schemas {
                     max => json!({ "type": "array", "items": items, "maxItems": max }),
                 }
             },
+            Kind::Texts(count, bytes) => {
+                let items = self.kind(Kind::Text(bytes));
+                json!({ "type": "array", "items": items, "maxItems": count })
+            },
             Kind::Pairs => {
                 json!({ "type": "object", "additionalProperties": { "type": "string" } })
             },

@@ -115,7 +115,8 @@ pub(crate) fn renamed(violations: impl IntoIterator<Item = Violation>, prefix: &
 /// cut off.
 fn field(wire: &str) -> String {
     let is_place = |segment: &&str| {
-        *segment != "settings" && *segment != "message" && !segment.starts_with("messages[")
+        !["settings", "stream_settings", "message"].contains(segment)
+            && !segment.starts_with("messages[")
     };
     let segments = wire
         .split('.')
@@ -128,6 +129,7 @@ fn field(wire: &str) -> String {
             "reconnect_grace" => "reconnect_grace_seconds",
             "retention_max_age" => "retention.max_age_seconds",
             "retention_max_len" => "retention.max_len",
+            "retention_max_bytes" => "retention.max_bytes",
             "expires_at" => "ttl_seconds",
             "wait" => "wait_seconds",
             other => other,
@@ -148,6 +150,7 @@ mod tests {
         for (wire, ours) in [
             ("settings.lease", "lease_seconds"),
             ("settings.retention_max_age", "retention.max_age_seconds"),
+            ("stream_settings.max_backlog", "max_backlog"),
             ("message.retry.max_backoff", "retry.max_backoff_seconds"),
             ("messages[3].expires_at", "ttl_seconds"),
             ("headers", "headers"),

@@ -168,6 +168,8 @@ pub(crate) enum Kind {
     Base64,
     /// At most so many names.
     Names(usize),
+    /// Texts of an answer: so many, each of so many bytes at most.
+    Texts(usize, usize),
     /// An object of text values.
     Pairs,
     /// An object.

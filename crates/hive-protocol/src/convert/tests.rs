@@ -1,7 +1,7 @@
 //! Groups and streams across the wire.
 
 use hive_domain::{
-    group::{GroupDefinition, GroupSettings, GroupState, RoutingMode, Start},
+    group::{GroupDefinition, GroupSettings, GroupState, OrderingOnDead, RoutingMode, Start},
     stream::{Durability, StreamDefinition, StreamSettings},
     time::Timestamp,
     violation::Violations,
@@ -70,6 +70,10 @@ fn every_fault_of_a_new_group_is_reported_at_once() {
             }),
             ..wire::GroupSettings::default()
         }),
+        stream_settings: Some(wire::StreamSettings {
+            max_backlog: Some(0),
+            ..wire::StreamSettings::default()
+        }),
     };
     assert_eq!(
         fields(create_group(&bad, NOW)),
@@ -83,6 +87,7 @@ fn every_fault_of_a_new_group_is_reported_at_once() {
             "settings.routing_mode",
             "settings.max_consumers",
             "settings.min_consumers",
+            "stream_settings.max_backlog",
         ]
     );
 }
@@ -182,6 +187,7 @@ fn settings_survive_the_wire() {
         reconnect_grace_ms: 0,
         max_in_flight_per_consumer: 4,
         max_in_flight: 5,
+        ordering_on_dead: OrderingOnDead::Block,
     };
     let over = update_group(&GroupSettings::default(), Some(&group_settings(&settings)));
     assert_eq!(over, Ok(settings));
@@ -199,8 +205,10 @@ fn settings_survive_the_wire() {
 fn limits_of_a_stream_survive_the_wire() {
     let settings = StreamSettings {
         max_backlog: 1,
+        max_backlog_bytes: 2,
         retention_max_age_ms: 0,
         retention_max_len: 0,
+        retention_max_bytes: 0,
         durability: Durability::Local,
         buffer_without_groups: true,
     };
@@ -224,6 +232,8 @@ fn every_fault_of_a_stream_is_reported_at_once() {
             nanos: 0,
         }),
         retention_max_len: Some(u64::MAX),
+        max_backlog_bytes: Some(0),
+        retention_max_bytes: Some(u64::MAX),
         durability: 3,
         buffer_without_groups: None,
     };
@@ -233,7 +243,9 @@ fn every_fault_of_a_stream_is_reported_at_once() {
             "settings.retention_max_age",
             "settings.durability",
             "settings.max_backlog",
+            "settings.max_backlog_bytes",
             "settings.retention_max_len",
+            "settings.retention_max_bytes",
         ]
     );
 }

@@ -46,9 +46,14 @@ for l = 1, tonumber(ARGV[2]) do
   end
   pending = pending + found[6]
 end
-local counts = redis.call('HMGET', KEYS[3], 'published', 'settled')
+local counts = redis.call('HMGET', KEYS[3], 'published', 'settled', 'scheduled', 'bytes')
 local count = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - pending
 if count <= 0 then return { 'SOUND', '' } end
+-- How large they were nobody knows: the mean goes with them.
+local left = pending + tonumber(counts[3] or 0)
+local cut = math.floor(math.max(0, tonumber(counts[4] or 0)) * count / (count + left))
+-- Lua writes -0 for nothing, which is no integer to Redis.
+if cut > 0 then redis.call('HINCRBY', KEYS[3], 'bytes', string.format('%.0f', -cut)) end
 redis.call('HINCRBY', KEYS[3], 'settled', count)
 redis.call('HINCRBY', KEYS[3], 'lost', count)
 return { 'MENDED', tostring(count) }

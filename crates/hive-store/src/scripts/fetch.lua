@@ -115,8 +115,10 @@ if redis.call('HLEN', KEYS[9]) > 1 or tonumber(ARGV[5]) > 0 then
   for _, source in ipairs(sources) do
     if not source.ready then
       for _, info in ipairs(redis.call('XINFO', 'GROUPS', source.key)) do
-        if info[2] == group and info[12] then waiting = waiting + info[12] end
-        if info[2] == group and not info[12] then waiting = 1e9 end
+        -- Unknown after some deletes: then it is no more than what is there and not pending.
+        if info[2] == group then
+          waiting = waiting + (info[12] or math.max(0, redis.call('XLEN', source.key) - info[6]))
+        end
       end
     end
   end

@@ -5,10 +5,11 @@ group_create: make a group on a shard, with a Redis group on each lane for all g
 Why one script: a publish between two lanes would reach the group on one and miss it on the other.
 
 KEYS
-  1 groups    hash    group -> `<state> <version>`
+  1 groups    hash    group -> `<state> <version>`; `~stream` while the stream is being deleted
   2 lanes     hash    lane ref -> id of its newest entry
   3 counters  hash    totals of the group
-  4.. streams of the lanes for all groups
+  4 sizes     hash    lane ref -> bytes that it holds
+  5.. streams of the lanes for all groups
 ARGV
   1 group       name
   2 version     u53     version of the definition
@@ -18,6 +19,7 @@ ARGV
 RETURNS  { status, detail }
   CREATED  backlog  made; so many retained messages are before it
   EXISTS   state    it is there already; nothing was written
+  CLOSED   ""       the stream is being deleted; nothing was written
   LANES    ""       the lanes for all groups are not those of the caller; nothing was written
 IDEMPOTENT  yes: the second call answers EXISTS
 COST        O(lanes)
@@ -25,6 +27,7 @@ INVARIANTS  M1 (never at `$` unless asked), M3 (a lane has all its groups)
 ]]
 local state = redis.call('HGET', KEYS[1], ARGV[1])
 if state then return { 'EXISTS', state } end
+if redis.call('HEXISTS', KEYS[1], '~stream') == 1 then return { 'CLOSED', '' } end
 local named, shared = {}, 0
 for l = 1, tonumber(ARGV[4]) do named[ARGV[4 + l]] = true end
 for _, ref in ipairs(redis.call('HKEYS', KEYS[2])) do
@@ -35,11 +38,15 @@ for _, ref in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 if shared ~= tonumber(ARGV[4]) then return { 'LANES', '' } end
 local backlog, from = 0, '0'
+local bytes = 0
 if ARGV[3] == 'latest' then from = '$' end
 for l = 1, shared do
-  redis.call('XGROUP', 'CREATE', KEYS[3 + l], ARGV[1], from, 'MKSTREAM')
-  if from == '0' then backlog = backlog + redis.call('XLEN', KEYS[3 + l]) end
+  redis.call('XGROUP', 'CREATE', KEYS[4 + l], ARGV[1], from, 'MKSTREAM')
+  if from == '0' then
+    backlog = backlog + redis.call('XLEN', KEYS[4 + l])
+    bytes = bytes + math.max(0, tonumber(redis.call('HGET', KEYS[4], ARGV[4 + l]) or 0))
+  end
 end
 redis.call('HSET', KEYS[1], ARGV[1], 'active ' .. ARGV[2])
-redis.call('HSET', KEYS[3], 'published', backlog, 'settled', 0)
+redis.call('HSET', KEYS[3], 'published', backlog, 'settled', 0, 'bytes', bytes)
 return { 'CREATED', tostring(backlog) }

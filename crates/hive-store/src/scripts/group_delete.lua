@@ -12,7 +12,8 @@ KEYS
   3 dead      stream  dead letters of the shard
   4 counters  hash    totals of the group
   5 settled_below  hash  lane ref -> id up to which all was settled when its last group went
-  6.. lane streams, then the other keys of the group
+  6 sizes     hash    lane ref -> bytes that it holds
+  7.. lane streams, then the other keys of the group
 ARGV
   1 group       name
   2 retire      0|1     1: decide it of a live group; 0: remove one in state `deleting`
@@ -24,7 +25,7 @@ RETURNS  { status, detail }
                         group in state `deleting` over lanes for all groups are dead letters
   NOT_EMPTY  count      so many are unsettled or, of a live group, scheduled, at least; nothing was
                         written
-  LANES      ""         there are lanes that the caller does not know; nothing was written
+  LANES      ""         there are lanes that the caller does not know, or fewer; nothing was written
   ABSENT     ""         no such group
   LIVE       ""         it is not in state `deleting`; nothing was written
 IDEMPOTENT  yes: the second call answers RETIRED or ABSENT
@@ -37,12 +38,17 @@ local state, version = string.match(row, '^(%S+) (%d+)$')
 local retire, lane_count = ARGV[2] == '1', tonumber(ARGV[3])
 if retire and state == 'deleting' then return { 'RETIRED', '' } end
 if not retire and state ~= 'deleting' then return { 'LIVE', '' } end
-local named, own = {}, ARGV[1] .. '/'
+local named, there, own = {}, {}, ARGV[1] .. '/'
 for l = 1, lane_count do named[ARGV[3 + l]] = true end
 for _, ref in ipairs(redis.call('HKEYS', KEYS[2])) do
+  there[ref] = true
   local mine = string.sub(ref, 1, #own) == own
   local shared = string.sub(ref, 1, 1) == '/' and not string.find(ref, '@', 1, true)
   if (mine or shared) and not named[ref] then return { 'LANES', '' } end
+end
+-- One that was retired meanwhile has no newest entry to note.
+for l = 1, lane_count do
+  if not there[ARGV[3 + l]] then return { 'LANES', '' } end
 end
 -- Publishers to all groups never pause, so the purge before a deletion never finds the very end:
 -- up to a hundred messages that came behind it are cancelled here.
@@ -51,11 +57,11 @@ local pending, waiting = 0, {}
 -- A delayed message is accepted as any other; a forced deletion has cancelled those of its lanes.
 if retire then pending = tonumber(redis.call('HGET', KEYS[4], 'scheduled') or 0) end
 for l = 1, lane_count do
-  if redis.call('EXISTS', KEYS[5 + l]) == 1 then
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[5 + l])) do
+  if redis.call('EXISTS', KEYS[6 + l]) == 1 then
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[6 + l])) do
       if info[2] == ARGV[1] then
         pending = pending + info[6]
-        for _, entry in ipairs(redis.call('XRANGE', KEYS[5 + l], '(' .. info[8], '+', 'COUNT',
+        for _, entry in ipairs(redis.call('XRANGE', KEYS[6 + l], '(' .. info[8], '+', 'COUNT',
           limit + 1)) do
           waiting[#waiting + 1] = { ref = ARGV[3 + l], id = entry[1], body = entry[2][2] }
         end
@@ -73,16 +79,17 @@ end
 for l = 1, lane_count do
   local ref = ARGV[3 + l]
   if string.sub(ref, 1, #own) == own then
-    redis.call('UNLINK', KEYS[5 + l])
+    redis.call('UNLINK', KEYS[6 + l])
     redis.call('HDEL', KEYS[2], ref)
-  elseif redis.call('EXISTS', KEYS[5 + l]) == 1 then
-    redis.call('XGROUP', 'DESTROY', KEYS[5 + l], ARGV[1])
-    if #redis.call('XINFO', 'GROUPS', KEYS[5 + l]) == 0 then
+    redis.call('HDEL', KEYS[6], ref, ref .. ' scheduled')
+  elseif redis.call('EXISTS', KEYS[6 + l]) == 1 then
+    redis.call('XGROUP', 'DESTROY', KEYS[6 + l], ARGV[1])
+    if #redis.call('XINFO', 'GROUPS', KEYS[6 + l]) == 0 then
       redis.call('HSET', KEYS[5], ref, redis.call('HGET', KEYS[2], ref))
     end
   end
 end
-for k = 6 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
+for k = 7 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
 if retire then
   redis.call('HSET', KEYS[1], ARGV[1], 'deleting ' .. version)
   return { 'RETIRED', '' }

@@ -12,7 +12,8 @@ KEYS
   4 served    hash    lane ref -> what it was last served
   5 busy      hash    ordering key -> `<lane ref>|<id>` in flight
   6 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
-  7.. lane streams
+  7 sizes     hash    lane ref -> bytes that it holds
+  8.. lane streams
 ARGV
   1 group       name
   2 lane_count  u53     lanes that follow
@@ -30,7 +31,7 @@ local state = redis.call('HGET', KEYS[1], group)
 if not state or string.sub(state, 1, 8) == 'deleting' then return { 'GONE', {} } end
 local lost, is_lost, marked, waiting, pending, is_exact = {}, {}, false, 0, 0, true
 for l = 1, tonumber(ARGV[2]) do
-  local ref, stream, found = ARGV[2 + l], KEYS[6 + l], nil
+  local ref, stream, found = ARGV[2 + l], KEYS[7 + l], nil
   if redis.call('EXISTS', stream) == 1 then
     for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
       if info[2] == group then found = info end
@@ -48,12 +49,15 @@ for l = 1, tonumber(ARGV[2]) do
 end
 if #lost == 0 then return { 'SOUND', {} } end
 
-local answer = {}
+local answer, bytes, sound, all_retained = {}, 0, pending + waiting, 0
 for _, lane in ipairs(lost) do
   redis.call('XGROUP', 'CREATE', lane.stream, group, '0', 'MKSTREAM')
   redis.call('HDEL', KEYS[4], lane.ref)
   local retained = redis.call('XLEN', lane.stream)
-  waiting = waiting + retained
+  -- A lane that is gone holds nothing, whatever was counted.
+  if retained == 0 then redis.call('HDEL', KEYS[7], lane.ref) end
+  bytes = bytes + math.max(0, tonumber(redis.call('HGET', KEYS[7], lane.ref) or 0))
+  waiting, all_retained = waiting + retained, all_retained + retained
   answer[#answer + 1] = lane.ref
   answer[#answer + 1] = retained
 end
@@ -68,8 +72,14 @@ if marked then
   end
 end
 -- Totals only rise: what is read again counts as published again, what is gone as settled.
-local counts = redis.call('HMGET', KEYS[3], 'published', 'settled')
+local counts = redis.call('HMGET', KEYS[3], 'published', 'settled', 'bytes', 'scheduled')
+local scheduled = math.max(0, tonumber(counts[4] or 0))
 local before = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - pending
+-- What is read again counts by what its lanes hold; of the rest the mean is kept.
+if not is_exact then sound = math.max(sound, before + pending - all_retained) end
+local unsettled = before + pending + scheduled
+local mean = unsettled > 0 and math.max(0, tonumber(counts[3] or 0)) / unsettled or 0
+redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', mean * (sound + scheduled) + bytes))
 if waiting > before then
   redis.call('HINCRBY', KEYS[3], 'published', waiting - before)
 elseif waiting < before and is_exact then

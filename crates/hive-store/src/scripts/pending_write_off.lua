@@ -59,6 +59,11 @@ for _, parked in ipairs(behind) do
   gone[#gone + 1] = one
 end
 
+-- How large they were nobody knows: the mean goes with them.
+local c = redis.call('HMGET', KEYS[1], 'published', 'settled', 'scheduled', 'bytes')
+local unsettled = tonumber(c[1] or 0) - tonumber(c[2] or 0) + tonumber(c[3] or 0)
+local bytes = math.max(0, tonumber(c[4] or 0))
+
 local lost = 0
 local function write_off(stream, ready, id, mine, parked)
   lost = lost + redis.call('XACK', stream, group, id)
@@ -71,6 +76,9 @@ write_off(lane.key, lane.ready, ARGV[4], member, ARGV[6])
 for _, one in ipairs(gone) do
   write_off(one.lane.key, one.lane.ready, one.id, one.mine, one.parked)
 end
+local cut = unsettled > 0 and math.floor(math.min(1, lost / unsettled) * bytes) or 0
+-- Lua writes -0 for nothing, which is no integer to Redis.
+if cut > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', string.format('%.0f', -cut)) end
 redis.call('HINCRBY', KEYS[1], 'settled', lost)
 redis.call('HINCRBY', KEYS[1], 'lost', lost)
 if heir then

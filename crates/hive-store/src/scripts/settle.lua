@@ -9,13 +9,15 @@ KEYS
   1 members   hash    consumer -> `<session> <attach> ...`
   2 counters  hash    totals and one-minute buckets of the group
   3 delayed   zset    `<lane ref>|<id>` by due time
-  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight
+  4 busy      hash    ordering key -> `<lane ref>|<id>` in flight, or `!<lane ref>|<id>` of the
+                      dead entry that blocks it
   5 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 dead      stream  dead letters of the shard
   8 clock     hash    `grace_until` in ms: nothing expires by deadline before
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
-  10.. per lane its stream, its ready zset
+  10 sizes    hash    lane ref -> bytes that it holds
+  11.. per lane its stream, its ready zset
 ARGV
   1 group         name
   2 ageing_ms     u53     as in fetch
@@ -26,7 +28,9 @@ ARGV
   7 call          u53     number of this call: sent again it answers what it answered
   8 lane_count    u53     lanes that follow
   9 item_count    u53     items that follow
-  10.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
+  10 keep         0|1     0: what is settled is deleted where no other group reads the lane
+  11 block        0|1     1: a failed entry that dies blocks its ordering key
+  12.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
       a  ack           number: work in ms
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
@@ -40,9 +44,10 @@ RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` done, `d` done and dead-lettered, `g` not pending here, `s`
                 the lease is another's, `f` session or connection is an old one, `i` not idle for
                 long enough, or within the grace after a restart, `k` the next message of its
-                ordering key is in a lane that the caller does not know; nothing changed
+                ordering key is in a lane that the caller does not know, `b` the call has read 4 MiB
+                by then; nothing changed
 IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `g` or `s`
-COST        about 10 us an item
+COST        about 10 us an item, and its body; of an ordering key also the body of the next one
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
 ]]
 local group, ageing = ARGV[1], tonumber(ARGV[2])
@@ -58,16 +63,27 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local minute = math.floor(now / 60000)
+local sixth = tostring(minute % 6)
+local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
 local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
-local lane_count, at = tonumber(ARGV[8]), 9 + tonumber(ARGV[8])
+local lane_count, at = tonumber(ARGV[8]), 11 + tonumber(ARGV[8])
 local lane_of = {}
 for l = 1, lane_count do
-  local ref = ARGV[9 + l]
-  lane_of[ref] = { ref = ref, key = KEYS[8 + l * 2], ready = KEYS[9 + l * 2],
+  local ref = ARGV[11 + l]
+  lane_of[ref] = { ref = ref, key = KEYS[9 + l * 2], ready = KEYS[10 + l * 2],
     priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
 end
-local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0 }
+local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0,
+  bytes = 0 }
 
+-- Sizes are not always known before an entry is read: what a call reads is bounded here.
+local room = 4194304
+local function body_of(lane, id)
+  local entry = redis.call('XRANGE', lane.key, id, id)[1]
+  room = room - (entry and #entry[2][2] or 0)
+  return entry and entry[2][2]
+end
 local function to_ready(lane, id)
   local ms = tonumber(string.match(id, '^%d+'))
   local score = ms - lane.priority * ageing
@@ -80,18 +96,25 @@ local function order_of(body)
   return body and string.byte(body, 1) == 2 and struct.unpack('>Hc0', body, 23) or ''
 end
 -- What the end of an entry lets go: nil where it holds no ordering key, else the key and its oldest
--- parked entry; false where that entry's lane is not among the caller's.
+-- parked entry that is there; false where a parked entry's lane is not among the caller's. One that
+-- is gone would hold the key for ever: it stays parked until the auditor ends it.
 local function held_key(lane, id, body)
   if not lane.marked or not body then return nil end
   local order = order_of(body)
   if order == '' or redis.call('HGET', KEYS[4], order) ~= lane.ref .. '|' .. id then return nil end
-  local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
-    'LIMIT', 0, 1)[1]
-  if not member then return { order = order } end
-  local mine = string.match(member, '^.*%z(.-)$')
-  local ref, after_id = string.match(mine, '^(.*)|(.-)$')
-  if not lane_of[ref] then return false end
-  return { order = order, member = member, mine = mine, lane = lane_of[ref], id = after_id }
+  for skip = 0, 99 do
+    local member = redis.call('ZRANGEBYLEX', KEYS[5], '[' .. order .. '\0', '(' .. order .. '\1',
+      'LIMIT', skip, 1)[1]
+    if not member then break end
+    local mine = string.match(member, '^.*%z(.-)$')
+    local ref, after_id = string.match(mine, '^(.*)|(.-)$')
+    local after = lane_of[ref]
+    if not after then return false end
+    if body_of(after, after_id) then
+      return { order = order, member = member, mine = mine, lane = after, id = after_id }
+    end
+  end
+  return { order = order }
 end
 local function next_of_key(held)
   if not held then return end
@@ -100,22 +123,34 @@ local function next_of_key(held)
   redis.call('HSET', KEYS[4], held.order, held.mine)
   to_ready(held.lane, held.id)
 end
-local function to_dead(lane, id, count, body, category, record, failures)
+-- The end of an entry for this group; for good, where nothing is kept and no other group reads it.
+local function finish(lane, id, body)
+  redis.call('XACK', lane.key, group, id)
+  redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
+  totals.settled, totals.bytes = totals.settled + 1, totals.bytes + #(body or '')
+  if ARGV[10] == '1' or not body then return end
+  lane.groups = lane.groups or #redis.call('XINFO', 'GROUPS', lane.key)
+  if lane.groups == 1 then
+    redis.call('XDEL', lane.key, id)
+    redis.call('HINCRBY', KEYS[10], lane.ref, -#body)
+  end
+end
+local function to_dead(lane, id, count, body, category, record, failures, may_block)
   local held = held_key(lane, id, body)
   if held == false then return 'k' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
-  redis.call('XACK', lane.key, group, id)
-  redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
-  totals.settled, totals.dead = totals.settled + 1, totals.dead + 1
-  next_of_key(held)
+  finish(lane, id, body)
+  totals.dead = totals.dead + 1
+  if held and may_block and ARGV[11] == '1' then
+    redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
+    redis.call('HINCRBY', KEYS[2], 'blocked', 1)
+  else
+    next_of_key(held)
+  end
   return 'd'
 end
 
-local function body_of(lane, id)
-  local entry = redis.call('XRANGE', lane.key, id, id)[1]
-  return entry and entry[2][2]
-end
 local function attempts_of(body)
   local own = body and string.byte(body, 1) == 2 and struct.unpack('>H', body, 5) or 0
   return own > 0 and own or tonumber(ARGV[3])
@@ -148,7 +183,7 @@ local function give_back(lane, id, count, owner, delay)
     local body = body_of(lane, id)
     if count >= attempts_of(body) + 1000 then
       local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
-      return to_dead(lane, id, count, body, 'unknown', '', failures)
+      return to_dead(lane, id, count, body, 'unknown', '', failures, true)
     end
   end
   totals.released = totals.released + 1
@@ -178,7 +213,7 @@ local function fail(lane, id, count, record, category, delay)
   end
   local kept = struct.pack('>I4', failures) .. records
   if failures >= attempts or count >= attempts + 1000 or not body then
-    local verdict = to_dead(lane, id, count, body, category, record, kept)
+    local verdict = to_dead(lane, id, count, body, category, record, kept, true)
     if verdict == 'd' then totals.failed = totals.failed + 1 end
     return verdict
   end
@@ -208,6 +243,7 @@ local function unindex(lane, id, owner, body)
 end
 
 local function judge(lane, id, count, consumer, session, attach, action, number, category, record)
+  if room <= 0 then return 'b' end
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
   if not row then return 'g' end
   if session ~= '*' then
@@ -234,14 +270,13 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   if action == 'a' then
     local held = held_key(lane, id, body)
     if held == false then return 'k' end
-    redis.call('XACK', lane.key, group, id)
-    redis.call('HDEL', KEYS[6], lane.ref .. '|' .. id)
-    totals.settled, totals.acked = totals.settled + 1, totals.acked + 1
+    finish(lane, id, body)
+    totals.acked = totals.acked + 1
     totals.work = totals.work + number
     next_of_key(held)
     return 'o'
   end
-  local verdict = to_dead(lane, id, count, body, category, record, failures)
+  local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j')
   if verdict == 'd' then unindex(lane, id, row[2], body) end
   if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
   return verdict
@@ -249,7 +284,7 @@ end
 
 local verdicts, gone = {}, false
 for i = 1, tonumber(ARGV[9]) do
-  local lane = lane_of[ARGV[9 + tonumber(ARGV[at + 1])]]
+  local lane = lane_of[ARGV[11 + tonumber(ARGV[at + 1])]]
   verdicts[i] = judge(lane, ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5],
     ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9], ARGV[at + 10])
   gone = gone or verdicts[i] == 'g'
@@ -257,10 +292,7 @@ for i = 1, tonumber(ARGV[9]) do
 end
 -- A write, so that a caller who waits for the disk waits for the call that settled it.
 if gone then redis.call('HINCRBY', KEYS[2], 'settled', 0) end
-local minute = math.floor(now / 60000)
-local sixth = tostring(minute % 6)
-if totals.acked + totals.failed > 0 and
-  redis.call('HGET', KEYS[2], 'minute' .. sixth) ~= tostring(minute) then
+if totals.acked + totals.failed > 0 and not is_counted then
   redis.call('HSET', KEYS[2], 'minute' .. sixth, minute, 'acked' .. sixth, 0, 'failed' .. sixth, 0,
     'work' .. sixth, 0)
 end
@@ -270,6 +302,7 @@ end
 for _, name in ipairs({ 'acked', 'failed', 'work' }) do
   if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. sixth, totals[name]) end
 end
+if totals.bytes > 0 then redis.call('HINCRBY', KEYS[2], 'bytes', -totals.bytes) end
 local reply = table.concat(verdicts)
 if totals.settled + totals.failed + totals.released > 0 then
   redis.call('HSET', KEYS[9], slot, ARGV[7] .. ' ' .. reply)

@@ -9,6 +9,7 @@ KEYS
   1 lane      stream
   2 dead      stream  dead letters of the shard
   3 counters  hash    totals of the group
+  4 sizes     hash    lane ref -> bytes that it holds
 ARGV
   1 group     name    the one that reads the lane
   2 ref       ref     of the lane
@@ -21,7 +22,7 @@ RETURNS  { status, last, expired }
   OK      last, expired  so many are dead letters now; go on behind the id `last`, empty at the end
   SHARED  "", 0          other groups read the lane, or this one does not; nothing was written
 IDEMPOTENT  yes
-COST        O(limit)
+COST        O(limit); reads 4 MiB, give or take a page of ten
 INVARIANTS  M1 (nothing accepted is lost), D1 (dead and gone in one step)
 ]]
 local now = tonumber(ARGV[7])
@@ -41,21 +42,30 @@ local function before(a, b)
 end
 local from = ARGV[3]
 if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
-local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[4])
-local expired = 0
-for _, entry in ipairs(entries) do
-  local body = entry[2][2]
-  local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
-  if expires > 0 and expires <= now then
-    redis.call('XADD', KEYS[2], '*', 'm', entry[2][2], 'group', ARGV[1], 'lane', ARGV[2], 'id',
-      entry[1], 'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
-    redis.call('XDEL', KEYS[1], entry[1])
-    expired = expired + 1
+local left, room, largest, last = tonumber(ARGV[4]), 4194304, nil, ''
+local expired, bytes = 0, 0
+while left > 0 and room > 0 do
+  local want = math.min(10, left, math.max(1, math.floor(room / (largest or 1048576))))
+  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', want)
+  for _, entry in ipairs(page) do
+    local body = entry[2][2]
+    local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
+    room, largest = room - #body, math.max(largest or 1, #body)
+    if expires > 0 and expires <= now then
+      redis.call('XADD', KEYS[2], '*', 'm', body, 'group', ARGV[1], 'lane', ARGV[2], 'id', entry[1],
+        'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
+      redis.call('XDEL', KEYS[1], entry[1])
+      bytes, expired = bytes + #body, expired + 1
+    end
   end
+  last = #page == want and page[want][1] or ''
+  if last == '' then break end
+  left, from = left - want, '(' .. last
 end
 if expired > 0 then
   redis.call('HINCRBY', KEYS[3], 'settled', expired)
   redis.call('HINCRBY', KEYS[3], 'dead', expired)
+  redis.call('HINCRBY', KEYS[3], 'bytes', -bytes)
+  redis.call('HINCRBY', KEYS[4], ARGV[2], -bytes)
 end
-local last = #entries == tonumber(ARGV[4]) and entries[#entries][1] or ''
 return { 'OK', last, tostring(expired) }

@@ -14,14 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hive_domain::group::Start;
 use hive_store::{
-    Lease,
+    Lease, StoreError,
     fetch::{Fetch, Fetched, Taker},
     keys::GroupKey,
+    lease::{parse_entry_id, size_of_body},
     members::{Joined, Leaving},
     publish::{Flushed, Outcome},
-    settle::{Action, Settle, Verdict},
+    settle::{Action, Settle, SettleGroup, Verdict},
     sweep::Take,
 };
 use hive_testkit::rng::seeded;
@@ -33,6 +35,8 @@ use crate::{
 };
 
 const GROUPS: [&str; 2] = ["g", "h"];
+/// The group where a dead message blocks its key.
+const BLOCKS: &str = "g";
 const LANES: [&str; 5] = ["g/p0", "/p4", "g/p5m", "/p9m", "h/p2m"];
 const CONSUMERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
 /// Operations of one world, and how long worlds are tried.
@@ -53,6 +57,8 @@ struct Run {
     sessions: u64,
     /// (group, consumer, session, attach) that once were a member's.
     former: Vec<(&'static str, String, String, u64)>,
+    /// Whether settled messages are kept.
+    keep: bool,
     log: Vec<String>,
 }
 
@@ -73,11 +79,16 @@ impl Run {
         for group in GROUPS {
             world.create(group, Start::Earliest).await;
         }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let keep = rng.random_bool(0.5);
         Self {
             world,
-            rng: StdRng::seed_from_u64(seed),
+            rng,
+            keep,
             messages: Vec::new(),
-            groups: GROUPS.map(|group| (group, Group::default())).into(),
+            groups: GROUPS
+                .map(|group| (group, Group::new(group == BLOCKS)))
+                .into(),
             leases: Vec::new(),
             sessions: 0,
             former: Vec::new(),
@@ -102,7 +113,13 @@ impl Run {
             79..82 => self.extend().await,
             82..89 => self.join().await,
             89..91 => self.leave().await,
-            91..97 => {
+            91..93 => self.fail().await,
+            93..94 => {
+                let group = self.group();
+                let key = format!("k{}", self.rng.random_range(0..3));
+                self.unblock(group, &key).await;
+            },
+            94..97 => {
                 let group = self.group();
                 self.log.push(format!("end backoffs of {group}"));
                 self.world.end_backoffs_as(group, 0).await;
@@ -137,15 +154,19 @@ impl Run {
         for _ in 0..self.rng.random_range(1..3) {
             assert_eq!(self.world.send(&flush).await, all_added);
         }
+        let mut before = BTreeMap::new();
         for (lane, name, key) in added {
-            let position = self.messages.iter().filter(|m| m.lane == lane).count();
             let stream = self.world.shard.lane(&lane_ref(lane));
             let entries: Vec<(String, Vec<Vec<u8>>)> =
                 self.world.redis(&["XRANGE", &stream, "-", "+"]).await;
-            let (id, fields) = &entries[position];
-            assert_eq!(
-                id_of(&fields[1].clone().into()),
-                name,
+            let body_of = |fields: &[Vec<u8>]| Bytes::from(fields[1].clone());
+            let (id, fields) = entries
+                .iter()
+                .find(|(_, fields)| id_of(&body_of(fields)) == name)
+                .expect("the message in its lane");
+            let last = parse_entry_id(id);
+            assert!(
+                before.insert(lane, last) < Some(last),
                 "the order of a lane"
             );
             let number = self.messages.len();
@@ -154,6 +175,7 @@ impl Run {
                 id: id.clone(),
                 name,
                 key,
+                bytes: fields[1].len() as u64,
             });
             for group in GROUPS.into_iter().filter(|group| reads(group, lane)) {
                 self.model(group).publish(number);
@@ -337,6 +359,7 @@ impl Run {
                 consumer: taker.consumer.clone(),
                 session: taker.session.clone(),
                 delivered_ms: 0,
+                bytes: size_of_body(&taken.body),
             };
             self.leases
                 .push((group, expected.message, lease, taker.attach));
@@ -397,6 +420,7 @@ impl Run {
         let is_plain = |settle: &Settle| {
             settle.action == Action::Ack
                 && settle.lease.count == 1
+                && settle.lease.bytes > 0
                 && !settle.lease.lane.ends_with('m')
         };
         let mut order: Vec<usize> = (0..items.len()).collect();
@@ -426,15 +450,28 @@ impl Run {
         self.messages = messages;
         let settles: Vec<Settle> = items.into_iter().map(|(_, settle)| settle).collect();
         let lanes = self.world.lanes(group).await;
+        let keep = self.keep;
         let verdicts = self
             .world
             .settle_with(group, &lanes, &settles, |settings| {
+                settings.keep = keep;
+                settings.block = group == BLOCKS;
                 settings.ageing_ms = 0;
                 settings.max_attempts = MAX_ATTEMPTS;
                 settings.initial_backoff_ms = 60_000;
             })
             .await;
         assert_eq!(verdicts, expected);
+    }
+
+    async fn unblock(&mut self, group: &'static str, key: &str) {
+        self.log.push(format!("unblock {key} of {group}"));
+        let (store, shard) = (&self.world.store, &self.world.shard);
+        let let_go = store.unblock_key(shard, (group, 0), key).await;
+        let messages = std::mem::take(&mut self.messages);
+        let expected = self.model(group).unblock(&messages, key);
+        self.messages = messages;
+        assert_eq!(let_go.expect("unblock"), expected);
     }
 
     /// What a sweep and a purge do: they act on whoever owns an entry.
@@ -468,6 +505,7 @@ impl Run {
             consumer: owner.into(),
             session: "*".into(),
             delivered_ms: 0,
+            bytes: 0,
         };
         let settle = Settle {
             lease,
@@ -532,17 +570,132 @@ impl Run {
                     consumer: "~taken".into(),
                     session: "*".into(),
                     delivered_ms: 0,
+                    bytes: 0,
                 },
                 attach: 0,
                 check_session: false,
                 action: Action::Cancel,
             })
             .collect();
-        let verdicts = self.world.settle_all(group, &cancels).await;
+        let keep = self.keep;
+        let change = |settings: &mut SettleGroup<'_>| settings.keep = keep;
+        let verdicts = self
+            .world
+            .settle_with(group, &lanes, &cancels, change)
+            .await;
         assert!(
             verdicts.iter().all(|verdict| *verdict == Verdict::Dead),
             "{verdicts:?}"
         );
+    }
+
+    /// Redis refuses an operation, or finds a key to be what it must not be: the script ends before
+    /// it has written, and the comparison behind the step finds nothing changed. Spoiled are the
+    /// keys that a decision is read from; those that are written alone are not looked at before.
+    async fn fail(&mut self) {
+        let group = self.group();
+        let of_group = |key| self.world.key(group, key);
+        let (counters, members) = (of_group(GroupKey::Counters), of_group(GroupKey::Members));
+        let (groups, lanes) = (self.world.shard.groups(), self.world.shard.lanes());
+        let served = of_group(GroupKey::Served);
+        let operation = self.rng.random_range(0..3);
+        let spoilable: &[String] = match operation {
+            0 => &[groups, lanes, counters],
+            1 => &[groups, lanes, served, members],
+            _ => &[counters],
+        };
+        let spoiled = spoilable.choose(&mut self.rng);
+        let spoiled = spoiled.filter(|_| self.rng.random_bool(0.5)).cloned();
+        self.log.push(format!(
+            "operation {operation} on {group} fails by {spoiled:?}"
+        ));
+        let lane = format!("{group}/p{}", if group == "g" { "0" } else { "2m" });
+        let flush = self.world.flush(vec![item(&lane, "refused")]).await;
+        let (read, all) = self
+            .world
+            .store
+            .read_lanes(&self.world.shard, group)
+            .await
+            .expect("lanes");
+        let takers = self.takers(group);
+        let slots: Vec<(usize, u32)> = (0..takers.len()).map(|taker| (taker, 1)).collect();
+        let mut mine = self.leases.iter().filter(|lease| lease.0 == group);
+        let settle = mine.next_back().map(|(_, _, lease, attach)| Settle {
+            lease: lease.clone(),
+            attach: *attach,
+            check_session: true,
+            action: Action::Ack,
+        });
+        let can_fail = match operation {
+            0 => true,
+            // Without a lane or a consumer there is nothing to read of it.
+            1 => !takers.is_empty() && !read.is_empty(),
+            _ => settle.is_some(),
+        };
+        if !can_fail {
+            return;
+        }
+        self.spoil(spoiled.as_deref()).await;
+        // It waits for replicas that may come: not for long.
+        let store = world::open_waiting(&self.world.server, Duration::from_millis(50));
+        let (shard, wrong) = (&self.world.shard, spoiled.is_some());
+        let error = match operation {
+            0 => store.publish(shard, &flush).await.err(),
+            1 => {
+                let fetch = Fetch {
+                    group,
+                    gateway: "gw0",
+                    own_free: slots.len() as u64,
+                    ageing_ms: 0,
+                    group_limit: 0,
+                    known_lanes: all.all.len(),
+                    lanes: &read,
+                    takers: &takers,
+                    slots: &slots,
+                };
+                store.fetch(shard, &fetch).await.err()
+            },
+            _ => {
+                let settling = world::settling(group, &read, self.keep);
+                let one = settle.as_slice();
+                store.settle(shard, settling, one, 0).await.err()
+            },
+        };
+        self.restore(spoiled.as_deref()).await;
+        let error = error.expect("an error");
+        let is_refused = matches!(error, StoreError::Refused { .. });
+        assert_eq!(is_refused, wrong, "{error:?}");
+    }
+
+    async fn spoil(&self, key: Option<&str>) {
+        let world = &self.world;
+        let Some(key) = key else {
+            let _: String = world
+                .redis(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+                .await;
+            return;
+        };
+        let is_there: bool = world.redis(&["EXISTS", key]).await;
+        if is_there {
+            let _: String = world.redis(&["RENAME", key, &format!("{key}:aside")]).await;
+        }
+        let _: String = world.redis(&["SET", key, "spoiled"]).await;
+    }
+
+    async fn restore(&self, key: Option<&str>) {
+        let world = &self.world;
+        let Some(key) = key else {
+            let _: String = world
+                .redis(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+                .await;
+            return;
+        };
+        let _: i64 = world.redis(&["DEL", key]).await;
+        let aside = format!("{key}:aside");
+        let was_there: bool = world.redis(&["EXISTS", &aside]).await;
+        if was_there {
+            let _: String = world.redis(&["RENAME", &aside, key]).await;
+        }
     }
 
     /// All state in Redis is what the model says.
@@ -592,7 +745,11 @@ impl Run {
             let expected: BTreeMap<String, String> = model
                 .busy
                 .iter()
-                .map(|(key, m)| (key.clone(), self.messages[*m].member()))
+                .map(|(key, m)| {
+                    let blocks = if model.blocked.contains(key) { "!" } else { "" };
+                    let member = self.messages[*m].member();
+                    (key.clone(), format!("{blocks}{member}"))
+                })
                 .collect();
             assert_eq!(busy, expected, "keys in flight of `{group}`");
             let key = self.world.key(group, GroupKey::Failures);
@@ -614,7 +771,13 @@ impl Run {
             assert_eq!(totals, model.totals, "totals of `{group}`");
             assert_eq!(figures.waiting, model.at(&Place::Waiting).len() as u64);
             assert_eq!(figures.pending, pending.len() as u64);
+            assert_eq!(figures.blocked_keys, model.blocked.len() as u64);
+            let unsettled = model.seats.iter();
+            let unsettled = unsettled.filter(|(_, seat)| seat.place != Place::Settled);
+            let bytes: u64 = unsettled.map(|(m, _)| self.messages[*m].bytes).sum();
+            assert_eq!(figures.unsettled_bytes, bytes, "bytes of `{group}`");
         }
+        self.compare_lanes().await;
         let dead = self
             .world
             .store
@@ -628,6 +791,40 @@ impl Run {
                 .map(|group| group.totals.dead)
                 .sum::<u64>()
         );
+    }
+
+    /// Each lane holds what is kept of it, and that many bytes.
+    async fn compare_lanes(&self) {
+        let counted = self.world.store.bytes_by_lane(&self.world.shard).await;
+        let counted = counted.expect("sizes");
+        for lane in LANES {
+            let key = self.world.shard.lane(&lane_ref(lane));
+            let entries: Vec<(String, Vec<Vec<u8>>)> =
+                self.world.redis(&["XRANGE", &key, "-", "+"]).await;
+            let is_kept = |number: &usize| {
+                let readers: Vec<_> = GROUPS.iter().filter(|group| reads(group, lane)).collect();
+                self.keep
+                    || readers.len() > 1
+                    || self.groups[*readers[0]].seats[number].place != Place::Settled
+            };
+            let kept: Vec<&Message> = (0..self.messages.len())
+                .filter(|number| self.messages[*number].lane == lane)
+                .filter(is_kept)
+                .map(|number| &self.messages[number])
+                .collect();
+            let ids: Vec<&String> = entries.iter().map(|(id, _)| id).collect();
+            assert_eq!(
+                ids,
+                kept.iter().map(|m| &m.id).collect::<Vec<_>>(),
+                "{lane}"
+            );
+            let bytes: u64 = kept.iter().map(|message| message.bytes).sum();
+            assert_eq!(
+                counted.get(lane).copied().unwrap_or(0),
+                bytes,
+                "bytes of {lane}"
+            );
+        }
     }
 
     /// Works everything off: nothing is left anywhere.
@@ -660,6 +857,9 @@ impl Run {
             for group in GROUPS {
                 self.world.end_backoffs_as(group, 0).await;
                 self.model(group).end_backoffs();
+                for key in self.groups[group].blocked.clone() {
+                    self.unblock(group, &key).await;
+                }
                 let owners = CONSUMERS.iter().map(|c| Place::Leased((*c).into()));
                 let stuck: Vec<usize> = owners.flat_map(|p| self.groups[group].at(&p)).collect();
                 for message in stuck {
@@ -689,6 +889,7 @@ impl Run {
             consumer: self.groups[group].owner(message).expect("an owner").into(),
             session: "*".into(),
             delivered_ms: 0,
+            bytes: 0,
         };
         let action = Action::GiveBack { idle_ms: 0 };
         let settle = Settle {

@@ -3,7 +3,7 @@
 //! Priorities are strict and no two lanes of a group share one, so that a fetch has one right
 //! answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hive_store::{
     lease::parse_entry_id,
@@ -36,6 +36,7 @@ pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) key: String,
+    pub(crate) bytes: u64,
 }
 
 impl Message {
@@ -75,6 +76,10 @@ pub(crate) struct Totals {
 pub(crate) struct Group {
     pub(crate) seats: BTreeMap<usize, Seat>,
     pub(crate) busy: BTreeMap<String, usize>,
+    /// Keys whose message in `busy` is dead, and blocks them.
+    pub(crate) blocked: BTreeSet<String>,
+    /// Whether a message that dies of its failures blocks its key.
+    pub(crate) block: bool,
     /// Consumer -> session, attach.
     pub(crate) members: BTreeMap<String, (String, u64)>,
     pub(crate) totals: Totals,
@@ -93,6 +98,13 @@ pub(crate) struct Expected {
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 impl Group {
+    pub(crate) fn new(block: bool) -> Self {
+        Self {
+            block,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn publish(&mut self, message: usize) {
         self.seats.insert(
             message,
@@ -175,23 +187,44 @@ impl Group {
         taken
     }
 
+    fn die(&mut self, messages: &[Message], message: usize) -> Verdict {
+        let key = &messages[message].key;
+        if self.block && self.busy.get(key) == Some(&message) {
+            self.blocked.insert(key.clone());
+        }
+        self.end(messages, message, true)
+    }
+
+    /// Lets a key go on that a dead message blocks; false where none does.
+    pub(crate) fn unblock(&mut self, messages: &[Message], key: &str) -> bool {
+        if !self.blocked.remove(key) {
+            return false;
+        }
+        self.next_of(messages, key);
+        true
+    }
+
+    fn next_of(&mut self, messages: &[Message], key: &str) {
+        let parked = self.at(&Place::Parked).into_iter();
+        let next = parked
+            .filter(|other| messages[*other].key == *key)
+            .min_by_key(|other| messages[*other].parked_order());
+        match next {
+            Some(next) => {
+                self.busy.insert(key.to_owned(), next);
+                self.put(next, Place::Ready);
+            },
+            None => drop(self.busy.remove(key)),
+        }
+    }
+
     fn end(&mut self, messages: &[Message], message: usize, is_dead: bool) -> Verdict {
         self.put(message, Place::Settled);
         self.seats.get_mut(&message).expect("a seat").failures = 0;
         self.totals.settled += 1;
         let key = &messages[message].key;
-        if self.busy.get(key) == Some(&message) {
-            let parked = self.at(&Place::Parked).into_iter();
-            let next = parked
-                .filter(|other| messages[*other].key == *key)
-                .min_by_key(|other| messages[*other].parked_order());
-            match next {
-                Some(next) => {
-                    self.busy.insert(key.clone(), next);
-                    self.put(next, Place::Ready);
-                },
-                None => drop(self.busy.remove(key)),
-            }
+        if self.busy.get(key) == Some(&message) && !self.blocked.contains(key) {
+            self.next_of(messages, key);
         }
         if is_dead {
             self.totals.dead += 1;
@@ -206,7 +239,7 @@ impl Group {
         let seat = self.seats.get_mut(&message).expect("a seat");
         seat.failures += 1;
         if seat.failures >= MAX_ATTEMPTS {
-            return self.end(messages, message, true);
+            return self.die(messages, message);
         }
         self.put(message, place);
         Verdict::Done
@@ -272,7 +305,7 @@ impl Group {
             Action::Release { retry_after_ms } => self.give_back(message, after(*retry_after_ms)),
             Action::Reject { .. } => {
                 self.totals.failed += 1;
-                self.end(messages, message, true)
+                self.die(messages, message)
             },
             Action::Expire | Action::Cancel => self.end(messages, message, true),
             Action::Lose { idle_ms, .. } | Action::GiveBack { idle_ms } if *idle_ms > 0 => {

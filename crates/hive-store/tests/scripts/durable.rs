@@ -68,6 +68,7 @@ async fn a_durable_flush_survives_kill_9_and_goes_on_after_it() {
         number: 1,
         incarnation: "gw".into(),
         max_backlog: 10,
+        max_backlog_bytes: 1 << 40,
         buffer_without_groups: false,
         groups: vec!["g".into()],
         items: vec![item("g/p4", "a")],
@@ -125,4 +126,20 @@ async fn the_first_call_of_a_store_knows_what_its_server_can_do() {
             "a level out of reach writes nothing"
         );
     }
+}
+
+#[tokio::test]
+async fn without_an_append_only_file_no_level_but_memory_is_reached() {
+    let server = RedisServer::builder().aof(Aof::Off).start().await;
+    let world = on(Arc::new(server.expect("a server"))).await;
+    world.create("g", Start::Earliest).await;
+    assert!(!world.store.can_be_durable());
+    let mut flush = world.flush(vec![item("g/p4", "a")]).await;
+    flush.durable = true;
+    let answer = world.store.publish(&world.shard, &flush).await;
+    assert!(
+        matches!(answer, Err(StoreError::Durability { .. })),
+        "{answer:?}"
+    );
+    assert_eq!(world.places("g").await.0, 0, "nothing was written");
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use hive_domain::group::{GroupDefinition, GroupState, Start};
 use hive_store::{
-    Lease, StoreError,
+    LaneRef, Lease, StoreError,
     control::{Put, Removal},
     publish::Item,
     registry::Registration,
+    retention::Keep,
     settle::{Action, Settle, Verdict},
     sweep::Take,
 };
@@ -150,15 +151,7 @@ async fn everything_that_drains_it_goes_on() {
         .due_scheduled(&world.shard, &known, &groups)
         .await
         .expect("due_scheduled");
-    for lane in &all {
-        world
-            .store
-            .trim(&world.shard, lane, 0, 0)
-            .await
-            .expect("trim");
-        let ended = world.store.expire_buffered(&world.shard, lane, 0).await;
-        ended.expect("buffered_expire");
-    }
+    forget_settled(&world, &all).await;
     assert!(world.set_state("h", GroupState::Deleting, 2).await);
     let cancelled = world.store.cancel_scheduled(&world.shard, "h", 0).await;
     cancelled.expect("scheduled_cancel");
@@ -177,6 +170,24 @@ async fn everything_that_drains_it_goes_on() {
     while !world.take("g", &c, 9).await.is_empty() {}
     drain(&world, &lanes).await;
     assert_eq!(world.figures("g").await.pending, 0);
+}
+
+/// Trims all lanes, as if nothing were to be kept.
+async fn forget_settled(world: &World, lanes: &[LaneRef]) {
+    let keep = Keep {
+        age_ms: 0,
+        len: 0,
+        bytes: 0,
+    };
+    for lane in lanes {
+        world
+            .store
+            .trim(&world.shard, lane, keep, "-")
+            .await
+            .expect("trim");
+        let ended = world.store.expire_buffered(&world.shard, lane, 0).await;
+        ended.expect("buffered_expire");
+    }
 }
 
 /// Cancels whatever is left, as a purge does.

@@ -8,11 +8,12 @@ use hive_store::{
     control::{Put, Removal},
     keys::GroupKey,
     publish::Outcome,
+    scripts::{Call, GROUP_DELETE},
     settle::{Action, Settle},
     sweep::Take,
 };
 
-use crate::world::{World, ids, item, nack, with_group, world};
+use crate::world::{World, ids, item, lane_ref, nack, with_group, world};
 
 #[tokio::test]
 async fn a_group_starts_at_the_oldest_retained_message_or_at_the_next() {
@@ -128,7 +129,7 @@ async fn a_group_with_unsettled_messages_stays() {
         .await;
     assert!(left.is_empty(), "{left:?}");
     let lanes = world.store.lanes(&world.shard).await.expect("lanes").all;
-    assert_eq!(lanes, [crate::world::lane_ref("/p4")]);
+    assert_eq!(lanes, [lane_ref("/p4")]);
     world.create("g", Start::Latest).await;
     world.add("g/p9", &["new"]).await;
     assert_eq!(world.places("g").await.0, 1);
@@ -160,6 +161,7 @@ async fn a_purge_takes_and_cancels_what_waits() {
                 consumer: "~taken".into(),
                 session: "*".into(),
                 delivered_ms: 0,
+                bytes: 0,
             },
             attach: 0,
             check_session: false,
@@ -373,4 +375,37 @@ async fn a_definition_changes_only_from_the_version_that_was_read() {
     );
     let none: Option<StreamDefinition> = world.store.stream(&namespace, "s").await.expect("read");
     assert_eq!(none, None);
+}
+
+#[tokio::test]
+async fn a_lane_that_is_retired_under_a_deletion_stops_it_before_any_write() {
+    let world = with_group().await;
+    world.add("/p4+gpu", &["a"]).await;
+    let a = world.join("g", "a", &["gpu"]).await;
+    let taken = world.take("g", &a, 9).await;
+    world.settle("g", &a, &taken[0], Action::Ack).await;
+    // Another call retired it behind this one's reading.
+    let _: i64 = world
+        .redis(&["HDEL", &world.shard.lanes(), "/p4+gpu"])
+        .await;
+    let (shard, lane) = (&world.shard, lane_ref("/p4+gpu"));
+    let mut call = Call::new(&GROUP_DELETE);
+    call.key(shard.groups())
+        .key(shard.lanes())
+        .key(shard.dead());
+    call.key(shard.group("g", GroupKey::Counters));
+    call.key(shard.settled_below()).key(shard.sizes());
+    call.key(shard.lane(&lane));
+    call.text("g").flag(true).number(1).text("/p4+gpu");
+    let _: String = world.redis(&["SCRIPT", "LOAD", GROUP_DELETE.text()]).await;
+    let mut raw = world.raw.clone();
+    let answer: Vec<String> = call
+        .command()
+        .query_async(&mut raw)
+        .await
+        .expect("an answer");
+    assert_eq!(answer[0], "LANES");
+    let groups: Vec<redis::Value> = world.redis(&["XINFO", "GROUPS", &shard.lane(&lane)]).await;
+    assert_eq!(groups.len(), 1, "nothing was written");
+    assert_eq!(delete(&world, "g").await, Removal::Done(0));
 }

@@ -1,6 +1,7 @@
 //! Tables over the scripts: state in, call, answer, state out, on a real Redis by the typed calls.
 
 mod bells;
+mod bounds;
 mod dataset;
 mod durable;
 mod end_to_end;
@@ -15,5 +16,6 @@ mod readonly;
 mod repair;
 mod runs;
 mod settle;
+mod streams;
 mod sweep;
 mod world;

@@ -4,9 +4,10 @@ use hive_domain::group::{GroupState, Start};
 use hive_store::{
     keys::GroupKey,
     publish::{Flushed, Idempotency, Item, Outcome},
+    settle::{Action, Verdict},
 };
 
-use crate::world::{World, ids, item, ordered, with_group, world};
+use crate::world::{World, header, ids, item, ordered, reject, with_group, world};
 
 fn produced(id: &str, sequence: u64) -> Item {
     Item {
@@ -344,4 +345,109 @@ async fn scripts_that_the_server_forgot_are_loaded_again() {
     world.add("g/p4", &["a"]).await;
     let _: String = world.redis(&["SCRIPT", "FLUSH"]).await;
     world.add("g/p4", &["b"]).await;
+}
+
+fn large(lane: &str, id: &str, bytes: usize) -> Item {
+    Item {
+        body: header().join(&vec![0; bytes]),
+        ..item(lane, id)
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_full_by_bytes_refuses_and_what_is_over_is_one_message() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    use Outcome::{Added, BacklogBytesFull};
+    let send = async |items: Vec<Item>| {
+        let mut flush = world.flush(items).await;
+        flush.max_backlog_bytes = 1_000;
+        match world.send(&flush).await {
+            Flushed::Done(outcomes) => outcomes,
+            other @ (Flushed::GroupsChanged | Flushed::Closed | Flushed::MemberByNow(_)) => {
+                panic!("{other:?}")
+            },
+        }
+    };
+    let five = (0..5).map(|n| large("g/p4", &n.to_string(), 400)).collect();
+    let first = send(five).await;
+    assert_eq!(
+        first,
+        [Added, Added, Added, BacklogBytesFull, BacklogBytesFull]
+    );
+    let all = send(vec![large("/p4", "all", 1), large("h/p4", "own", 1)]).await;
+    assert_eq!(all, [BacklogBytesFull, Added], "one full group is enough");
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 9).await;
+    assert_eq!(
+        world.settle("g", &a, &taken[0], Action::Ack).await,
+        Verdict::Done
+    );
+    let more = send(vec![large("g/p4", "more", 2_000)]).await;
+    assert_eq!(more, [Added], "none is too large for ever");
+    assert_eq!(
+        world.settle("g", &a, &taken[1], reject()).await,
+        Verdict::Dead
+    );
+    assert_eq!(
+        world.settle("g", &a, &taken[2], Action::Ack).await,
+        Verdict::Done
+    );
+    assert_eq!(send(vec![large("g/p4", "x", 1)]).await, [BacklogBytesFull]);
+    let last = world.take("g", &a, 9).await;
+    world.settle("g", &a, &last[0], Action::Ack).await;
+    assert_eq!(send(vec![large("g/p4", "x", 1)]).await, [Added]);
+}
+
+#[tokio::test]
+async fn delayed_and_held_messages_count_by_their_bytes() {
+    let world = with_group().await;
+    use Outcome::{Added, BacklogBytesFull};
+    let send = async |one: Item| {
+        let mut flush = world.flush(vec![one]).await;
+        flush.max_backlog_bytes = 500;
+        match world.send(&flush).await {
+            Flushed::Done(outcomes) => outcomes,
+            other @ (Flushed::GroupsChanged | Flushed::Closed | Flushed::MemberByNow(_)) => {
+                panic!("{other:?}")
+            },
+        }
+    };
+    let delayed = Item {
+        not_before_ms: 4_000_000_000_000,
+        ..large("g/p4", "later", 600)
+    };
+    assert_eq!(send(delayed).await, [Added]);
+    assert_eq!(send(item("g/p4", "a")).await, [BacklogBytesFull]);
+    assert_eq!(send(large("/p4@c", "b", 600)).await, [Added]);
+    assert_eq!(send(item("/p4@c", "c")).await, [BacklogBytesFull]);
+    world.join("g", "c", &[]).await;
+    let all = world.store.lanes(&world.shard).await.expect("lanes").all;
+    let moved = world.store.move_held(&world.shard, "g", "c", &all).await;
+    assert_eq!(moved.expect("held_move"), 1);
+    let sizes = world
+        .store
+        .bytes_by_lane(&world.shard)
+        .await
+        .expect("sizes");
+    assert_eq!(sizes["/p4@c"], 0);
+    assert!(sizes["g/p4@c"] > 600);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u64 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert!(bytes > 1_200, "{bytes}");
+}
+
+#[tokio::test]
+async fn an_empty_group_has_no_bytes_whatever_was_counted() {
+    let world = with_group().await;
+    let key = world.key("g", GroupKey::Counters);
+    let _: i64 = world.redis(&["HSET", &key, "bytes", "99999"]).await;
+    let mut flush = world.flush(vec![item("g/p4", "a")]).await;
+    flush.max_backlog_bytes = 500;
+    assert_eq!(
+        world.send(&flush).await,
+        Flushed::Done(vec![Outcome::Added])
+    );
+    let bytes: usize = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, flush.items[0].body.len());
 }

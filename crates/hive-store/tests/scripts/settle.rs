@@ -1,15 +1,19 @@
 //! `ack`, `settle` and `extend`: only the holder of the latest lease, once, with the right count.
 
+use hive_domain::group::Start;
 use hive_store::{
     Lease, attempt,
     fetch::{Taken, Taker},
     header::Header,
     keys::GroupKey,
     publish::Item,
-    settle::{Action, Settle, Verdict},
+    repair::WrittenOff,
+    settle::{Action, Settle, SettleGroup, Ticket, Verdict},
 };
 
-use crate::world::{World, header, id_of, ids, item, lose, nack, ordered, reject, with_group};
+use crate::world::{
+    AGEING_MS, World, header, id_of, ids, item, lose, nack, ordered, reject, with_group,
+};
 
 async fn one(world: &World, items: Vec<Item>) -> (Taker, Vec<Taken>) {
     world.publish(items).await;
@@ -138,7 +142,7 @@ async fn work_time_is_summed_over_the_acked() {
         settles.push(settle);
     }
     let lanes = world.lanes("g").await;
-    let group = hive_store::settle::SettleGroup {
+    let group = SettleGroup {
         name: "g",
         lanes: &lanes,
         ageing_ms: 0,
@@ -146,6 +150,8 @@ async fn work_time_is_summed_over_the_acked() {
         initial_backoff_ms: 0,
         max_backoff_ms: 0,
         durable: false,
+        keep: true,
+        block: false,
     };
     world
         .store
@@ -374,6 +380,7 @@ async fn recovery_spares_what_is_not_idle_and_everything_within_a_grace() {
         consumer: "a".into(),
         session: "*".into(),
         delivered_ms: 0,
+        bytes: 0,
     };
     let recover = async |action: Action| {
         let lease = lease.clone();
@@ -606,4 +613,295 @@ async fn what_a_purge_gives_back_still_waits_for_its_key() {
         Verdict::Done
     );
     assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
+
+#[tokio::test]
+async fn a_settle_made_again_under_its_ticket_is_answered_as_it_was() {
+    let world = with_group().await;
+    let (a, taken) = one(&world, vec![item("g/p4", "m"), item("g/p4", "n")]).await;
+    let items = [
+        world.settle_of("g", &a, &taken[0], Action::Ack).await,
+        world.settle_of("g", &a, &taken[1], nack(None)).await,
+    ];
+    let lanes = world.lanes("g").await;
+    let group = SettleGroup {
+        name: "g",
+        lanes: &lanes,
+        ageing_ms: AGEING_MS,
+        max_attempts: 3,
+        initial_backoff_ms: 1_000,
+        max_backoff_ms: 60_000,
+        block: false,
+        durable: false,
+        keep: true,
+    };
+    let mut ticket = Ticket::default();
+    for _ in 0..2 {
+        let what = (items.as_slice(), &mut ticket);
+        let verdicts = world.store.settle_again(&world.shard, group, what, 0).await;
+        assert_eq!(verdicts.expect("settle"), [Verdict::Done, Verdict::Done]);
+    }
+    // Other items under the same ticket are another settle.
+    let what = (&items[1..], &mut ticket);
+    let verdicts = world.store.settle_again(&world.shard, group, what, 0).await;
+    assert_eq!(verdicts.expect("settle"), [Verdict::Stale]);
+    assert_eq!(world.figures("g").await.acked, 1);
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_the_last_settle_of_an_entry_deletes_it() {
+    let world = with_group().await;
+    world.create("h", Start::Earliest).await;
+    world.add("g/p4", &["a", "b", "c"]).await;
+    world.add("/p5", &["shared"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for (taken, action) in world.take("g", &a, 9).await.iter().zip([
+        Action::Ack,
+        Action::Ack,
+        reject(),
+        nack(Some(60_000)),
+    ]) {
+        settles.push(world.settle_of("g", &a, taken, action).await);
+    }
+    let lanes = world.lanes("g").await;
+    let verdicts = world
+        .settle_with("g", &lanes, &settles, |group| group.keep = false)
+        .await;
+    assert_eq!(
+        verdicts,
+        [Verdict::Done, Verdict::Done, Verdict::Dead, Verdict::Done]
+    );
+    let length = async |lane: &str| -> u64 {
+        let lane = world.shard.lane(&crate::world::lane_ref(lane));
+        world.redis(&["XLEN", &lane]).await
+    };
+    assert_eq!(length("g/p4").await, 1, "what waits out a backoff");
+    assert_eq!(length("/p5").await, 1, "`h` has not read it");
+    let sizes = world
+        .store
+        .bytes_by_lane(&world.shard)
+        .await
+        .expect("sizes");
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u64 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(sizes["g/p4"], bytes, "one unsettled message is left");
+    assert_eq!(world.places("g").await, (0, 0, 0, 1, 0, 3));
+}
+
+#[tokio::test]
+async fn a_late_ack_of_a_batch_frees_the_bytes_of_what_it_settles_alone() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "bbbbbbbb", "c"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let mut settles = Vec::new();
+    for taken in world.take("g", &a, 9).await {
+        settles.push(world.settle_of("g", &a, &taken, Action::Ack).await);
+    }
+    world.settle_all("g", &settles[..1]).await;
+    let verdicts = world.settle_all("g", &settles[..2]).await;
+    assert_eq!(verdicts, [Verdict::Gone, Verdict::Done]);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, settles[2].lease.bytes);
+}
+
+#[tokio::test]
+async fn a_message_that_dies_of_its_failures_blocks_its_key_until_that_is_let_go() {
+    let world = with_group().await;
+    let items = ["a", "b", "c"].map(|id| ordered("g/p4m", id, "k"));
+    let mut items = items.to_vec();
+    items.push(ordered("g/p4m", "other", "free"));
+    let (a, taken) = one(&world, items).await;
+    assert_eq!(ids(&taken), ["a", "other"]);
+    let lanes = world.lanes("g").await;
+    let settle = async |taken: &Taken, action: Action| {
+        let settle = world.settle_of("g", &a, taken, action).await;
+        let verdicts = world
+            .settle_with("g", &lanes, &[settle], |group| group.block = true)
+            .await;
+        verdicts[0]
+    };
+    assert_eq!(settle(&taken[0], reject()).await, Verdict::Dead);
+    assert_eq!(settle(&taken[1], Action::Ack).await, Verdict::Done);
+    assert_eq!(world.take("g", &a, 9).await, [], "`b` and `c` wait");
+    world.publish(vec![ordered("g/p4m", "d", "k")]).await;
+    assert_eq!(world.take("g", &a, 9).await, [], "and so does `d`");
+    let figures = world.figures("g").await;
+    assert_eq!((figures.parked, figures.blocked_keys), (3, 1));
+    let blocked = world.store.blocked_keys(&world.shard, "g", 10).await;
+    assert_eq!(blocked.expect("blocked"), ["k"]);
+    let unblock = async |key: &str| {
+        let let_go = world.store.unblock_key(&world.shard, ("g", 0), key).await;
+        let_go.expect("key_unblock")
+    };
+    assert!(!unblock("free").await);
+    assert!(unblock("k").await);
+    assert!(!unblock("k").await, "it is free");
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["b"]);
+    // A time to live and a cancellation end a message without a failure.
+    assert_eq!(settle(&next[0], Action::Expire).await, Verdict::Dead);
+    let next = world.take("g", &a, 9).await;
+    assert_eq!(ids(&next), ["c"]);
+    assert_eq!(settle(&next[0], Action::Cancel).await, Verdict::Dead);
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["d"]);
+    assert_eq!(world.figures("g").await.blocked_keys, 0);
+}
+
+#[tokio::test]
+async fn a_batch_whose_sections_are_judged_otherwise_is_settled_to_its_end() {
+    let world = with_group().await;
+    world.add("g/p4", &["a", "b"]).await;
+    world.add("g/p5", &["c", "d"]).await;
+    let (a, b) = (
+        world.join("g", "a", &[]).await,
+        world.join("g", "b", &[]).await,
+    );
+    let mut settles = Vec::new();
+    for agent in [&a, &b] {
+        for taken in world.take("g", agent, 2).await {
+            settles.push(world.settle_of("g", agent, &taken, Action::Ack).await);
+        }
+    }
+    world.settle_all("g", &settles[..1]).await;
+    settles[3].lease.session = "old".into();
+    // Data is gone: what is acked is not there, and its size is known from its lease.
+    let lanes = world.lanes("g").await;
+    let lane = lanes.iter().find(|lane| *lane.reference == *"g/p5");
+    let stream = &lane.expect("the lane").stream;
+    let removed: i64 = world.redis(&["XDEL", stream, &settles[1].lease.id]).await;
+    assert_eq!(removed, 1);
+    let settle = world.settle_with("g", &lanes, &settles, |group| group.keep = false);
+    let expected = [Verdict::Gone, Verdict::Done, Verdict::Done, Verdict::Fenced];
+    assert_eq!(settle.await, expected);
+    let key = world.key("g", GroupKey::Counters);
+    let bytes: u32 = world.redis(&["HGET", &key, "bytes"]).await;
+    assert_eq!(bytes, settles[3].lease.bytes);
+    assert_eq!(world.figures("g").await.acked, 3);
+}
+
+#[tokio::test]
+async fn a_parked_entry_whose_time_is_over_ends_and_its_blocked_key_stays_blocked() {
+    let world = with_group().await;
+    let expiring = |id: &str, expires_at_ms: u64| {
+        let mut header = header();
+        header.ordering_key = "k".into();
+        header.expires_at_ms = expires_at_ms;
+        Item {
+            body: header.join(id.as_bytes()),
+            ..ordered("g/p4m", id, "k")
+        }
+    };
+    let items = vec![
+        expiring("a", 1),
+        expiring("b", 0),
+        expiring("c", 1),
+        expiring("d", 1),
+    ];
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    let settle = world.settle_of("g", &a, &taken[0], reject()).await;
+    world
+        .settle_with("g", &lanes, &[settle], |group| group.block = true)
+        .await;
+    let look = async |from: &str| {
+        let look = world.store.expired_parked("g", (&lanes, 0), from);
+        look.await.expect("parked_check")
+    };
+    let (expired, next) = look("-").await;
+    assert_eq!(expired.len(), 2, "`a` is dead, `b` lives for ever");
+    assert_eq!(look(&next.expect("a last id")).await, (vec![], None));
+    let settles: Vec<Settle> = expired
+        .iter()
+        .map(|entry| Settle {
+            lease: entry.lease(&lanes, "*", 0),
+            attach: 0,
+            check_session: false,
+            action: Action::Expire,
+        })
+        .collect();
+    assert_eq!(world.settle_all("g", &settles).await, [Verdict::Dead; 2]);
+    let figures = world.figures("g").await;
+    assert_eq!((figures.parked, figures.blocked_keys), (1, 1));
+    let unblocked = world.store.unblock_key(&world.shard, ("g", 0), "k").await;
+    assert!(unblocked.expect("key_unblock"));
+    assert_eq!(ids(&world.take("g", &a, 9).await), ["b"]);
+}
+
+/// Removes the entries that `~ordered` holds, but the last so many.
+async fn lose_parked(world: &World, but_last: usize) {
+    let lanes = world.lanes("g").await;
+    let parked = world.store.held_by("g", &lanes, "~ordered").await;
+    let parked = parked.expect("parked");
+    for one in &parked[..parked.len() - but_last] {
+        let stream = &lanes[one.lane].stream;
+        assert_eq!(world.redis::<i64>(&["XDEL", stream, &one.id]).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_key_goes_on_with_the_first_that_is_there() {
+    for (left, is_blocked) in [(1, false), (0, false), (1, true), (0, true)] {
+        let world = with_group().await;
+        let items = ["a", "b", "c", "d"].map(|id| ordered("g/p4m", id, "k"));
+        let (a, taken) = one(&world, items.to_vec()).await;
+        lose_parked(&world, left).await;
+        let lanes = world.lanes("g").await;
+        let action = if is_blocked { reject() } else { Action::Ack };
+        let settle = world.settle_of("g", &a, &taken[0], action).await;
+        world
+            .settle_with("g", &lanes, &[settle], |group| group.block = is_blocked)
+            .await;
+        if is_blocked {
+            let unblocked = world.store.unblock_key(&world.shard, ("g", 0), "k").await;
+            assert!(unblocked.expect("key_unblock"));
+        }
+        let next = world.take("g", &a, 9).await;
+        assert_eq!(ids(&next), ["d"][..left], "{left} {is_blocked}");
+        // What is gone is the auditor's, also where it stands before a message that is there.
+        for held in world
+            .store
+            .held_by("g", &lanes, "~ordered")
+            .await
+            .expect("parked")
+        {
+            let (lane, id) = (&lanes[held.lane], held.id.as_str());
+            let end = world
+                .store
+                .write_off(&world.shard, ("g", AGEING_MS), &lanes, (lane, id));
+            assert_eq!(end.await.expect("write off"), WrittenOff::Lost(1));
+        }
+        for taken in &next {
+            let verdict = world.settle("g", &a, taken, Action::Ack).await;
+            assert_eq!(verdict, Verdict::Done);
+        }
+        let busy = world.key("g", GroupKey::Busy);
+        assert_eq!(world.redis::<i64>(&["HLEN", &busy]).await, 0);
+        assert_eq!(world.places("g").await, (0, 0, 0, 0, 0, 4));
+    }
+}
+
+#[tokio::test]
+async fn no_more_blocked_keys_are_answered_than_were_asked_for() {
+    let world = with_group().await;
+    let keys: Vec<String> = (0..5).map(|n| format!("k{n}")).collect();
+    let items = keys.iter().map(|key| ordered("g/p4m", key, key)).collect();
+    let (a, taken) = one(&world, items).await;
+    let lanes = world.lanes("g").await;
+    for taken in &taken[1..] {
+        let settle = world.settle_of("g", &a, taken, reject()).await;
+        world
+            .settle_with("g", &lanes, &[settle], |group| group.block = true)
+            .await;
+    }
+    let blocked = async |limit| {
+        let blocked = world.store.blocked_keys(&world.shard, "g", limit).await;
+        blocked.expect("blocked")
+    };
+    assert_eq!(blocked(9).await, keys[1..]);
+    assert_eq!(blocked(2).await, keys[1..3]);
+    let counters = world.key("g", GroupKey::Counters);
+    let _: i64 = world.redis(&["HSET", &counters, "blocked", "0"]).await;
+    assert!(blocked(9).await.is_empty(), "nothing is searched for none");
 }

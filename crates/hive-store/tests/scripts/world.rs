@@ -18,10 +18,12 @@ use hive_domain::{
 };
 use hive_store::{
     LaneRef, Lease, Shard, Store, StoreConfig,
+    control::Made,
     fetch::{Fetch, Fetched, ReadLane, Taken, Taker},
     figures::Figures,
     header::{GROUP_BACKOFF, Header},
     keys::GroupKey,
+    lease::size_of_body,
     members::{Joined, Joining, Kind},
     publish::{Flush, Flushed, Item, Outcome},
     settle::{Action, Settle, SettleGroup, Verdict},
@@ -132,13 +134,33 @@ pub(crate) async fn server() -> Arc<RedisServer> {
 }
 
 pub(crate) fn open(server: &RedisServer) -> Store {
+    open_waiting(server, Duration::from_secs(3))
+}
+
+/// A store that waits so long for a Redis that refuses.
+pub(crate) fn open_waiting(server: &RedisServer, wait: Duration) -> Store {
     Store::open(StoreConfig {
         url: server.url(),
         prefix: "t".into(),
-        wait: Duration::from_secs(3),
+        wait,
         ..StoreConfig::default()
     })
     .expect("a store")
+}
+
+/// How a group settles in the tables.
+pub(crate) fn settling<'a>(name: &'a str, lanes: &'a [ReadLane], keep: bool) -> SettleGroup<'a> {
+    SettleGroup {
+        name,
+        lanes,
+        ageing_ms: AGEING_MS,
+        max_attempts: 3,
+        initial_backoff_ms: 1_000,
+        max_backoff_ms: 60_000,
+        durable: false,
+        keep,
+        block: false,
+    }
 }
 
 /// An empty world.
@@ -185,10 +207,8 @@ impl World {
 
     pub(crate) async fn create(&self, name: &str, start: Start) -> bool {
         let definition = Self::definition(name, start);
-        self.store
-            .create_on_shard(&self.shard, &definition)
-            .await
-            .expect("create")
+        let made = self.store.create_on_shard(&self.shard, &definition).await;
+        made.expect("create") == Made::Created
     }
 
     pub(crate) async fn set_state(&self, name: &str, state: GroupState, version: u64) -> bool {
@@ -206,6 +226,7 @@ impl World {
             number: self.flushes.fetch_add(1, Ordering::Relaxed) + 1,
             incarnation: "gw".into(),
             max_backlog: 1_000_000,
+            max_backlog_bytes: 1 << 40,
             buffer_without_groups: false,
             groups: self
                 .store
@@ -227,7 +248,9 @@ impl World {
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Outcome> {
         match self.send(&self.flush(items).await).await {
             Flushed::Done(outcomes) => outcomes,
-            other @ (Flushed::GroupsChanged | Flushed::MemberByNow(_)) => panic!("{other:?}"),
+            other @ (Flushed::GroupsChanged | Flushed::Closed | Flushed::MemberByNow(_)) => {
+                panic!("{other:?}")
+            },
         }
     }
 
@@ -337,6 +360,7 @@ impl World {
             consumer: taker.consumer.clone(),
             session: taker.session.clone(),
             delivered_ms: 0,
+            bytes: size_of_body(&taken.body),
         }
     }
 
@@ -367,15 +391,7 @@ impl World {
         items: &[Settle],
         change: impl FnOnce(&mut SettleGroup<'_>),
     ) -> Vec<Verdict> {
-        let mut settings = SettleGroup {
-            name: group,
-            lanes,
-            ageing_ms: AGEING_MS,
-            max_attempts: 3,
-            initial_backoff_ms: 1_000,
-            max_backoff_ms: 60_000,
-            durable: false,
-        };
+        let mut settings = settling(group, lanes, true);
         change(&mut settings);
         self.store
             .settle(&self.shard, settings, items, 0)

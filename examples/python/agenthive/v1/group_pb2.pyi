@@ -22,6 +22,12 @@ class StartPosition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_POSITION_EARLIEST: _ClassVar[StartPosition]
     START_POSITION_LATEST: _ClassVar[StartPosition]
 
+class OrderingOnDead(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ORDERING_ON_DEAD_UNSPECIFIED: _ClassVar[OrderingOnDead]
+    ORDERING_ON_DEAD_CONTINUE: _ClassVar[OrderingOnDead]
+    ORDERING_ON_DEAD_BLOCK: _ClassVar[OrderingOnDead]
+
 class ConsumerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONSUMER_KIND_UNSPECIFIED: _ClassVar[ConsumerKind]
@@ -41,6 +47,9 @@ ROUTING_MODE_CAPABILITY_MATCHED: RoutingMode
 START_POSITION_UNSPECIFIED: StartPosition
 START_POSITION_EARLIEST: StartPosition
 START_POSITION_LATEST: StartPosition
+ORDERING_ON_DEAD_UNSPECIFIED: OrderingOnDead
+ORDERING_ON_DEAD_CONTINUE: OrderingOnDead
+ORDERING_ON_DEAD_BLOCK: OrderingOnDead
 CONSUMER_KIND_UNSPECIFIED: ConsumerKind
 CONSUMER_KIND_STREAM: ConsumerKind
 CONSUMER_KIND_PULL: ConsumerKind
@@ -49,7 +58,7 @@ DURABILITY_MEMORY: Durability
 DURABILITY_LOCAL: Durability
 
 class GroupSettings(_message.Message):
-    __slots__ = ("max_consumers", "min_consumers", "auto_scale_enabled", "lag_threshold", "routing_mode", "lease", "max_attempts", "initial_backoff", "max_backoff", "priority_ageing", "reconnect_grace", "max_in_flight_per_consumer", "max_in_flight")
+    __slots__ = ("max_consumers", "min_consumers", "auto_scale_enabled", "lag_threshold", "routing_mode", "lease", "max_attempts", "initial_backoff", "max_backoff", "priority_ageing", "reconnect_grace", "max_in_flight_per_consumer", "max_in_flight", "ordering_on_dead")
     MAX_CONSUMERS_FIELD_NUMBER: _ClassVar[int]
     MIN_CONSUMERS_FIELD_NUMBER: _ClassVar[int]
     AUTO_SCALE_ENABLED_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +72,7 @@ class GroupSettings(_message.Message):
     RECONNECT_GRACE_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_PER_CONSUMER_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    ORDERING_ON_DEAD_FIELD_NUMBER: _ClassVar[int]
     max_consumers: int
     min_consumers: int
     auto_scale_enabled: bool
@@ -76,23 +86,26 @@ class GroupSettings(_message.Message):
     reconnect_grace: _duration_pb2.Duration
     max_in_flight_per_consumer: int
     max_in_flight: int
-    def __init__(self, max_consumers: _Optional[int] = ..., min_consumers: _Optional[int] = ..., auto_scale_enabled: bool = ..., lag_threshold: _Optional[int] = ..., routing_mode: _Optional[_Union[RoutingMode, str]] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., priority_ageing: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., reconnect_grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_in_flight_per_consumer: _Optional[int] = ..., max_in_flight: _Optional[int] = ...) -> None: ...
+    ordering_on_dead: OrderingOnDead
+    def __init__(self, max_consumers: _Optional[int] = ..., min_consumers: _Optional[int] = ..., auto_scale_enabled: bool = ..., lag_threshold: _Optional[int] = ..., routing_mode: _Optional[_Union[RoutingMode, str]] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., priority_ageing: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., reconnect_grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_in_flight_per_consumer: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., ordering_on_dead: _Optional[_Union[OrderingOnDead, str]] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
-    __slots__ = ("name", "stream_name", "agent_type", "settings", "start", "shards")
+    __slots__ = ("name", "stream_name", "agent_type", "settings", "start", "shards", "stream_settings")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STREAM_NAME_FIELD_NUMBER: _ClassVar[int]
     AGENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     stream_name: str
     agent_type: str
     settings: GroupSettings
     start: StartPosition
     shards: int
-    def __init__(self, name: _Optional[str] = ..., stream_name: _Optional[str] = ..., agent_type: _Optional[str] = ..., settings: _Optional[_Union[GroupSettings, _Mapping]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., shards: _Optional[int] = ...) -> None: ...
+    stream_settings: StreamSettings
+    def __init__(self, name: _Optional[str] = ..., stream_name: _Optional[str] = ..., agent_type: _Optional[str] = ..., settings: _Optional[_Union[GroupSettings, _Mapping]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., shards: _Optional[int] = ..., stream_settings: _Optional[_Union[StreamSettings, _Mapping]] = ...) -> None: ...
 
 class CreateGroupResponse(_message.Message):
     __slots__ = ("group", "created")
@@ -125,7 +138,7 @@ class Group(_message.Message):
     def __init__(self, name: _Optional[str] = ..., stream_name: _Optional[str] = ..., agent_type: _Optional[str] = ..., settings: _Optional[_Union[GroupSettings, _Mapping]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., shards: _Optional[int] = ..., paused: bool = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., figures: _Optional[_Union[GroupFigures, _Mapping]] = ...) -> None: ...
 
 class GroupFigures(_message.Message):
-    __slots__ = ("current_consumers", "lag", "pending_count", "scheduled_count", "throughput_msg_per_sec", "success_rate", "avg_processing_time_ms", "oldest_waiting_seconds", "health", "published_total", "acked_total", "failed_total", "dead_total", "redelivered_total", "released_total", "expired_total")
+    __slots__ = ("current_consumers", "lag", "pending_count", "scheduled_count", "throughput_msg_per_sec", "success_rate", "avg_processing_time_ms", "oldest_waiting_seconds", "health", "published_total", "acked_total", "failed_total", "dead_total", "redelivered_total", "released_total", "expired_total", "blocked_keys", "unsettled_bytes")
     CURRENT_CONSUMERS_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     PENDING_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +155,8 @@ class GroupFigures(_message.Message):
     REDELIVERED_TOTAL_FIELD_NUMBER: _ClassVar[int]
     RELEASED_TOTAL_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    UNSETTLED_BYTES_FIELD_NUMBER: _ClassVar[int]
     current_consumers: int
     lag: int
     pending_count: int
@@ -158,7 +173,9 @@ class GroupFigures(_message.Message):
     redelivered_total: int
     released_total: int
     expired_total: int
-    def __init__(self, current_consumers: _Optional[int] = ..., lag: _Optional[int] = ..., pending_count: _Optional[int] = ..., scheduled_count: _Optional[int] = ..., throughput_msg_per_sec: _Optional[float] = ..., success_rate: _Optional[float] = ..., avg_processing_time_ms: _Optional[float] = ..., oldest_waiting_seconds: _Optional[float] = ..., health: _Optional[str] = ..., published_total: _Optional[int] = ..., acked_total: _Optional[int] = ..., failed_total: _Optional[int] = ..., dead_total: _Optional[int] = ..., redelivered_total: _Optional[int] = ..., released_total: _Optional[int] = ..., expired_total: _Optional[int] = ...) -> None: ...
+    blocked_keys: int
+    unsettled_bytes: int
+    def __init__(self, current_consumers: _Optional[int] = ..., lag: _Optional[int] = ..., pending_count: _Optional[int] = ..., scheduled_count: _Optional[int] = ..., throughput_msg_per_sec: _Optional[float] = ..., success_rate: _Optional[float] = ..., avg_processing_time_ms: _Optional[float] = ..., oldest_waiting_seconds: _Optional[float] = ..., health: _Optional[str] = ..., published_total: _Optional[int] = ..., acked_total: _Optional[int] = ..., failed_total: _Optional[int] = ..., dead_total: _Optional[int] = ..., redelivered_total: _Optional[int] = ..., released_total: _Optional[int] = ..., expired_total: _Optional[int] = ..., blocked_keys: _Optional[int] = ..., unsettled_bytes: _Optional[int] = ...) -> None: ...
 
 class GetGroupRequest(_message.Message):
     __slots__ = ("name",)
@@ -234,6 +251,32 @@ class ResumeGroupResponse(_message.Message):
     group: Group
     def __init__(self, group: _Optional[_Union[Group, _Mapping]] = ...) -> None: ...
 
+class ListBlockedKeysRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListBlockedKeysResponse(_message.Message):
+    __slots__ = ("ordering_keys",)
+    ORDERING_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ordering_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ordering_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UnblockKeyRequest(_message.Message):
+    __slots__ = ("name", "ordering_key")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ORDERING_KEY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ordering_key: str
+    def __init__(self, name: _Optional[str] = ..., ordering_key: _Optional[str] = ...) -> None: ...
+
+class UnblockKeyResponse(_message.Message):
+    __slots__ = ("unblocked",)
+    UNBLOCKED_FIELD_NUMBER: _ClassVar[int]
+    unblocked: bool
+    def __init__(self, unblocked: bool = ...) -> None: ...
+
 class ListConsumersRequest(_message.Message):
     __slots__ = ("group",)
     GROUP_FIELD_NUMBER: _ClassVar[int]
@@ -294,22 +337,64 @@ class RemoveConsumerResponse(_message.Message):
     released: int
     def __init__(self, released: _Optional[int] = ...) -> None: ...
 
+class StatsRequest(_message.Message):
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    def __init__(self, group: _Optional[str] = ...) -> None: ...
+
+class MinuteFigures(_message.Message):
+    __slots__ = ("started_at", "acked", "failed", "work")
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    ACKED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    started_at: _timestamp_pb2.Timestamp
+    acked: int
+    failed: int
+    work: _duration_pb2.Duration
+    def __init__(self, started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., acked: _Optional[int] = ..., failed: _Optional[int] = ..., work: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("figures", "minutes")
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    MINUTES_FIELD_NUMBER: _ClassVar[int]
+    figures: GroupFigures
+    minutes: _containers.RepeatedCompositeFieldContainer[MinuteFigures]
+    def __init__(self, figures: _Optional[_Union[GroupFigures, _Mapping]] = ..., minutes: _Optional[_Iterable[_Union[MinuteFigures, _Mapping]]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    def __init__(self, group: _Optional[str] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("figures",)
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    figures: GroupFigures
+    def __init__(self, figures: _Optional[_Union[GroupFigures, _Mapping]] = ...) -> None: ...
+
 class StreamSettings(_message.Message):
-    __slots__ = ("max_backlog", "retention_max_age", "retention_max_len", "durability", "buffer_without_groups")
+    __slots__ = ("max_backlog", "retention_max_age", "retention_max_len", "durability", "buffer_without_groups", "max_backlog_bytes", "retention_max_bytes")
     MAX_BACKLOG_FIELD_NUMBER: _ClassVar[int]
     RETENTION_MAX_AGE_FIELD_NUMBER: _ClassVar[int]
     RETENTION_MAX_LEN_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     BUFFER_WITHOUT_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BACKLOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_backlog: int
     retention_max_age: _duration_pb2.Duration
     retention_max_len: int
     durability: Durability
     buffer_without_groups: bool
-    def __init__(self, max_backlog: _Optional[int] = ..., retention_max_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retention_max_len: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., buffer_without_groups: bool = ...) -> None: ...
+    max_backlog_bytes: int
+    retention_max_bytes: int
+    def __init__(self, max_backlog: _Optional[int] = ..., retention_max_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retention_max_len: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., buffer_without_groups: bool = ..., max_backlog_bytes: _Optional[int] = ..., retention_max_bytes: _Optional[int] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("name", "shards", "settings", "groups", "entries", "dead_letters", "created_at")
+    __slots__ = ("name", "shards", "settings", "groups", "entries", "dead_letters", "created_at", "held_for_consumers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +402,7 @@ class Stream(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FOR_CONSUMERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     shards: int
     settings: StreamSettings
@@ -324,7 +410,26 @@ class Stream(_message.Message):
     entries: int
     dead_letters: int
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., shards: _Optional[int] = ..., settings: _Optional[_Union[StreamSettings, _Mapping]] = ..., groups: _Optional[_Iterable[str]] = ..., entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    held_for_consumers: int
+    def __init__(self, name: _Optional[str] = ..., shards: _Optional[int] = ..., settings: _Optional[_Union[StreamSettings, _Mapping]] = ..., groups: _Optional[_Iterable[str]] = ..., entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., held_for_consumers: _Optional[int] = ...) -> None: ...
+
+class CreateStreamRequest(_message.Message):
+    __slots__ = ("name", "shards", "settings")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shards: int
+    settings: StreamSettings
+    def __init__(self, name: _Optional[str] = ..., shards: _Optional[int] = ..., settings: _Optional[_Union[StreamSettings, _Mapping]] = ...) -> None: ...
+
+class CreateStreamResponse(_message.Message):
+    __slots__ = ("stream", "created")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    stream: Stream
+    created: bool
+    def __init__(self, stream: _Optional[_Union[Stream, _Mapping]] = ..., created: bool = ...) -> None: ...
 
 class GetStreamRequest(_message.Message):
     __slots__ = ("name",)
@@ -361,6 +466,16 @@ class UpdateStreamResponse(_message.Message):
     STREAM_FIELD_NUMBER: _ClassVar[int]
     stream: Stream
     def __init__(self, stream: _Optional[_Union[Stream, _Mapping]] = ...) -> None: ...
+
+class DeleteStreamRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteStreamResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class AcceptLossRequest(_message.Message):
     __slots__ = ("look_only",)

@@ -70,6 +70,16 @@ class GroupServiceStub(object):
                 request_serializer=agenthive_dot_v1_dot_group__pb2.ResumeGroupRequest.SerializeToString,
                 response_deserializer=agenthive_dot_v1_dot_group__pb2.ResumeGroupResponse.FromString,
                 _registered_method=True)
+        self.ListBlockedKeys = channel.unary_unary(
+                '/agenthive.v1.GroupService/ListBlockedKeys',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.ListBlockedKeysRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.ListBlockedKeysResponse.FromString,
+                _registered_method=True)
+        self.UnblockKey = channel.unary_unary(
+                '/agenthive.v1.GroupService/UnblockKey',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.UnblockKeyRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.UnblockKeyResponse.FromString,
+                _registered_method=True)
         self.ListConsumers = channel.unary_unary(
                 '/agenthive.v1.GroupService/ListConsumers',
                 request_serializer=agenthive_dot_v1_dot_group__pb2.ListConsumersRequest.SerializeToString,
@@ -84,6 +94,16 @@ class GroupServiceStub(object):
                 '/agenthive.v1.GroupService/RemoveConsumer',
                 request_serializer=agenthive_dot_v1_dot_group__pb2.RemoveConsumerRequest.SerializeToString,
                 response_deserializer=agenthive_dot_v1_dot_group__pb2.RemoveConsumerResponse.FromString,
+                _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/agenthive.v1.GroupService/Stats',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.StatsRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.StatsResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/agenthive.v1.GroupService/Watch',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.WatchRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.WatchResponse.FromString,
                 _registered_method=True)
 
 
@@ -141,6 +161,20 @@ class GroupServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBlockedKeys(self, request, context):
+        """Shows ordering keys that wait for an operator behind a dead letter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnblockKey(self, request, context):
+        """Lets such a key go on with its next message. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListConsumers(self, request, context):
         """Shows the members of a group.
         """
@@ -157,6 +191,22 @@ class GroupServiceServicer(object):
 
     def RemoveConsumer(self, request, context):
         """Removes a member; what it holds is given back, uncounted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stats(self, request, context):
+        """Shows the figures of one group, and what it did minute by minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Sends the figures of one group: at once, then whenever they changed, looked at once a second,
+        and at least every 5 s. Ends with the caller, with the group, or when the gateway goes away. A
+        gateway takes 256 of these calls at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +250,16 @@ def add_GroupServiceServicer_to_server(servicer, server):
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.ResumeGroupRequest.FromString,
                     response_serializer=agenthive_dot_v1_dot_group__pb2.ResumeGroupResponse.SerializeToString,
             ),
+            'ListBlockedKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlockedKeys,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.ListBlockedKeysRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.ListBlockedKeysResponse.SerializeToString,
+            ),
+            'UnblockKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnblockKey,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.UnblockKeyRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.UnblockKeyResponse.SerializeToString,
+            ),
             'ListConsumers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConsumers,
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.ListConsumersRequest.FromString,
@@ -214,6 +274,16 @@ def add_GroupServiceServicer_to_server(servicer, server):
                     servicer.RemoveConsumer,
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.RemoveConsumerRequest.FromString,
                     response_serializer=agenthive_dot_v1_dot_group__pb2.RemoveConsumerResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.StatsRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.StatsResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.WatchRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -417,6 +487,60 @@ class GroupService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListBlockedKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.GroupService/ListBlockedKeys',
+            agenthive_dot_v1_dot_group__pb2.ListBlockedKeysRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.ListBlockedKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnblockKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.GroupService/UnblockKey',
+            agenthive_dot_v1_dot_group__pb2.UnblockKeyRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.UnblockKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListConsumers(request,
             target,
             options=(),
@@ -497,9 +621,63 @@ class GroupService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.GroupService/Stats',
+            agenthive_dot_v1_dot_group__pb2.StatsRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agenthive.v1.GroupService/Watch',
+            agenthive_dot_v1_dot_group__pb2.WatchRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class StreamServiceStub(object):
-    """Shows streams and sets their limits.
+    """Makes, shows and deletes streams, and sets their limits.
     """
 
     def __init__(self, channel):
@@ -508,6 +686,11 @@ class StreamServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateStream = channel.unary_unary(
+                '/agenthive.v1.StreamService/CreateStream',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.CreateStreamRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.CreateStreamResponse.FromString,
+                _registered_method=True)
         self.GetStream = channel.unary_unary(
                 '/agenthive.v1.StreamService/GetStream',
                 request_serializer=agenthive_dot_v1_dot_group__pb2.GetStreamRequest.SerializeToString,
@@ -523,6 +706,11 @@ class StreamServiceStub(object):
                 request_serializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.SerializeToString,
                 response_deserializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.FromString,
                 _registered_method=True)
+        self.DeleteStream = channel.unary_unary(
+                '/agenthive.v1.StreamService/DeleteStream',
+                request_serializer=agenthive_dot_v1_dot_group__pb2.DeleteStreamRequest.SerializeToString,
+                response_deserializer=agenthive_dot_v1_dot_group__pb2.DeleteStreamResponse.FromString,
+                _registered_method=True)
         self.AcceptLoss = channel.unary_unary(
                 '/agenthive.v1.StreamService/AcceptLoss',
                 request_serializer=agenthive_dot_v1_dot_group__pb2.AcceptLossRequest.SerializeToString,
@@ -531,8 +719,17 @@ class StreamServiceStub(object):
 
 
 class StreamServiceServicer(object):
-    """Shows streams and sets their limits.
+    """Makes, shows and deletes streams, and sets their limits.
     """
+
+    def CreateStream(self, request, context):
+        """Creates a stream, which may hold messages before its first group where it buffers. Repeating
+        the same call answers the stream; one with other settings is STREAM_EXISTS, with the
+        difference. Creating a group makes its stream too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetStream(self, request, context):
         """Shows one stream.
@@ -555,6 +752,14 @@ class StreamServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteStream(self, request, context):
+        """Deletes a stream, with the settled messages that it keeps for replay. Refused with
+        STREAM_NOT_EMPTY while it has groups, unsettled messages or dead letters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AcceptLoss(self, request, context):
         """For operators: shows whether Redis lost the data that the system knew, and accepts the loss.
         Streams and groups of all namespaces are written back as this gateway remembers them, and all
@@ -567,6 +772,11 @@ class StreamServiceServicer(object):
 
 def add_StreamServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStream,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.CreateStreamRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.CreateStreamResponse.SerializeToString,
+            ),
             'GetStream': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStream,
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.GetStreamRequest.FromString,
@@ -582,6 +792,11 @@ def add_StreamServiceServicer_to_server(servicer, server):
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.FromString,
                     response_serializer=agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.SerializeToString,
             ),
+            'DeleteStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteStream,
+                    request_deserializer=agenthive_dot_v1_dot_group__pb2.DeleteStreamRequest.FromString,
+                    response_serializer=agenthive_dot_v1_dot_group__pb2.DeleteStreamResponse.SerializeToString,
+            ),
             'AcceptLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.AcceptLoss,
                     request_deserializer=agenthive_dot_v1_dot_group__pb2.AcceptLossRequest.FromString,
@@ -596,8 +811,35 @@ def add_StreamServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StreamService(object):
-    """Shows streams and sets their limits.
+    """Makes, shows and deletes streams, and sets their limits.
     """
+
+    @staticmethod
+    def CreateStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.StreamService/CreateStream',
+            agenthive_dot_v1_dot_group__pb2.CreateStreamRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.CreateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetStream(request,
@@ -670,6 +912,33 @@ class StreamService(object):
             '/agenthive.v1.StreamService/UpdateStream',
             agenthive_dot_v1_dot_group__pb2.UpdateStreamRequest.SerializeToString,
             agenthive_dot_v1_dot_group__pb2.UpdateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agenthive.v1.StreamService/DeleteStream',
+            agenthive_dot_v1_dot_group__pb2.DeleteStreamRequest.SerializeToString,
+            agenthive_dot_v1_dot_group__pb2.DeleteStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

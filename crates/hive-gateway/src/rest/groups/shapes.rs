@@ -5,10 +5,15 @@ use hive_domain::group::{
     MAX_CONSUMERS_MAX, PRIORITY_AGEING_MS_MAX, PRIORITY_AGEING_MS_MIN, RECONNECT_GRACE_MS_MAX,
 };
 
-use crate::rest::shape::{
-    Field,
-    Kind::{self, Count, Flag, Name, Number, Text, Time, Word},
-    Shape, optional, required, shown,
+use hive_protocol::limits::ORDERING_KEY_BYTES_MAX;
+
+use crate::rest::{
+    shape::{
+        Field,
+        Kind::{self, Count, Flag, Name, Number, Text, Time, Word},
+        Shape, optional, required, shown,
+    },
+    streams::BY_GROUP,
 };
 
 pub(super) const ROUTING_MODES: &[&str] = &[
@@ -23,7 +28,7 @@ const COUNT_32: u64 = 4_294_967_295;
 const CONSUMERS_MAX: u64 = MAX_CONSUMERS_MAX as u64;
 
 /// The settings, as they are sent.
-const SETTINGS: [Field; 13] = [
+const SETTINGS: [Field; 14] = [
     optional(
         "routing_mode",
         Word(ROUTING_MODES),
@@ -89,6 +94,13 @@ const SETTINGS: [Field; 13] = [
         Count(0, COUNT_32),
         "Most deliveries the whole group may hold; 0 for no limit. Default 0.",
     ),
+    optional(
+        "ordering_on_dead",
+        Word(&["continue", "block"]),
+        "What becomes of an ordering key whose message becomes a dead letter by its failures or a \
+         reject: its next one is delivered, or all later ones wait until the key is unblocked. \
+         Default continue.",
+    ),
 ];
 
 const ON_THE_STREAM: &str =
@@ -98,7 +110,8 @@ const NEVER_CHANGES: &str = "never changes once the group is created";
 /// A group to create.
 pub(super) static GROUP_CREATE: Shape = Shape {
     name: "GroupCreate",
-    about: "A group to create. What is left out gets its default.",
+    about: "A group to create. What is left out gets its default. `max_backlog` and `retention` \
+            are the stream's: where it exists, what is sent must be its own.",
     parts: &[
         &[
             required("name", Name, "Name of the group."),
@@ -126,8 +139,9 @@ pub(super) static GROUP_CREATE: Shape = Shape {
                 "Shards of the stream. Only 1 is taken.",
             ),
         ],
+        &BY_GROUP,
     ],
-    elsewhere: &[("retention", ON_THE_STREAM), ("max_backlog", ON_THE_STREAM)],
+    elsewhere: &[],
 };
 
 /// Settings to change.
@@ -169,7 +183,7 @@ pub(in crate::rest) static GROUP: Shape = Shape::new(
 
 const TOTAL: Kind = Count(0, u64::MAX);
 
-const FIGURES: [Field; 16] = [
+const FIGURES: [Field; 18] = [
     optional("current_consumers", TOTAL, "Live members."),
     optional(
         "lag",
@@ -235,7 +249,50 @@ const FIGURES: [Field; 16] = [
         TOTAL,
         "Leases that ended without an outcome since its creation.",
     ),
+    optional(
+        "blocked_keys",
+        TOTAL,
+        "Ordering keys that wait for an operator behind a dead letter.",
+    ),
+    optional(
+        "unsettled_bytes",
+        TOTAL,
+        "Bytes of all that is unsettled, delayed messages included.",
+    ),
 ];
+
+/// Ordering keys that a dead letter blocks.
+pub(super) static BLOCKED_KEYS: Shape = Shape::new(
+    "BlockedKeys",
+    "Ordering keys that wait for an operator behind a dead letter.",
+    &[&[required(
+        "ordering_keys",
+        Kind::Texts(1_000, ORDERING_KEY_BYTES_MAX),
+        "Up to 1,000 of them, by name; `blocked_keys` of the group counts all.",
+    )]],
+);
+
+/// An ordering key to let go.
+pub(super) static KEY_UNBLOCK: Shape = Shape::new(
+    "KeyUnblock",
+    "An ordering key to let go on.",
+    &[&[required(
+        "ordering_key",
+        Text(ORDERING_KEY_BYTES_MAX),
+        "The key.",
+    )]],
+);
+
+/// Whether a key was let go.
+pub(super) static KEY_UNBLOCKED: Shape = Shape::new(
+    "KeyUnblocked",
+    "Whether the key was let go.",
+    &[&[required(
+        "unblocked",
+        Flag,
+        "False where no dead letter blocked it: nothing changed.",
+    )]],
+);
 
 /// What was done.
 pub(super) static GROUP_DONE: Shape = Shape::new(

@@ -57,6 +57,7 @@ struct SettingsOut {
     reconnect_grace_seconds: Option<Seconds>,
     max_in_flight_per_consumer: Option<u32>,
     max_in_flight: Option<u32>,
+    ordering_on_dead: &'static str,
 }
 
 impl From<wire::GroupSettings> for SettingsOut {
@@ -67,8 +68,13 @@ impl From<wire::GroupSettings> for SettingsOut {
             wire::RoutingMode::PriorityBased => "priority_based",
             wire::RoutingMode::CapabilityMatched => "capability_matched",
         };
+        let ordering_on_dead = match settings.ordering_on_dead() {
+            wire::OrderingOnDead::Unspecified | wire::OrderingOnDead::Continue => "continue",
+            wire::OrderingOnDead::Block => "block",
+        };
         Self {
             routing_mode,
+            ordering_on_dead,
             max_consumers: settings.max_consumers,
             min_consumers: settings.min_consumers,
             auto_scale_enabled: settings.auto_scale_enabled,
@@ -103,6 +109,8 @@ struct FiguresOut {
     redelivered_total: u64,
     released_total: u64,
     expired_total: u64,
+    blocked_keys: u64,
+    unsettled_bytes: u64,
 }
 
 impl From<wire::GroupFigures> for FiguresOut {
@@ -124,6 +132,8 @@ impl From<wire::GroupFigures> for FiguresOut {
             redelivered_total: figures.redelivered_total,
             released_total: figures.released_total,
             expired_total: figures.expired_total,
+            blocked_keys: figures.blocked_keys,
+            unsettled_bytes: figures.unsettled_bytes,
         }
     }
 }

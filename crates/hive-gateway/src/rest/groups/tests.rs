@@ -1,5 +1,6 @@
 //! Groups in JSON: what is sent is shown, and every fault is named.
 
+use hive_domain::stream::StreamSettings;
 use hive_protocol::{convert, wire};
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ fn everything() -> Value {
         "max_consumers": 8, "min_consumers": 2, "auto_scale_enabled": true, "lag_threshold": 9,
         "lease_seconds": 1.5, "max_attempts": 4, "initial_backoff_seconds": 0.25,
         "max_backoff_seconds": 10, "priority_ageing_seconds": 20, "reconnect_grace_seconds": 0,
-        "max_in_flight_per_consumer": 6, "max_in_flight": 7, "start": "latest", "shards": 1,
+        "max_in_flight_per_consumer": 6, "max_in_flight": 7,
+        "ordering_on_dead": "block", "start": "latest", "shards": 1,
     })
 }
 
@@ -42,6 +44,30 @@ fn what_is_sent_at_creation_is_shown_afterwards() {
 }
 
 #[test]
+fn limits_of_the_stream_are_taken_at_creation_and_shown_with_the_stream() {
+    let request = create(&json!({
+        "name": "a", "stream_name": "s", "agent_type": "t", "max_backlog": 5,
+        "retention": {"max_age_seconds": 0.5, "max_len": 6},
+    }));
+    let settings = convert::stream_of_group(&StreamSettings::default(), &request.unwrap());
+    let expected = StreamSettings {
+        max_backlog: 5,
+        retention_max_age_ms: 500,
+        retention_max_len: 6,
+        ..StreamSettings::default()
+    };
+    assert_eq!(settings.unwrap(), expected);
+    let faults = create(&json!({
+        "name": "dlq", "stream_name": "s", "agent_type": "t", "max_backlog": 0,
+        "retention": {"max_age_seconds": 1e9},
+    }));
+    let mut faults = faults.unwrap_err();
+    faults.sort();
+    let expected = ["max_backlog", "name", "retention.max_age_seconds"];
+    assert_eq!(faults, expected);
+}
+
+#[test]
 fn the_printed_body_of_the_guide_is_taken() {
     let request = create(&json!({
         "name": "qa_engineers_consumers", "stream_name": "agent_messages:qa",
@@ -54,7 +80,7 @@ fn the_printed_body_of_the_guide_is_taken() {
 fn faults_of_type_of_range_and_between_fields_come_together() {
     let faults = create(&json!({
         "name": "dlq", "agent_type": 5, "max_consumers": 2, "min_consumers": 3,
-        "lease_seconds": 0.5, "retention": {}, "colour": "red",
+        "lease_seconds": 0.5, "retention": {"max_len": -1}, "colour": "red",
     }));
     let mut fields = faults.unwrap_err();
     fields.sort();
@@ -66,7 +92,7 @@ fn faults_of_type_of_range_and_between_fields_come_together() {
             "lease_seconds",
             "min_consumers",
             "name",
-            "retention",
+            "retention.max_len",
             "stream_name"
         ]
     );

@@ -7,7 +7,7 @@ use hive_domain::{
 use hive_protocol::convert;
 use serde_json::json;
 
-use super::{STREAM, STREAM_UPDATE, StreamOut, read_settings};
+use super::{STREAM, STREAM_CREATE, STREAM_UPDATE, StreamOut, read_create, read_settings};
 use crate::rest::{
     fields::Fields,
     tests::{misfits, raw},
@@ -16,7 +16,8 @@ use crate::rest::{
 #[test]
 fn what_is_changed_is_shown_afterwards() {
     let sent = json!({
-        "max_backlog": 5, "retention": {"max_age_seconds": 0.5, "max_len": 6},
+        "max_backlog": 5, "max_backlog_bytes": 7,
+        "retention": {"max_age_seconds": 0.5, "max_len": 6, "max_bytes": 8},
         "durability": "local", "buffer_without_groups": true,
     });
     let mut fields = Fields::of(&raw(&sent), &STREAM_UPDATE, "");
@@ -40,9 +41,18 @@ fn what_is_changed_is_shown_afterwards() {
 }
 
 #[test]
+fn faults_of_a_stream_to_create_come_together() {
+    let body = json!({ "name": "a b", "max_backlog": 0, "shards": 2, "colour": "red" });
+    let faults = read_create(Fields::of(&raw(&body), &STREAM_CREATE, "")).unwrap_err();
+    let mut fields: Vec<String> = faults.into_iter().map(|fault| fault.field).collect();
+    fields.sort();
+    assert_eq!(fields, ["colour", "max_backlog", "name", "shards"]);
+}
+
+#[test]
 fn faults_inside_retention_are_named_with_their_place() {
     let sent =
-        json!({ "retention": {"max_age_seconds": -1, "max_bytes": 1}, "durability": "disk" });
+        json!({ "retention": {"max_age_seconds": -1, "max_words": 1}, "durability": "disk" });
     let mut fields = Fields::of(&raw(&sent), &STREAM_UPDATE, "");
     read_settings(&mut fields);
     let faults = fields.finish().unwrap_err();
@@ -54,7 +64,7 @@ fn faults_inside_retention_are_named_with_their_place() {
     assert_eq!(
         fields,
         [
-            "retention.max_bytes",
+            "retention.max_words",
             "retention.max_age_seconds",
             "durability"
         ]

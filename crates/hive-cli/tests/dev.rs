@@ -1,0 +1,190 @@
+//! `hive dev`: everything in one terminal, kept running, and gone with it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::process::{is_running, wait_for};
+
+#[path = "shared/process.rs"]
+mod process;
+
+const HIVE: &str = env!("CARGO_BIN_EXE_hive");
+
+/// How long a start, a restart or an end may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A hive in a folder of its own; killed when the test ends early.
+struct Dev {
+    process: Child,
+    url: String,
+    /// Process ids by name, as its table shows them.
+    table: BTreeMap<String, u32>,
+    folder: TempDir,
+}
+
+impl Dev {
+    /// Starts a hive and reads what it prints up to `ready`.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let log = File::create(folder.path().join("log")).unwrap();
+        let mut process = Command::new(HIVE)
+            .args(["dev", "--listen", &listen, "--data-dir"])
+            .arg(folder.path().join("data"))
+            .env_remove("HIVE_REDIS_URL")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut dev = Self {
+            process,
+            url: format!("http://{listen}"),
+            table: BTreeMap::new(),
+            folder,
+        };
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = lines
+                .recv_timeout(left)
+                .unwrap_or_else(|_| dev.fail("no `ready`"));
+            if line == "ready" {
+                return dev;
+            }
+            let mut cells = line.split_whitespace();
+            if let (Some(name), Some(Ok(pid))) = (cells.next(), cells.next().map(str::parse)) {
+                dev.table.insert(name.to_owned(), pid);
+            }
+        }
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        panic!("{what}; its log:\n{log}");
+    }
+
+    /// Runs a client command on it.
+    fn hive(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(HIVE);
+        command
+            .args(args)
+            .env("HIVE_URL", &self.url)
+            .env_remove("HIVE_NAMESPACE");
+        command.output().unwrap()
+    }
+
+    /// Waits until the group `g` is shown with the one message that waits in it.
+    fn answers(&self) {
+        wait_for("the group with its message", DEADLINE, || {
+            let shown = self.hive(&["group", "get", "g", "-o", "jsonl"]);
+            let text = String::from_utf8_lossy(&shown.stdout);
+            (shown.status.success() && text.contains("\"lag\":1,")).then_some(())
+        });
+    }
+
+    /// Processes that are its own: daemons name it as their parent, the Redis names its folder.
+    fn processes(&self) -> Vec<u32> {
+        let parent = format!("HIVE_PARENT_PID={}", self.process.id());
+        let folder = self.folder.path().to_str().unwrap();
+        let is_own = |pid: &u32| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let has = |bytes: Vec<u8>, text: &str| {
+                String::from_utf8_lossy(&bytes)
+                    .split('\0')
+                    .any(|word| word.contains(text))
+            };
+            *pid != self.process.id()
+                && (has(read("environ"), &parent) || has(read("cmdline"), folder))
+        };
+        let entries = fs::read_dir("/proc").unwrap();
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(is_own).filter(|pid| is_running(*pid)).collect()
+    }
+
+    /// Waits for its end; answers its exit code once nothing of it is left.
+    fn ends(&mut self) -> Option<i32> {
+        let status = wait_for("the hive to end", DEADLINE, || {
+            self.process.try_wait().unwrap()
+        });
+        wait_for("its processes to be gone", DEADLINE, || {
+            self.processes().is_empty().then_some(())
+        });
+        let address = self.url.trim_start_matches("http://");
+        assert!(TcpListener::bind(address).is_ok(), "the port is free again");
+        status.code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_killed_process_is_started_again_and_the_end_leaves_nothing_behind() {
+    let mut dev = Dev::start();
+    let names: Vec<&str> = dev.table.keys().map(String::as_str).collect();
+    assert_eq!(names, ["coordinator", "dlq", "gateway", "redis", "router"]);
+    for args in [
+        &["group", "create", "g"][..],
+        &["publish", "--group", "g", "--type", "t", "{}"],
+    ] {
+        let done = dev.hive(args);
+        assert!(done.status.success(), "{done:?}");
+    }
+    dev.answers();
+    let before = dev.processes();
+    for name in ["gateway", "redis"] {
+        let pid = dev.table[name];
+        assert!(before.contains(&pid), "`{name}` is one of its processes");
+        send(pid, Signal::KILL);
+        wait_for("the killed process to be gone", DEADLINE, || {
+            (!is_running(pid)).then_some(())
+        });
+        dev.answers();
+    }
+    wait_for("as many processes as before", DEADLINE, || {
+        (dev.processes().len() == before.len()).then_some(())
+    });
+    assert!(dev.process.try_wait().unwrap().is_none(), "it goes on");
+    send(dev.process.id(), Signal::TERM);
+    assert_eq!(dev.ends(), Some(0));
+}
+
+#[test]
+fn a_hive_that_is_killed_takes_its_processes_along() {
+    let mut dev = Dev::start();
+    assert!(dev.processes().len() >= dev.table.len());
+    send(dev.process.id(), Signal::KILL);
+    assert_eq!(dev.ends(), None);
+}
