@@ -19,8 +19,8 @@
 //! - **E1** an old session, connection or definition changes nothing;
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
 //!   lives; **C3** lost data is never gone on with by itself;
-//! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a step
-//!   of a run and what it owes are one; **W4** a step is taken once.
+//! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a
+//!   step of a run and what it owes are one; **W4** a step is taken once.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 

@@ -165,7 +165,7 @@ pub struct NewRun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
     /// Stored, at this time in ms since 1970 by Redis' clock.
-    Created(u64),
+    Stored(u64),
     /// The same was submitted before, as this run.
     Exists(String),
     /// The id names this run of other content.
@@ -291,7 +291,7 @@ impl Store {
         let (status, mut parts) = reply::status("run_create", value)?;
         let detail = parts.pop().ok_or_else(|| StoreError::reply("run_create"))?;
         match status.as_str() {
-            "CREATED" => Ok(Created::Created(detail.number()?)),
+            "CREATED" => Ok(Created::Stored(detail.number()?)),
             "EXISTS" => Ok(Created::Exists(detail.text()?)),
             "OTHER" => Ok(Created::Other(detail.text()?)),
             _ => Err(StoreError::reply("run_create")),

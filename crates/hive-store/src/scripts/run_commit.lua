@@ -61,12 +61,12 @@ for _ = 1, tonumber(ARGV[9]) do
   redis.call('SETRANGE', KEYS[2], tonumber(ARGV[at + 1]) * ARGV[3], ARGV[at + 2])
   at = at + 2
 end
-for n = 1, 2 do
-  for _ = 1, tonumber(ARGV[9 + n]) do
+for _, part in ipairs({ { KEYS[3], ARGV[10] }, { KEYS[4], ARGV[11] } }) do
+  for _ = 1, tonumber(part[2]) do
     if ARGV[at + 2] == '' then
-      redis.call('HDEL', KEYS[2 + n], ARGV[at + 1])
+      redis.call('HDEL', part[1], ARGV[at + 1])
     else
-      redis.call('HSET', KEYS[2 + n], ARGV[at + 1], ARGV[at + 2])
+      redis.call('HSET', part[1], ARGV[at + 1], ARGV[at + 2])
     end
     at = at + 2
   end

@@ -44,7 +44,8 @@ INVARIANTS  W1 (a run is stored whole), W2 (one run per id and digest)
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then
   local run, digest = string.match(known, '^(%S+) (%S+)$')
-  if run ~= ARGV[4] then return { digest == ARGV[3] and 'EXISTS' or 'OTHER', run } end
+  if run ~= ARGV[4] and digest == ARGV[3] then return { 'EXISTS', run } end
+  if run ~= ARGV[4] then return { 'OTHER', run } end
 end
 local now = tonumber(ARGV[8])
 if now == 0 then
@@ -60,15 +61,15 @@ for _ = 1, tonumber(ARGV[9]) do
   redis.call('HSET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
   at = at + 2
 end
-for n = 1, 2 do
-  for _ = 1, tonumber(ARGV[9 + n]) do
-    redis.call('HSET', n == 1 and KEYS[4] or KEYS[6], ARGV[at + 1], ARGV[at + 2])
+for _, part in ipairs({ { KEYS[4], ARGV[10] }, { KEYS[6], ARGV[11] } }) do
+  for _ = 1, tonumber(part[2]) do
+    redis.call('HSET', part[1], ARGV[at + 1], ARGV[at + 2])
     at = at + 2
   end
 end
-for n = 1, 2 do
-  for _ = 1, tonumber(ARGV[11 + n]) do
-    redis.call('XADD', n == 1 and KEYS[11] or KEYS[7], '*', 'm', ARGV[at + 1])
+for _, part in ipairs({ { KEYS[11], ARGV[12] }, { KEYS[7], ARGV[13] } }) do
+  for _ = 1, tonumber(part[2]) do
+    redis.call('XADD', part[1], '*', 'm', ARGV[at + 1])
     at = at + 1
   end
 end

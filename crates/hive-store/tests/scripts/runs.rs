@@ -66,7 +66,7 @@ async fn zset(world: &World, key: &str) -> Vec<String> {
 async fn a_run_is_stored_whole_and_the_same_submit_finds_it() {
     let world = world().await;
     let at = partition(&world);
-    assert_eq!(create(&world, &new("r", "d")).await, Created::Created(5));
+    assert_eq!(create(&world, &new("r", "d")).await, Created::Stored(5));
     assert_eq!(
         create(&world, &new("other", "d")).await,
         Created::Exists("r".into())
@@ -108,7 +108,7 @@ async fn a_workflow_may_be_run_anew_only_in_place_of_the_run_that_was_seen() {
     create(&world, &new("r", "d")).await;
     let mut next = new("s", "e");
     next.replaces = "r".into();
-    assert_eq!(create(&world, &next).await, Created::Created(5));
+    assert_eq!(create(&world, &next).await, Created::Stored(5));
     next.run_id = "t".into();
     next.digest = "f".into();
     assert_eq!(create(&world, &next).await, Created::Other("s".into()));
