@@ -328,6 +328,37 @@ async fn a_failed_message_comes_again_and_a_released_one_uncounted() {
 }
 
 #[tokio::test]
+async fn an_ordering_key_behind_a_dead_letter_is_shown_and_let_go() {
+    let hive = Hive::with_group().await;
+    let block = json!({ "ordering_on_dead": "block" });
+    assert_eq!(hive.client.send_json("PATCH", QA, &block).await.status, 200);
+    // Any text is a key.
+    let key = "order 17/\u{e9}";
+    for payload in ["first", "second"] {
+        let message = json!({ "payload": payload, "ordering_key": key });
+        hive.publish(&message).await;
+    }
+    let first = hive.fetch(5).await.remove(0);
+    let reject = json!([{ "lease": first["lease"], "action": "reject", "reason": "poison" }]);
+    assert_eq!(hive.settle(&reject).await, ["ok"]);
+    let path = format!("{QA}/blocked-keys");
+    let shown = hive.client.get(&path).await;
+    assert_eq!(shown.body["ordering_keys"], json!([key]), "{shown:?}");
+    let unblock = format!("{path}/unblock");
+    for unblocked in [true, false] {
+        let body = json!({ "ordering_key": key });
+        let answer = hive.client.post(&unblock, &body).await;
+        assert_eq!(answer.body["unblocked"], unblocked, "{answer:?}");
+    }
+    let next = hive.fetch(5).await.remove(0);
+    assert_eq!(next["message"]["payload"], "second");
+    let refused = json!({ "ordering_key": "k".repeat(257) });
+    let refused = hive.client.post(&unblock, &refused).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert_eq!(refused.body["violations"][0]["field"], "ordering_key");
+}
+
+#[tokio::test]
 async fn a_batch_is_judged_message_by_message() {
     let hive = Hive::with_group().await;
     let batch = json!({ "messages": [
