@@ -156,7 +156,7 @@ impl MessageLine {
             required_capabilities: self.required_capabilities,
             idempotency_key: self.idempotency_key,
             ordering_key: self.ordering_key,
-            published_at: None,
+            ..wire::Message::default()
         })
     }
 }

@@ -95,6 +95,15 @@ pub fn check(
         check_retry(retry, &mut inner);
         faults.nest("retry", inner);
     }
+    for (field, is_set) in [
+        ("run_id", !message.run_id.is_empty()),
+        ("inputs", !message.inputs.is_empty()),
+        ("resumption", message.resumption.is_some()),
+    ] {
+        if is_set {
+            faults.push(field, "is set by the router alone, for tasks of workflows");
+        }
+    }
 
     let mut placed = Violations::new();
     placed.nest(prefix, faults);

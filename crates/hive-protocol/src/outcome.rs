@@ -98,6 +98,9 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
     match action {
         Wire::Ack(ack) => {
             faults.take(at_most("ack.result", ack.result.len(), RESULT_BYTES_MAX));
+            if !ack.add_tasks.is_empty() {
+                faults.push("ack.add_tasks", "only a task of a workflow can add tasks");
+            }
             Some(Action::Ack { result: ack.result })
         },
         Wire::Nack(nack) => {
@@ -132,6 +135,10 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
             })
         },
         Wire::Extend(wire::Extend {}) => Some(Action::Extend),
+        Wire::Suspend(_) => {
+            faults.push("suspend", "only a task of a workflow can be suspended");
+            None
+        },
     }
 }
 
@@ -178,7 +185,8 @@ mod tests {
         let read = |action| parse(outcome(Some(action))).unwrap().action;
         assert_eq!(
             read(Wire::Ack(wire::Ack {
-                result: "done".into()
+                result: "done".into(),
+                add_tasks: Vec::new(),
             })),
             Action::Ack {
                 result: "done".into()
@@ -247,6 +255,7 @@ mod tests {
     fn a_result_over_its_limit_is_refused() {
         let ack = wire::Ack {
             result: vec![0; (1 << 20) + 1].into(),
+            add_tasks: Vec::new(),
         };
         assert_eq!(fields(outcome(Some(Wire::Ack(ack)))), ["ack.result"]);
     }

@@ -152,7 +152,10 @@ impl SettleArgs {
         Ok(match self.action {
             Verb::Ack => {
                 let result = self.result.clone().map(Bytes::from).unwrap_or_default();
-                Action::Ack(wire::Ack { result })
+                Action::Ack(wire::Ack {
+                    result,
+                    add_tasks: Vec::new(),
+                })
             },
             Verb::Nack => Action::Nack(wire::Nack {
                 reason,

@@ -132,7 +132,10 @@ impl Outcome {
                 let reason = format!("result of `{bytes}` bytes must be at most 1048576 bytes");
                 nack(reason, "result_too_large", None)
             },
-            Self::Ack { result } => Action::Ack(wire::Ack { result }),
+            Self::Ack { result } => Action::Ack(wire::Ack {
+                result,
+                add_tasks: Vec::new(),
+            }),
             Self::Nack {
                 reason,
                 category,

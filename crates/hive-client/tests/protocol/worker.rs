@@ -192,7 +192,10 @@ async fn a_worker_joins_grants_its_window_works_and_grants_one_per_finished_mess
         sent,
         [(
             lease("1-0", 1),
-            Action::Ack(hive_client::wire::Ack { result })
+            Action::Ack(hive_client::wire::Ack {
+                result,
+                add_tasks: Vec::new()
+            })
         )]
     );
     settled(&consumer, &lease("1-0", 1), SettleStatus::Ok).await;

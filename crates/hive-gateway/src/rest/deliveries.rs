@@ -312,7 +312,10 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
         return Err((lease, violations));
     }
     let action = match action {
-        "ack" => Action::Ack(wire::Ack { result }),
+        "ack" => Action::Ack(wire::Ack {
+            result,
+            add_tasks: Vec::new(),
+        }),
         "nack" => Action::Nack(wire::Nack {
             reason,
             category,

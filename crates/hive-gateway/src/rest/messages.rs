@@ -96,7 +96,7 @@ pub(super) fn read(
         not_before: not_before.map(wire_time::to_timestamp),
         expires_at: ttl.map(|ttl| wire_time::to_timestamp(now.plus(ttl))),
         retry: read_retry(fields),
-        published_at: None,
+        ..wire::Message::default()
     };
     if fields.has_faults() {
         let more: Violations = message::check(&message, "", payload_max, now);

@@ -13,7 +13,7 @@ use crate::{
     fault::Reason,
     limits::PAYLOAD_BYTES_MAX,
     time::{to_duration, to_timestamp},
-    wire::{Message, RetryPolicy},
+    wire::{Message, Resumption, RetryPolicy, TaskInput},
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -63,7 +63,7 @@ fn a_message_at_every_limit_is_fine() {
             initial_backoff: Some(to_duration(3_600_000)),
             max_backoff: Some(to_duration(DAY_MS)),
         }),
-        published_at: None,
+        ..Message::default()
     };
     assert_eq!(words(&message), "");
 }
@@ -98,6 +98,9 @@ fn every_fault_of_a_message_is_reported_at_once() {
             }),
             max_backoff: Some(to_duration(DAY_MS + 1)),
         }),
+        run_id: "r".to_owned(),
+        inputs: BTreeMap::from([("a".to_owned(), TaskInput::default())]),
+        resumption: Some(Resumption::default()),
         published_at: None,
     };
     assert_eq!(
@@ -123,6 +126,9 @@ fn every_fault_of_a_message_is_reported_at_once() {
             "retry.max_attempts",
             "retry.initial_backoff",
             "retry.max_backoff",
+            "run_id",
+            "inputs",
+            "resumption",
         ]
     );
 }
