@@ -224,6 +224,12 @@ impl ControlKeys {
         format!("{}:{{ctl}}:namespaces", self.prefix)
     }
 
+    /// Namespaces that ever had a workflow.
+    #[must_use]
+    pub fn workflow_namespaces(&self) -> String {
+        format!("{}:{{ctl}}:workflow_namespaces", self.prefix)
+    }
+
     /// Live daemons.
     #[must_use]
     pub fn daemons(&self) -> String {

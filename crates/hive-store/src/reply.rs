@@ -123,6 +123,18 @@ impl Reply {
         }
     }
 
+    /// Bytes, or nothing.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is something else.
+    pub fn maybe_bytes(self) -> Result<Option<Vec<u8>>, StoreError> {
+        if matches!(self.value, Value::Nil) {
+            Ok(None)
+        } else {
+            self.bytes().map(Some)
+        }
+    }
+
     /// A whole number, as integer or text; nothing counts as 0.
     ///
     /// # Errors

@@ -2,18 +2,22 @@
 //!
 //! All keys of a partition share one slot, so that what happened, what it changes and what is owed
 //! for it are one step of Redis. What the bytes of a state, a note or an outbox entry mean is the
-//! router's business.
+//! router's business. What is read of many runs is in `listing`.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use redis::Cmd;
 
+mod listing;
+
+pub use self::listing::{Heading, HistoryRecord, Inputs, OutboxEntry, TaskInputs, TaskResult};
+
 use crate::{
     connection::{Purpose, Store},
     error::StoreError,
     reply::{self, Reply},
-    scripts::{Call, RUN_COMMIT, RUN_CREATE, RUN_READ},
+    scripts::{Call, RUN_COMMIT, RUN_CREATE, RUN_DELETE, RUN_READ},
 };
 
 /// Most history records that are kept of a run: a task has about six, the largest run 10,000 tasks.
@@ -30,29 +34,32 @@ pub struct Partition {
 pub enum RunKey {
     /// Hash: version, times, status, and what else the router keeps of the run as a whole.
     Head,
-    /// String: the definition, without payloads.
+    /// String: the definition, without contents.
     Plan,
-    /// Hash: task number to payload.
-    Payloads,
+    /// Hash: task number to what its message says.
+    Contents,
     /// String: a record of fixed length per task.
     States,
     /// Hash: task number to the texts of its state.
     Notes,
     /// Hash: task number to result.
     Results,
+    /// Hash: task number to question and answer, of tasks that asked for input.
+    Answers,
     /// Stream: what happened.
     History,
 }
 
 impl RunKey {
     /// All of them: what is deleted with a run.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Head,
         Self::Plan,
-        Self::Payloads,
+        Self::Contents,
         Self::States,
         Self::Notes,
         Self::Results,
+        Self::Answers,
         Self::History,
     ];
 
@@ -60,10 +67,11 @@ impl RunKey {
         match self {
             Self::Head => "head",
             Self::Plan => "plan",
-            Self::Payloads => "payloads",
+            Self::Contents => "contents",
             Self::States => "states",
             Self::Notes => "notes",
             Self::Results => "results",
+            Self::Answers => "answers",
             Self::History => "history",
         }
     }
@@ -149,23 +157,41 @@ pub struct NewRun {
     pub digest: String,
     /// The run that the workflow's id may name until now; empty where none may.
     pub replaces: String,
-    /// The definition, without payloads.
+    /// The definition, without contents.
     pub plan: Bytes,
-    /// Payloads by task number, where there are any.
-    pub payloads: Vec<(u32, Bytes)>,
+    /// What the messages of tasks say, by task number.
+    pub contents: Vec<(u32, Bytes)>,
     /// A record per task, one behind the other.
     pub states: Bytes,
     /// The status that it begins with.
     pub status: String,
+    /// Run whose contents and results it takes over; empty for none.
+    pub copies: String,
+    /// Tasks whose results it does not take over.
+    pub drops: Vec<u32>,
     /// What it begins with.
     pub first: Step,
+}
+
+/// What Redis called the records of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Ids of the outbox entries, in their order.
+    pub owed: Vec<String>,
+    /// Id of the newest history record; empty where none was written.
+    pub newest: String,
 }
 
 /// What became of a submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
-    /// Stored, at this time in ms since 1970 by Redis' clock.
-    Stored(u64),
+    /// Stored.
+    Stored {
+        /// When, in ms since 1970 by Redis' clock.
+        at_ms: u64,
+        /// What was written of its first step.
+        written: Written,
+    },
     /// The same was submitted before, as this run.
     Exists(String),
     /// The id names this run of other content.
@@ -187,6 +213,12 @@ pub struct Step {
     pub outbox: Vec<Bytes>,
     /// What happened.
     pub history: Vec<Bytes>,
+    /// The definition, where it changed.
+    pub plan: Option<Bytes>,
+    /// What the messages of new tasks say.
+    pub contents: Vec<(u32, Bytes)>,
+    /// Questions and answers of tasks; empty ones are removed.
+    pub answers: Vec<(u32, Bytes)>,
     /// When it must be looked at, in ms since 1970.
     pub due_ms: Option<u64>,
 }
@@ -207,10 +239,15 @@ pub struct Commit<'a> {
 }
 
 /// What became of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// Written; this is the version now.
-    Done(u64),
+    /// Written.
+    Done {
+        /// The version now.
+        version: u64,
+        /// What was written.
+        written: Written,
+    },
     /// The state is another by now, of this version: nothing was written.
     Conflict(u64),
     /// There is no such run.
@@ -241,7 +278,7 @@ impl Store {
         Partition::new(self.prefix(), namespace, number)
     }
 
-    /// Stores a run, unless its workflow's id is taken.
+    /// Stores a run, unless its workflow's id is taken; `durable`: on disk before the answer.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -249,6 +286,7 @@ impl Store {
         &self,
         partition: &Partition,
         run: &NewRun,
+        durable: bool,
         now_ms: u64,
     ) -> Result<Created, StoreError> {
         let of = |key| partition.run(&run.run_id, key);
@@ -257,7 +295,7 @@ impl Store {
         for key in [
             RunKey::Head,
             RunKey::Plan,
-            RunKey::Payloads,
+            RunKey::Contents,
             RunKey::States,
             RunKey::Notes,
             RunKey::History,
@@ -267,7 +305,16 @@ impl Store {
         call.key(partition.runs())
             .key(partition.runs_of(&run.status))
             .key(partition.timers())
-            .key(partition.outbox());
+            .key(partition.outbox())
+            .key(of(RunKey::Results));
+        let copied = if run.copies.is_empty() {
+            &run.run_id
+        } else {
+            &run.copies
+        };
+        for key in [RunKey::Contents, RunKey::Results] {
+            call.key(partition.run(copied, key));
+        }
         let first = &run.first;
         call.text(&run.workflow_id)
             .text(&run.run_id)
@@ -278,20 +325,30 @@ impl Store {
             .number(first.due_ms.unwrap_or(0))
             .number(now_ms)
             .count(first.head.len())
-            .count(run.payloads.len())
+            .count(run.contents.len())
             .count(first.notes.len())
             .count(first.outbox.len())
-            .count(first.history.len());
+            .count(first.history.len())
+            .count(run.drops.len());
         fields(&mut call, &first.head);
-        tasks(&mut call, &run.payloads);
+        tasks(&mut call, &run.contents);
         tasks(&mut call, &first.notes);
         entries(&mut call, &first.outbox);
         entries(&mut call, &first.history);
-        let value = self.run_safely(Purpose::Control, call).await?;
-        let (status, mut parts) = reply::status("run_create", value)?;
-        let detail = parts.pop().ok_or_else(|| StoreError::reply("run_create"))?;
+        for task in &run.drops {
+            call.number(u64::from(*task));
+        }
+        let value = if durable {
+            self.run_durably(Purpose::Control, call).await?
+        } else {
+            self.run_safely(Purpose::Control, call).await?
+        };
+        let (status, detail, written) = answer("run_create", value)?;
         match status.as_str() {
-            "CREATED" => Ok(Created::Stored(detail.number()?)),
+            "CREATED" => Ok(Created::Stored {
+                at_ms: detail.number()?,
+                written,
+            }),
             "EXISTS" => Ok(Created::Exists(detail.text()?)),
             "OTHER" => Ok(Created::Other(detail.text()?)),
             _ => Err(StoreError::reply("run_create")),
@@ -325,7 +382,10 @@ impl Store {
             .key(partition.runs_of(commit.status.1))
             .key(partition.timers())
             .key(partition.outbox())
-            .key(partition.finished());
+            .key(partition.finished())
+            .key(of(RunKey::Plan))
+            .key(of(RunKey::Contents))
+            .key(of(RunKey::Answers));
         call.text(commit.run_id)
             .number(commit.version)
             .count(commit.record_bytes)
@@ -338,21 +398,62 @@ impl Store {
             .count(step.notes.len())
             .count(step.results.len())
             .count(step.outbox.len())
-            .count(step.history.len());
+            .count(step.history.len())
+            .count(usize::from(step.plan.is_some()))
+            .count(step.contents.len())
+            .count(step.answers.len());
         fields(&mut call, &step.head);
         tasks(&mut call, &step.states);
         tasks(&mut call, &step.notes);
         tasks(&mut call, &step.results);
         entries(&mut call, &step.outbox);
         entries(&mut call, &step.history);
+        if let Some(plan) = &step.plan {
+            call.bytes(plan.clone());
+        }
+        tasks(&mut call, &step.contents);
+        tasks(&mut call, &step.answers);
         let value = self.run(Purpose::Control, call).await?;
-        let (status, mut parts) = reply::status("run_commit", value)?;
-        let detail = parts.pop().ok_or_else(|| StoreError::reply("run_commit"))?;
+        let (status, detail, written) = answer("run_commit", value)?;
         match status.as_str() {
-            "OK" => Ok(Committed::Done(detail.number()?)),
+            "OK" => Ok(Committed::Done {
+                version: detail.number()?,
+                written,
+            }),
             "CONFLICT" => Ok(Committed::Conflict(detail.number()?)),
             "GONE" => Ok(Committed::Gone),
             _ => Err(StoreError::reply("run_commit")),
+        }
+    }
+
+    /// Forgets a run that has ended; `status` and `version` are those that it was seen with.
+    /// False when it is another by now; true also when it is gone already.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn delete_run(
+        &self,
+        partition: &Partition,
+        workflow_id: &str,
+        run_id: &str,
+        (status, version): (&str, u64),
+    ) -> Result<bool, StoreError> {
+        let mut call = Call::new(&RUN_DELETE);
+        call.key(partition.ids())
+            .key(partition.run(run_id, RunKey::Head))
+            .key(partition.runs())
+            .key(partition.runs_of(status))
+            .key(partition.timers())
+            .key(partition.finished());
+        for key in RunKey::ALL.into_iter().filter(|key| *key != RunKey::Head) {
+            call.key(partition.run(run_id, key));
+        }
+        call.text(workflow_id).text(run_id).number(version);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        match reply::status("run_delete", value)?.0.as_str() {
+            "OK" | "GONE" => Ok(true),
+            "CONFLICT" => Ok(false),
+            _ => Err(StoreError::reply("run_delete")),
         }
     }
 
@@ -419,7 +520,24 @@ impl Store {
     }
 }
 
-fn pairs(reply: Reply) -> Result<Vec<(Reply, Reply)>, StoreError> {
+/// Status, detail and what was written, of the scripts that write a step.
+fn answer(
+    script: &'static str,
+    value: redis::Value,
+) -> Result<(String, Reply, Written), StoreError> {
+    let (status, parts) = reply::status(script, value)?;
+    let [detail, owed, newest]: [Reply; 3] = parts
+        .try_into()
+        .map_err(|_error| StoreError::reply(script))?;
+    let owed = owed.list()?.into_iter().map(Reply::text);
+    let written = Written {
+        owed: owed.collect::<Result<_, _>>()?,
+        newest: newest.text()?,
+    };
+    Ok((status, detail, written))
+}
+
+pub(crate) fn pairs(reply: Reply) -> Result<Vec<(Reply, Reply)>, StoreError> {
     let mut list = reply.list()?.into_iter();
     let mut pairs = Vec::new();
     while let (Some(name), Some(value)) = (list.next(), list.next()) {

@@ -98,6 +98,8 @@ scripts! {
     REINDEX "reindex";
     RUN_COMMIT "run_commit";
     RUN_CREATE "run_create";
+    RUN_DELETE "run_delete";
+    RUN_INPUTS "run_inputs";
     RUN_READ "run_read";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";

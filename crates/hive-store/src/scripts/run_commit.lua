@@ -17,6 +17,9 @@ KEYS
   8 timers    zset    run ids by when they must be looked at
   9 outbox    stream  what routers owe to shards
   10 finished zset    run ids by when they ended
+  11 plan     string  the definition, without contents
+  12 contents hash    task number -> what its message says
+  13 answers  hash    task number -> question and answer of a task that asked for input
 ARGV
   1 run_id         name
   2 version        u53     version of the state that the step was worked out from
@@ -31,10 +34,14 @@ ARGV
   11 result_count  u53     results that follow
   12 outbox_count  u53     outbox entries that follow
   13 record_count  u53     history records that follow
-  14.. fields of (name, value), states of (task, record), notes of (task, bytes), results of (task,
-      bytes), outbox entries of (bytes), records of (bytes); empty notes and results are removed
-RETURNS  { status, detail }
-  OK        new version    written
+  14 plan_count    u53     1 where the definition changed and follows, else 0
+  15 content_count u53     contents that follow
+  16 answer_count  u53     questions and answers that follow
+  17.. fields of (name, value), states of (task, record), notes of (task, bytes), results of (task,
+      bytes), outbox entries of (bytes), records of (bytes), plan, contents of (task, bytes), answers
+      of (task, bytes); empty notes, results and answers are removed
+RETURNS  { status, detail, owed, newest }
+  OK        new version    written; ids of the outbox entries, id of the newest history record
   CONFLICT  version        the state is another; nothing was written
   GONE      ""             there is no such run; nothing was written
 IDEMPOTENT  no: a call whose answer was lost answers CONFLICT, and the state shows whether it was
@@ -43,8 +50,8 @@ INVARIANTS  W1 (a run is stored whole), W3 (a step and what it owes are one), W4
             once)
 ]]
 local version = redis.call('HGET', KEYS[1], 'version')
-if not version then return { 'GONE', '' } end
-if version ~= ARGV[2] then return { 'CONFLICT', version } end
+if not version then return { 'GONE', '', {}, '' } end
+if version ~= ARGV[2] then return { 'CONFLICT', version, {}, '' } end
 local now = tonumber(ARGV[7])
 if now == 0 then
   local time = redis.call('TIME')
@@ -52,7 +59,7 @@ if now == 0 then
 end
 local created = redis.call('HGET', KEYS[1], 'created_ms')
 redis.call('HINCRBY', KEYS[1], 'version', 1)
-local at = 13
+local at = 16
 for _ = 1, tonumber(ARGV[8]) do
   redis.call('HSET', KEYS[1], ARGV[at + 1], ARGV[at + 2])
   at = at + 2
@@ -61,25 +68,34 @@ for _ = 1, tonumber(ARGV[9]) do
   redis.call('SETRANGE', KEYS[2], tonumber(ARGV[at + 1]) * ARGV[3], ARGV[at + 2])
   at = at + 2
 end
-for _, part in ipairs({ { KEYS[3], ARGV[10] }, { KEYS[4], ARGV[11] } }) do
-  for _ = 1, tonumber(part[2]) do
+local function put(key, count)
+  for _ = 1, tonumber(count) do
     if ARGV[at + 2] == '' then
-      redis.call('HDEL', part[1], ARGV[at + 1])
+      redis.call('HDEL', key, ARGV[at + 1])
     else
-      redis.call('HSET', part[1], ARGV[at + 1], ARGV[at + 2])
+      redis.call('HSET', key, ARGV[at + 1], ARGV[at + 2])
     end
     at = at + 2
   end
 end
-for _ = 1, tonumber(ARGV[12]) do
-  redis.call('XADD', KEYS[9], '*', 'm', ARGV[at + 1])
+put(KEYS[3], ARGV[10])
+put(KEYS[4], ARGV[11])
+local owed, newest = {}, ''
+for i = 1, tonumber(ARGV[12]) do
+  owed[i] = redis.call('XADD', KEYS[9], '*', 'm', ARGV[at + 1])
   at = at + 1
 end
 local room = tonumber(ARGV[6]) - redis.call('XLEN', KEYS[5])
 for _ = 1, tonumber(ARGV[13]) do
-  if room > 0 then redis.call('XADD', KEYS[5], '*', 'm', ARGV[at + 1]) end
+  if room > 0 then newest = redis.call('XADD', KEYS[5], '*', 'm', ARGV[at + 1]) end
   room, at = room - 1, at + 1
 end
+if ARGV[14] == '1' then
+  redis.call('SET', KEYS[11], ARGV[at + 1])
+  at = at + 1
+end
+put(KEYS[12], ARGV[15])
+put(KEYS[13], ARGV[16])
 if KEYS[6] ~= KEYS[7] then
   redis.call('ZREM', KEYS[6], ARGV[1])
   redis.call('ZADD', KEYS[7], created, ARGV[1])
@@ -94,4 +110,4 @@ if ARGV[5] == '1' then
 else
   redis.call('ZREM', KEYS[10], ARGV[1])
 end
-return { 'OK', string.format('%.0f', tonumber(version) + 1) }
+return { 'OK', string.format('%.0f', tonumber(version) + 1), owed, newest }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use hive_store::{
     StoreError,
-    runs::{Commit, Committed, Created, NewRun, Partition, RunKey, Step},
+    runs::{
+        Commit, Committed, Created, Inputs, NewRun, Partition, RunKey, Step, TaskInputs, TaskResult,
+    },
 };
 
 use crate::world::{World, world};
@@ -21,7 +23,7 @@ fn new(run_id: &str, digest: &str) -> NewRun {
         run_id: run_id.into(),
         digest: digest.into(),
         plan: Bytes::from_static(b"plan"),
-        payloads: vec![(1, Bytes::from_static(b"payload"))],
+        contents: vec![(1, Bytes::from_static(b"payload"))],
         states: Bytes::from_static(b"aaaabbbbcccc"),
         status: "running".into(),
         first: Step {
@@ -37,7 +39,10 @@ fn new(run_id: &str, digest: &str) -> NewRun {
 }
 
 async fn create(world: &World, run: &NewRun) -> Created {
-    let created = world.store.create_run(&partition(world), run, 5).await;
+    let created = world
+        .store
+        .create_run(&partition(world), run, false, 5)
+        .await;
     created.expect("an answer")
 }
 
@@ -66,7 +71,10 @@ async fn zset(world: &World, key: &str) -> Vec<String> {
 async fn a_run_is_stored_whole_and_the_same_submit_finds_it() {
     let world = world().await;
     let at = partition(&world);
-    assert_eq!(create(&world, &new("r", "d")).await, Created::Stored(5));
+    let Created::Stored { at_ms, written } = create(&world, &new("r", "d")).await else {
+        panic!("it is new");
+    };
+    assert_eq!((at_ms, written.owed.len()), (5, 1));
     assert_eq!(
         create(&world, &new("other", "d")).await,
         Created::Exists("r".into())
@@ -97,7 +105,7 @@ async fn a_run_is_stored_whole_and_the_same_submit_finds_it() {
     let absent = world.store.read_run(&at, "other", true).await;
     assert_eq!(absent.expect("read"), None, "nothing of the refused ones");
     let payload: String = world
-        .redis(&["HGET", &at.run("r", RunKey::Payloads), "1"])
+        .redis(&["HGET", &at.run("r", RunKey::Contents), "1"])
         .await;
     assert_eq!(payload, "payload");
 }
@@ -108,7 +116,8 @@ async fn a_workflow_may_be_run_anew_only_in_place_of_the_run_that_was_seen() {
     create(&world, &new("r", "d")).await;
     let mut next = new("s", "e");
     next.replaces = "r".into();
-    assert_eq!(create(&world, &next).await, Created::Stored(5));
+    let created = create(&world, &next).await;
+    assert!(matches!(created, Created::Stored { .. }), "{created:?}");
     next.run_id = "t".into();
     next.digest = "f".into();
     assert_eq!(create(&world, &next).await, Created::Other("s".into()));
@@ -128,11 +137,27 @@ async fn a_step_is_taken_from_the_state_that_it_was_worked_out_from_and_once() {
         results: vec![(1, Bytes::from_static(b"result"))],
         outbox: vec![Bytes::from_static(b"two"), Bytes::from_static(b"three")],
         history: vec![Bytes::from_static(b"done")],
-        due_ms: None,
+        contents: vec![(2, Bytes::from_static(b"more"))],
+        ..Step::default()
     };
     let status = ("running", "succeeded");
     let done = commit(&world, 1, status, &step).await.expect("an answer");
-    assert_eq!(done, Committed::Done(2));
+    let Committed::Done { version, written } = done else {
+        panic!("{done:?}");
+    };
+    assert_eq!(version, 2);
+    let here = [at.clone()];
+    let owed = world.store.read_outboxes(&here, u64::MAX >> 11, 10).await;
+    let owed = owed.expect("read").remove(0);
+    let ids: Vec<&str> = owed.iter().map(|entry| entry.id.as_str()).collect();
+    assert_eq!(ids[1..], written.owed);
+    let history = world.store.run_history(&at, "r", "0-0", 10).await;
+    let newest = world.store.newest_event(&at, "r").await.expect("read");
+    assert_eq!(
+        history.expect("read").last().map(|one| &one.id),
+        Some(&newest)
+    );
+    assert_eq!(newest, written.newest);
     let again = commit(&world, 1, status, &step).await.expect("an answer");
     assert_eq!(again, Committed::Conflict(2));
     let run = world.store.read_run(&at, "r", false).await.expect("read");
@@ -162,4 +187,120 @@ async fn a_step_of_a_run_that_is_gone_writes_nothing() {
     assert_eq!(gone.expect("an answer"), Committed::Gone);
     let owed: u64 = world.redis(&["XLEN", &partition(&world).outbox()]).await;
     assert_eq!(owed, 0);
+}
+
+#[tokio::test]
+async fn messages_get_what_is_stored_for_them_and_large_results_stay_behind() {
+    let world = world().await;
+    let at = partition(&world);
+    create(&world, &new("r", "d")).await;
+    let step = Step {
+        results: vec![
+            (0, Bytes::from_static(b"small")),
+            (2, vec![b'x'; 65_537].into()),
+        ],
+        answers: vec![(1, Bytes::from_static(b"answer"))],
+        ..Step::default()
+    };
+    let status = ("running", "running");
+    commit(&world, 1, status, &step).await.expect("an answer");
+    let asked = [
+        Inputs {
+            task: 1,
+            dependencies: vec![0, 1, 2],
+        },
+        Inputs {
+            task: 5,
+            dependencies: vec![],
+        },
+    ];
+    let found = world.store.task_inputs(&at, "r", &asked).await;
+    let first = TaskInputs {
+        content: Bytes::from_static(b"payload"),
+        answer: Bytes::from_static(b"answer"),
+        results: vec![
+            TaskResult::Bytes(Bytes::from_static(b"small")),
+            TaskResult::None,
+            TaskResult::Omitted,
+        ],
+    };
+    let nothing = TaskInputs {
+        content: Bytes::new(),
+        answer: Bytes::new(),
+        results: vec![],
+    };
+    assert_eq!(found.expect("read"), [first, nothing]);
+}
+
+#[tokio::test]
+async fn a_run_begun_anew_takes_over_contents_and_results_but_those_to_be_done_again() {
+    let world = world().await;
+    let at = partition(&world);
+    create(&world, &new("r", "d")).await;
+    let step = Step {
+        results: vec![
+            (0, Bytes::from_static(b"kept")),
+            (1, Bytes::from_static(b"dropped")),
+        ],
+        ..Step::default()
+    };
+    let status = ("running", "failed");
+    commit(&world, 1, status, &step).await.expect("an answer");
+    let mut next = new("s", "d");
+    next.contents.clear();
+    (next.replaces, next.copies, next.drops) = ("r".into(), "r".into(), vec![1]);
+    create(&world, &next).await;
+    let results = world.store.run_results(&at, "s", &[0, 1]).await;
+    let kept = Some(Bytes::from_static(b"kept"));
+    assert_eq!(results.expect("read"), [kept, None]);
+    let payload: String = world
+        .redis(&["HGET", &at.run("s", RunKey::Contents), "1"])
+        .await;
+    assert_eq!(payload, "payload");
+}
+
+#[tokio::test]
+async fn a_run_is_forgotten_only_as_it_was_seen_and_leaves_nothing() {
+    let world = world().await;
+    let at = partition(&world);
+    create(&world, &new("r", "d")).await;
+    let status = ("running", "succeeded");
+    commit(&world, 1, status, &Step::default())
+        .await
+        .expect("an answer");
+    let forget = |version| {
+        world
+            .store
+            .delete_run(&at, "w", "r", ("succeeded", version))
+    };
+    assert!(!forget(1).await.expect("an answer"));
+    assert!(forget(2).await.expect("an answer"));
+    assert!(forget(2).await.expect("an answer"), "it is gone");
+    let keys: Vec<String> = world.redis(&["KEYS", &format!("{}*", at.tag())]).await;
+    assert_eq!(keys, [at.outbox()], "the rest is gone");
+}
+
+#[tokio::test]
+async fn lists_go_on_behind_the_last_run_seen() {
+    let world = world().await;
+    let at = partition(&world);
+    for name in ["a", "b", "c"] {
+        let mut run = new(name, "d");
+        run.workflow_id = name.into();
+        create(&world, &run).await;
+    }
+    let list = async |before, limit| {
+        let list = world
+            .store
+            .list_runs(&[at.clone()], None, 0, before, limit)
+            .await;
+        let list = list.expect("read").into_iter();
+        list.map(|one| one.run_id).collect::<Vec<_>>()
+    };
+    assert_eq!(list((u64::MAX >> 11, ""), 2).await, ["c", "b"]);
+    assert_eq!(list((5, "b"), 2).await, ["a"], "all are of one ms");
+    let due = world.store.due_runs(&[at.clone()], 77, 10).await;
+    assert_eq!(due.expect("read")[0].len(), 3);
+    let early = world.store.due_runs(&[at.clone()], 76, 10).await;
+    assert!(early.expect("read")[0].is_empty());
 }
