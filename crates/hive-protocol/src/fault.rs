@@ -7,7 +7,10 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use hive_domain::violation::{Violation, Violations};
+use hive_domain::{
+    placement::Unserved,
+    violation::{Violation, Violations},
+};
 
 /// What a fault means for the caller. The set is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +120,8 @@ reasons! {
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", Invalid;
     /// A batch has too many items or bytes.
     BatchTooLarge = "BATCH_TOO_LARGE", Invalid;
+    /// No group serves the type of a task or message.
+    UnservedType = "UNSERVED_TYPE", Invalid;
     /// The caller is not known.
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
     /// The caller is known and not allowed.
@@ -129,10 +134,26 @@ reasons! {
     StreamNotFound = "STREAM_NOT_FOUND", NotFound;
     /// The group has no such member.
     ConsumerNotFound = "CONSUMER_NOT_FOUND", NotFound;
+    /// There is no such workflow.
+    WorkflowNotFound = "WORKFLOW_NOT_FOUND", NotFound;
+    /// The workflow has no such run.
+    RunNotFound = "RUN_NOT_FOUND", NotFound;
+    /// The run has no such task.
+    TaskNotFound = "TASK_NOT_FOUND", NotFound;
+    /// The task has no result.
+    ResultNotFound = "RESULT_NOT_FOUND", NotFound;
+    /// The history of the run has no such event, or none any more: watch from the beginning.
+    EventNotFound = "EVENT_NOT_FOUND", NotFound;
     /// A group of this name exists with other settings.
     GroupExists = "GROUP_EXISTS", Exists;
     /// A stream of this name exists with other settings.
     StreamExists = "STREAM_EXISTS", Exists;
+    /// A workflow of this id exists with other content.
+    WorkflowExists = "WORKFLOW_EXISTS", Exists;
+    /// The run has a task of this id with other content.
+    TaskExists = "TASK_EXISTS", Exists;
+    /// The task is complete with another result.
+    ResultDiffers = "RESULT_DIFFERS", Exists;
     /// It exists already with other content; said by somebody else than us.
     AlreadyExists = "ALREADY_EXISTS", Exists;
     /// The idempotency key stands for another message.
@@ -151,6 +172,20 @@ reasons! {
     EarlierMessageRefused = "EARLIER_MESSAGE_REFUSED", WrongState;
     /// The stream has no group and does not buffer.
     StreamWithoutGroups = "STREAM_WITHOUT_GROUPS", WrongState;
+    /// The run is over.
+    WorkflowOver = "WORKFLOW_OVER", WrongState;
+    /// The run is not over.
+    WorkflowNotOver = "WORKFLOW_NOT_OVER", WrongState;
+    /// The run is coming to an end.
+    WorkflowEnding = "WORKFLOW_ENDING", WrongState;
+    /// The workflow is not an open one, or was closed: no task can be added so.
+    WorkflowNotOpen = "WORKFLOW_NOT_OPEN", WrongState;
+    /// The task is final already.
+    TaskOver = "TASK_OVER", WrongState;
+    /// The task did not ask for input.
+    TaskNotWaitingInput = "TASK_NOT_WAITING_INPUT", WrongState;
+    /// The task cannot be retried.
+    TaskNotRetryable = "TASK_NOT_RETRYABLE", WrongState;
     /// Somebody else changed it in between.
     VersionConflict = "VERSION_CONFLICT", WrongState;
     /// The first frame of a stream is not the one that opens it, or a frame came twice.
@@ -171,6 +206,8 @@ reasons! {
     TooManyIdempotencyKeys = "TOO_MANY_IDEMPOTENCY_KEYS", Saturated;
     /// The namespace has as many groups or streams as it may.
     TooManyGroups = "TOO_MANY_GROUPS", Saturated;
+    /// The namespace has as many runs of workflows as it may.
+    TooManyWorkflows = "TOO_MANY_WORKFLOWS", Saturated;
     /// The gateway holds as many connections as it may.
     TooManyConnections = "TOO_MANY_CONNECTIONS", Saturated;
     /// Redis has no memory left; deliveries and settles go on and make room.
@@ -299,6 +336,33 @@ impl Fault {
         )
     }
 
+    /// There is no workflow `id`.
+    #[must_use]
+    pub fn no_workflow(id: &str) -> Self {
+        Self::new(
+            Reason::WorkflowNotFound,
+            format!("there is no workflow `{id}`"),
+        )
+    }
+
+    /// The workflow has no run `id`.
+    #[must_use]
+    pub fn no_run(workflow: &str, id: &str) -> Self {
+        Self::new(
+            Reason::RunNotFound,
+            format!("workflow `{workflow}` has no run `{id}`"),
+        )
+    }
+
+    /// The run has no task `id`.
+    #[must_use]
+    pub fn no_task(workflow: &str, id: &str) -> Self {
+        Self::new(
+            Reason::TaskNotFound,
+            format!("workflow `{workflow}` has no task `{id}`"),
+        )
+    }
+
     /// A broken invariant: `detail` names it for the log, the caller learns only that it is ours.
     pub fn bug(detail: impl Into<String>) -> Self {
         Self::new(
@@ -340,6 +404,12 @@ impl std::error::Error for Fault {}
 impl From<Violations> for Fault {
     fn from(violations: Violations) -> Self {
         Self::invalid(violations)
+    }
+}
+
+impl From<Unserved> for Fault {
+    fn from(unserved: Unserved) -> Self {
+        Self::new(Reason::UnservedType, unserved.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything that crosses a door is checked and translated here, once for gRPC, REST, the client
 //! and the command line: `message` and `outcome` check what agents send, `convert` turns group and
-//! stream settings into domain types and back, `fault` is what every refusal looks like inside,
+//! stream settings into domain types and back, `workflow` does so for workflows, `fault` is what every refusal looks like inside,
 //! `status` and `http` are what it looks like outside.
 //!
 //! Invariants
@@ -31,3 +31,4 @@ pub mod status;
 pub mod time;
 pub mod wire;
 pub mod words;
+pub mod workflow;

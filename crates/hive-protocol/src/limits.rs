@@ -75,6 +75,23 @@ pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Longest delay of a nack or release: 24 h, in milliseconds.
 pub const SETTLE_DELAY_MS_MAX: u64 = 86_400_000;
 
+/// Largest workflow, encoded, with the payloads of its tasks: 4 MiB.
+pub const WORKFLOW_BYTES_MAX: usize = 4 << 20;
+/// Most tasks that are added to a run at once.
+pub const ADDED_TASKS_MAX: usize = 1_000;
+/// Largest result of a task and largest answer to its question: 1 MiB.
+pub const TASK_RESULT_BYTES_MAX: usize = 1 << 20;
+/// Most runs of one list.
+pub const LIST_RUNS_MAX: u32 = 1_000;
+/// Runs of a list that names no number.
+pub const LIST_RUNS_DEFAULT: u32 = 50;
+/// Most events of one look at a history.
+pub const HISTORY_EVENTS_MAX: u32 = 1_000;
+/// Events of a look at a history that names no number.
+pub const HISTORY_EVENTS_DEFAULT: u32 = 100;
+/// Longest event id, in bytes; ours are far shorter.
+pub const EVENT_ID_BYTES_MAX: usize = 64;
+
 /// The namespace of a call that names none.
 pub const NAMESPACE_DEFAULT: &str = "default";
 /// gRPC metadata key and HTTP header that names the namespace of a call.

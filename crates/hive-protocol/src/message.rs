@@ -221,7 +221,7 @@ fn check_names(message: &wire::Message, faults: &mut Violations) {
 }
 
 /// A media type goes into an HTTP header again, so it is visible ASCII.
-fn check_content_type(content_type: &str, faults: &mut Violations) {
+pub(crate) fn check_content_type(content_type: &str, faults: &mut Violations) {
     faults.take(at_most(
         "content_type",
         content_type.len(),
@@ -294,7 +294,7 @@ fn check_times(message: &wire::Message, now: Timestamp, faults: &mut Violations)
     }
 }
 
-fn check_retry(retry: &wire::RetryPolicy, faults: &mut Violations) {
+pub(crate) fn check_retry(retry: &wire::RetryPolicy, faults: &mut Violations) {
     if let Some(attempts) = retry
         .max_attempts
         .filter(|n| !(1..=MAX_ATTEMPTS_MAX).contains(n))
