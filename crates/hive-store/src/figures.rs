@@ -239,6 +239,14 @@ fn of_counters(counters: &BTreeMap<String, u64>, now_ms: u64) -> Figures {
 
 /// Pending entries and last delivered id of one group, from XINFO GROUPS.
 fn position(groups: Reply, wanted: &str) -> Result<Option<(u64, String)>, StoreError> {
+    let found = positions(groups)?.into_iter();
+    let mut found = found.filter(|(name, _, _)| name == wanted);
+    Ok(found.next().map(|(_, pending, last)| (pending, last)))
+}
+
+/// Name, pending entries and last delivered id of each group of a lane, from XINFO GROUPS.
+pub(crate) fn positions(groups: Reply) -> Result<Vec<(String, u64, String)>, StoreError> {
+    let mut found = Vec::new();
     for info in groups.list()? {
         let mut fields = info.list()?.into_iter();
         let (mut name, mut pending, mut last) = (String::new(), 0, String::new());
@@ -250,11 +258,9 @@ fn position(groups: Reply, wanted: &str) -> Result<Option<(u64, String)>, StoreE
                 _ => {},
             }
         }
-        if name == wanted {
-            return Ok(Some((pending, last)));
-        }
+        found.push((name, pending, last));
     }
-    Ok(None)
+    Ok(found)
 }
 
 #[cfg(test)]

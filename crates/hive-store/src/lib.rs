@@ -42,6 +42,7 @@ pub mod dataset;
 pub mod dead;
 pub mod durable;
 pub mod error;
+pub mod facts;
 pub mod fetch;
 pub mod figures;
 pub mod header;

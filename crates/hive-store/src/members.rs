@@ -519,7 +519,7 @@ fn expired(what: &'static str, value: Value) -> Result<(u64, Option<String>), St
     Ok((expired.number()?, next))
 }
 
-fn parse_member(consumer: &str, row: &str) -> Option<Member> {
+pub(crate) fn parse_member(consumer: &str, row: &str) -> Option<Member> {
     let mut parts = row.split(' ');
     let (session, attach) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
     let kind = match parts.next()? {

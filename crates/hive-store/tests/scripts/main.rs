@@ -5,6 +5,7 @@ mod bounds;
 mod dataset;
 mod durable;
 mod end_to_end;
+mod facts;
 mod fetch;
 mod full;
 mod groups;

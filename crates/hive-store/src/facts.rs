@@ -1,0 +1,189 @@
+//! What is known of the groups of a namespace where a task looks for one.
+//!
+//! One answer for all groups in three round trips, whatever their number: a choice among groups
+//! needs no more than how much is to be done and who is there, so this costs far less than the
+//! figures of each group. A shared lane is asked once for all of its groups.
+//!
+//! Callers keep an answer for a second or so; nothing is remembered here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hive_domain::{
+    capability::CapabilitySet,
+    group::{GroupDefinition, GroupState},
+    placement::GroupFacts,
+};
+use redis::Pipeline;
+
+use crate::{
+    connection::{Purpose, Store},
+    error::StoreError,
+    figures,
+    keys::{GroupKey, Shard},
+    lane::LaneRef,
+    members,
+    reply::{self, Reply},
+};
+
+/// Commands of one round trip at most: replies of more would hold up what others ask.
+const COMMANDS_MAX: usize = 1_000;
+/// Members of a group whose capabilities are read, about: of more, some stand for all.
+const MEMBERS_READ: u64 = 1_000;
+
+impl Store {
+    /// The groups of a namespace by name, those that are being deleted among them.
+    ///
+    /// # Errors
+    /// As in `StoreError`; `Corrupt` when a row of a member or a lane does not parse.
+    pub async fn group_facts(&self, namespace: &str) -> Result<Vec<GroupFacts>, StoreError> {
+        let definitions = self.groups(namespace).await?;
+        let live: Vec<(&GroupDefinition, Shard)> = definitions
+            .iter()
+            .filter(|group| group.state != GroupState::Deleting)
+            .flat_map(|group| {
+                let shards = 0..group.shards;
+                shards.map(move |index| (group, self.shard(namespace, &group.stream, index)))
+            })
+            .collect();
+        let pending = self.pending_of(&live).await?;
+        let mut found: BTreeMap<&str, GroupFacts> = definitions
+            .iter()
+            .map(|group| (group.name.as_str(), of_definition(group)))
+            .collect();
+        let mut commands = Commands::default();
+        for (group, shard) in &live {
+            let counters = shard.group(&group.name, GroupKey::Counters);
+            commands.add(&["HMGET", &counters, "published", "settled"]);
+            let members = shard.group(&group.name, GroupKey::Members);
+            commands.add(&["HLEN", &members]);
+            commands.add(&["HSCAN", &members, "0", "COUNT", &MEMBERS_READ.to_string()]);
+        }
+        let mut replies = self.in_rounds(commands).await?.into_iter();
+        let mut next = || replies.next().ok_or_else(|| StoreError::reply("facts"));
+        for (group, shard) in &live {
+            let unsettled = unsettled(next()?)?;
+            let live_consumers = u32::try_from(next()?.number()?).unwrap_or(u32::MAX);
+            let capabilities = capabilities(next()?, &group.name)?;
+            let place = (shard.tag().to_owned(), group.name.clone());
+            let held = pending.get(&place).copied().unwrap_or_default();
+            if let Some(facts) = found.get_mut(group.name.as_str()) {
+                facts.pending += held;
+                facts.waiting += unsettled.saturating_sub(held);
+                facts.live_consumers = facts.live_consumers.max(live_consumers);
+                facts.capabilities.extend(capabilities);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Messages that consumers and indexes of each group hold, by the tag of the shard and name.
+    async fn pending_of(
+        &self,
+        live: &[(&GroupDefinition, Shard)],
+    ) -> Result<BTreeMap<(String, String), u64>, StoreError> {
+        let names: BTreeSet<(&str, &str)> = live
+            .iter()
+            .map(|(group, shard)| (shard.tag(), group.name.as_str()))
+            .collect();
+        let shards: BTreeMap<&str, &Shard> =
+            live.iter().map(|(_, shard)| (shard.tag(), shard)).collect();
+        let mut commands = Commands::default();
+        for shard in shards.values() {
+            commands.add(&["HKEYS", &shard.lanes()]);
+        }
+        let lanes = self.in_rounds(commands).await?;
+        let mut asked = Vec::new();
+        let mut commands = Commands::default();
+        for (shard, lanes) in shards.values().zip(lanes) {
+            for name in lanes.list()? {
+                let lane: LaneRef = name.text()?.parse().map_err(|error| StoreError::Corrupt {
+                    what: format!("key `lanes`: {error}"),
+                })?;
+                // A lane of all groups that names a consumer has no Redis group.
+                let is_read = if lane.group.is_empty() {
+                    lane.lane.consumer.is_empty()
+                } else {
+                    names.contains(&(shard.tag(), &lane.group))
+                };
+                if is_read {
+                    commands.add(&["XINFO", "GROUPS", &shard.lane(&lane)]);
+                    asked.push(shard.tag());
+                }
+            }
+        }
+        let mut pending = BTreeMap::new();
+        for (tag, groups) in asked.into_iter().zip(self.in_rounds(commands).await?) {
+            for (name, held, _) in figures::positions(groups)? {
+                *pending.entry((tag.to_owned(), name)).or_default() += held;
+            }
+        }
+        Ok(pending)
+    }
+
+    async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
+        let mut replies = Vec::with_capacity(commands.count);
+        for round in commands.rounds {
+            replies.extend(self.pipeline(Purpose::Control, round).await?);
+        }
+        Ok(replies)
+    }
+}
+
+/// Commands in round trips of a bounded size.
+#[derive(Default)]
+struct Commands {
+    rounds: Vec<Pipeline>,
+    count: usize,
+}
+
+impl Commands {
+    fn add(&mut self, words: &[&str]) {
+        if self.count.is_multiple_of(COMMANDS_MAX) {
+            self.rounds.push(Pipeline::new());
+        }
+        self.count += 1;
+        if let (Some(round), Some((name, arguments))) =
+            (self.rounds.last_mut(), words.split_first())
+        {
+            round.cmd(name);
+            for argument in arguments {
+                round.arg(*argument);
+            }
+        }
+    }
+}
+
+fn of_definition(group: &GroupDefinition) -> GroupFacts {
+    GroupFacts {
+        name: group.name.clone(),
+        agent_type: group.agent_type.clone(),
+        waiting: 0,
+        pending: 0,
+        live_consumers: 0,
+        capabilities: Vec::new(),
+        state: group.state,
+    }
+}
+
+/// Accepted and not settled, by the counters of a group.
+fn unsettled(counters: Reply) -> Result<u64, StoreError> {
+    let [published, settled] = counters.array()?;
+    let number = |reply: Reply| -> Result<u64, StoreError> {
+        let text = reply.maybe_text()?;
+        Ok(text.and_then(|text| text.parse().ok()).unwrap_or_default())
+    };
+    Ok(number(published)?.saturating_sub(number(settled)?))
+}
+
+/// The different sets of capabilities among the members that a scan answers.
+fn capabilities(scanned: Reply, group: &str) -> Result<Vec<CapabilitySet>, StoreError> {
+    let [_cursor, rows] = scanned.array()?;
+    let mut sets = BTreeSet::new();
+    for (consumer, row) in reply::pairs(rows)? {
+        let member = members::parse_member(&consumer, &row).ok_or_else(|| StoreError::Corrupt {
+            what: format!("member `{consumer}` of group `{group}`"),
+        })?;
+        sets.insert(member.capabilities.into_iter().collect::<CapabilitySet>());
+    }
+    Ok(sets.into_iter().collect())
+}
