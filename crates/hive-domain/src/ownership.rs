@@ -22,6 +22,14 @@ pub fn owner<'a>(key: &str, replicas: &'a [String]) -> Option<&'a str> {
         .map(|(_, replica)| replica)
 }
 
+/// Which of `parts` equal parts `key` falls into, from 0; 0 when there are none.
+#[must_use]
+pub fn part(key: &str, parts: u32) -> u32 {
+    let hash = hash::of(&[key.as_bytes()]);
+    let part = hash.checked_rem(u64::from(parts)).unwrap_or(0);
+    u32::try_from(part).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

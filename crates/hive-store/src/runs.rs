@@ -236,6 +236,8 @@ pub struct Commit<'a> {
     pub status: (&'a str, &'a str),
     /// Whether the run has ended with this step, or had before.
     pub has_ended: bool,
+    /// On disk before the answer.
+    pub durable: bool,
 }
 
 /// What became of a step.
@@ -413,7 +415,11 @@ impl Store {
         }
         tasks(&mut call, &step.contents);
         tasks(&mut call, &step.answers);
-        let value = self.run(Purpose::Control, call).await?;
+        let value = if commit.durable {
+            self.run_durably(Purpose::Control, call).await?
+        } else {
+            self.run(Purpose::Control, call).await?
+        };
         let (status, detail, written) = answer("run_commit", value)?;
         match status.as_str() {
             "OK" => Ok(Committed::Done {
@@ -455,6 +461,25 @@ impl Store {
             "CONFLICT" => Ok(false),
             _ => Err(StoreError::reply("run_delete")),
         }
+    }
+
+    /// Version of the state of a run; none where there is none.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn run_version(
+        &self,
+        partition: &Partition,
+        run_id: &str,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut get = Cmd::new();
+        get.arg("HGET")
+            .arg(partition.run(run_id, RunKey::Head))
+            .arg("version");
+        let version = self.command(Purpose::Control, get).await?.maybe_text()?;
+        version
+            .map(|text| text.parse().map_err(|_error| StoreError::reply("HGET")))
+            .transpose()
     }
 
     /// The newest run of a workflow.

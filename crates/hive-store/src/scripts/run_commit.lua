@@ -52,13 +52,17 @@ INVARIANTS  W1 (a run is stored whole), W3 (a step and what it owes are one), W4
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return { 'GONE', '', {}, '' } end
 if version ~= ARGV[2] then return { 'CONFLICT', version, {}, '' } end
-local now = tonumber(ARGV[7])
+-- Versions grow with the time, so that a Redis that lost steps never comes to one twice: a router
+-- that remembers a lost state would take it for the one that is there.
+local now, next_version = tonumber(ARGV[7]), tonumber(version) + 1
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
+  next_version = math.max(next_version, time[1] * 1000000 + time[2])
 end
+next_version = string.format('%.0f', next_version)
 local created = redis.call('HGET', KEYS[1], 'created_ms')
-redis.call('HINCRBY', KEYS[1], 'version', 1)
+redis.call('HSET', KEYS[1], 'version', next_version)
 local at = 16
 for _ = 1, tonumber(ARGV[8]) do
   redis.call('HSET', KEYS[1], ARGV[at + 1], ARGV[at + 2])
@@ -110,4 +114,4 @@ if ARGV[5] == '1' then
 else
   redis.call('ZREM', KEYS[10], ARGV[1])
 end
-return { 'OK', string.format('%.0f', tonumber(version) + 1), owed, newest }
+return { 'OK', next_version, owed, newest }

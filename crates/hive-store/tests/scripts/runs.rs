@@ -58,6 +58,7 @@ async fn commit(
         record_bytes: RECORD,
         status,
         has_ended: status.1 != "running",
+        durable: false,
     };
     let partition = partition(world);
     world.store.commit_run(&partition, commit, step, 9).await
