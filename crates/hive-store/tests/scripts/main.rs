@@ -18,4 +18,5 @@ mod runs;
 mod settle;
 mod streams;
 mod sweep;
+mod tasks;
 mod world;
