@@ -74,12 +74,12 @@ pub(crate) async fn parked(
     walks: &mut Walks,
 ) -> Result<(), StoreError> {
     let (store, shard) = (&scope.store, &scope.shard);
-    let has_keys = lanes.iter().any(|lane| lane.lane.lane.marked);
+    let has_keys = lanes.iter().any(|lane| lane.lane.lane.is_ordered());
     if !has_keys || store.blocked_count(shard, &group.name).await? == 0 {
         return Ok(());
     }
     for (number, lane) in lanes.iter().enumerate() {
-        if !lane.lane.lane.marked {
+        if !lane.lane.lane.is_ordered() {
             continue;
         }
         let key = (group.name.clone(), format!("{} parked", lane.reference));

@@ -17,7 +17,7 @@ use hive_protocol::{
 };
 use hive_runtime::gate::Pass;
 use hive_store::{
-    Lane, LaneRef, Shard, StoreError,
+    Lane, LaneKind, LaneRef, Shard, StoreError,
     fetch::Lanes,
     header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Idempotency, Item, Outcome},
@@ -504,7 +504,11 @@ fn refused_key(message: &wire::Message) -> String {
 fn lane(message: &wire::Message) -> Lane {
     Lane {
         priority: message::priority(message),
-        marked: !message.ordering_key.is_empty(),
+        kind: if message.ordering_key.is_empty() {
+            LaneKind::Plain
+        } else {
+            LaneKind::Ordered
+        },
         capabilities: message::required_capabilities(message).to_string(),
         consumer: message.to_agent.clone(),
     }

@@ -294,7 +294,7 @@ impl Gateway {
             .await;
         let verdicts = self.unless_deleted(&view, settled, items.len()).await?;
         // An end of an ordered entry makes the next one of its key ready.
-        let has_ordered = lanes.iter().any(|lane| lane.lane.lane.marked);
+        let has_ordered = lanes.iter().any(|lane| lane.lane.lane.is_ordered());
         if has_ordered || items.iter().any(|item| item.action != Action::Ack) {
             self.bells.announce(&self.store, &view.shard);
         }

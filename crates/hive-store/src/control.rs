@@ -437,6 +437,7 @@ impl Store {
             call.key(shard.dead());
             call.key(shard.group(group, GroupKey::Counters));
             call.key(shard.settled_below()).key(shard.sizes());
+            call.key(shard.tasks()).key(shard.settled());
             for lane in &*own {
                 call.key(&lane.stream);
             }

@@ -134,7 +134,8 @@ pub enum Fetched {
         fenced: Vec<usize>,
         /// Positions in `lanes` that are left with work; `None` stands for a ready set.
         left: Vec<Option<usize>>,
-        /// Entries that were read and parked behind another of their ordering key.
+        /// Entries that were read and not delivered: parked behind another of their ordering key,
+        /// or tasks that were decided meanwhile.
         parked: u64,
     },
     /// The group is paused.
@@ -341,6 +342,7 @@ fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
     for key in [GroupKey::Parked, GroupKey::Failures, GroupKey::Credit] {
         call.key(shard.group(fetch.group, key));
     }
+    call.key(shard.tasks()).key(shard.settled());
     for lane in fetch.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }

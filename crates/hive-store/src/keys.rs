@@ -78,6 +78,30 @@ impl Shard {
         self.key("dead")
     }
 
+    /// Tasks of workflows by dispatch key, and where each stands.
+    #[must_use]
+    pub fn tasks(&self) -> String {
+        self.key("tasks")
+    }
+
+    /// What became of tasks, for the router; the channel of its bell has the same name.
+    #[must_use]
+    pub fn settled(&self) -> String {
+        self.key("settled")
+    }
+
+    /// Up to which of these records the router has applied them.
+    #[must_use]
+    pub fn settled_applied(&self) -> String {
+        self.key("settled:applied")
+    }
+
+    /// Channel on which gateways hear that a lease of a task is over.
+    #[must_use]
+    pub fn cancels(&self) -> String {
+        self.key("cancels")
+    }
+
     /// Up to which entry all of a lane was settled when its last group went.
     #[must_use]
     pub fn settled_below(&self) -> String {
@@ -268,6 +292,10 @@ mod tests {
             shard.bodies(),
             shard.dedup(1, 2),
             shard.dead(),
+            shard.tasks(),
+            shard.settled(),
+            shard.settled_applied(),
+            shard.cancels(),
             shard.settled_below(),
             shard.sizes(),
             shard.clock(),

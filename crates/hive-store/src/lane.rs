@@ -1,19 +1,41 @@
 //! Lanes: the Redis streams of a shard, told apart by what decides who may take an entry and how.
 //!
-//! A lane's name says its priority, whether its entries are ordered and so need a script on every
-//! step (`m` for marked), the capabilities they require and the one consumer they are for: `p4`,
-//! `p9m`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and consumers hold none of the characters
-//! `/ + , @ |`, so a name is parsed without doubt.
+//! A lane's name says its priority, whether its entries need a script on every step (`m` where they
+//! are ordered, `t` where they are tasks of workflows), the capabilities they require and the one
+//! consumer they are for: `p4`, `p9m`, `p4t`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and
+//! consumers hold none of the characters `/ + , @ |`, so a name is parsed without doubt.
 
 use std::{fmt, str::FromStr};
+
+/// What its entries are, and so who may read and settle them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LaneKind {
+    /// Messages that ask for nothing: read plainly, and settled by the short script.
+    Plain,
+    /// Messages with an ordering key: only scripts read and settle them.
+    Ordered,
+    /// Tasks of workflows, each with a dispatch key: only scripts read and settle them, and what
+    /// becomes of one is told to the router in the same step.
+    Task,
+}
+
+impl LaneKind {
+    const fn letter(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Ordered => "m",
+            Self::Task => "t",
+        }
+    }
+}
 
 /// What a lane's entries have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// 0 (least urgent) to 9.
     pub priority: u8,
-    /// Ordered: only scripts read and settle its entries.
-    pub marked: bool,
+    /// What they are.
+    pub kind: LaneKind,
     /// Required capabilities, sorted, with commas between; empty for none.
     pub capabilities: String,
     /// The one consumer it is for; empty for any.
@@ -26,10 +48,39 @@ impl Lane {
     pub fn plain(priority: u8) -> Self {
         Self {
             priority,
-            marked: false,
+            kind: LaneKind::Plain,
             capabilities: String::new(),
             consumer: String::new(),
         }
+    }
+
+    /// The lane of tasks of workflows that require these capabilities, sorted, with commas between.
+    #[must_use]
+    pub fn of_tasks(priority: u8, capabilities: &str) -> Self {
+        Self {
+            priority,
+            kind: LaneKind::Task,
+            capabilities: capabilities.to_owned(),
+            consumer: String::new(),
+        }
+    }
+
+    /// Whether only scripts read and settle its entries.
+    #[must_use]
+    pub fn is_scripted(&self) -> bool {
+        self.kind != LaneKind::Plain
+    }
+
+    /// Whether its entries have ordering keys.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        self.kind == LaneKind::Ordered
+    }
+
+    /// Whether its entries are tasks of workflows.
+    #[must_use]
+    pub fn is_of_tasks(&self) -> bool {
+        self.kind == LaneKind::Task
     }
 
     /// What tells its ready set from others: capabilities and consumer.
@@ -66,7 +117,7 @@ impl fmt::Display for Lane {
             f,
             "p{}{}{}",
             self.priority,
-            if self.marked { "m" } else { "" },
+            self.kind.letter(),
             self.suffix()
         )
     }
@@ -89,9 +140,10 @@ impl FromStr for Lane {
             .and_then(|c| c.to_digit(10))
             .ok_or_else(wrong)?;
         let rest = characters.as_str();
-        let (marked, rest) = match rest.strip_prefix('m') {
-            Some(rest) => (true, rest),
-            None => (false, rest),
+        let (kind, rest) = match rest.split_at_checked(1) {
+            Some(("m", rest)) => (LaneKind::Ordered, rest),
+            Some(("t", rest)) => (LaneKind::Task, rest),
+            Some(_) | None => (LaneKind::Plain, rest),
         };
         let (rest, consumer) = rest.split_once('@').unwrap_or((rest, ""));
         let capabilities = match rest.strip_prefix('+') {
@@ -102,7 +154,7 @@ impl FromStr for Lane {
         };
         Ok(Self {
             priority: u8::try_from(priority).map_err(|_error| wrong())?,
-            marked,
+            kind,
             capabilities: capabilities.to_owned(),
             consumer: consumer.to_owned(),
         })
@@ -183,6 +235,8 @@ mod tests {
             "/p9m",
             "g/p0+gpu",
             "g/p4m+cuda,gpu@agent-1",
+            "g/p4t",
+            "g/p4t+gpu",
             "/p4@a.b:c",
         ] {
             let lane: LaneRef = text.parse().expect("a lane");
@@ -192,7 +246,9 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_lane_is_refused() {
-        for text in ["p4", "g/4", "g/p", "g/px", "g/p4+", "g/p4x"] {
+        for text in [
+            "p4", "g/4", "g/p", "g/px", "g/p4+", "g/p4x", "g/p4mt", "g/p4ü",
+        ] {
             assert!(text.parse::<LaneRef>().is_err(), "{text}");
         }
     }

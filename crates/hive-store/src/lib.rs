@@ -20,7 +20,9 @@
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
 //!   lives; **C3** lost data is never gone on with by itself;
 //! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a
-//!   step of a run and what it owes are one; **W4** a step is taken once.
+//!   step of a run and what it owes are one; **W4** a step is taken once;
+//! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told in
+//!   the step that ends its entry, and no delivery behind it.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 
@@ -62,9 +64,10 @@ pub mod scripts;
 pub mod settle;
 pub mod streams;
 pub mod sweep;
+pub mod tasks;
 
 pub use connection::{Purpose, Store, StoreConfig};
 pub use error::StoreError;
 pub use keys::Shard;
-pub use lane::{Lane, LaneRef};
+pub use lane::{Lane, LaneKind, LaneRef};
 pub use lease::Lease;

@@ -89,7 +89,7 @@ impl Store {
         let parked = shard.group(group, GroupKey::Parked);
         // The ordering key stood in the entry that is gone: the indexes are searched for it.
         let (mut order, mut place) = (String::new(), String::new());
-        if lane.lane.lane.marked {
+        if lane.lane.lane.is_ordered() {
             let rows = self.scan("HSCAN", &busy, "*").await?;
             let holder = rows.into_iter().find(|(_, held)| *held == member);
             order = holder.map(|(order, _)| order).unwrap_or_default();

@@ -103,8 +103,14 @@ scripts! {
     RUN_READ "run_read";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
+    SETTLED_ADVANCE "settled_advance";
+    SETTLED_READ "settled_read";
+    SETTLED_TRIM "settled_trim";
     STREAM_CLOSE "stream_close";
     STREAM_OPEN "stream_open";
+    TASK_DISPATCH "task_dispatch";
+    TASK_LOOK "task_look";
+    TASK_RESOLVE "task_resolve";
     TRIM "trim";
     WAITING_EXPIRE "waiting_expire";
 }

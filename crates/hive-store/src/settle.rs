@@ -35,6 +35,16 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub enum Action {
     /// Handled.
     Ack,
+    /// A task of a workflow is handled, and this came out. Of other messages nothing is kept.
+    Complete {
+        /// What came out.
+        result: Bytes,
+    },
+    /// A task of a workflow goes on only once its question is answered.
+    Suspend {
+        /// The question and what its answer needs.
+        asked: Bytes,
+    },
     /// A failed attempt: backoff, or the dead letters when attempts are used up.
     Nack {
         /// Backoff in ms, instead of the policy's.
@@ -76,6 +86,24 @@ pub enum Action {
         /// Only if idle for so many ms; 0 for at once.
         idle_ms: u64,
     },
+}
+
+impl Action {
+    /// What the agent of a task gave.
+    fn given(&self) -> &[u8] {
+        match self {
+            Self::Complete { result } => result,
+            Self::Suspend { asked } => asked,
+            Self::Ack
+            | Self::Nack { .. }
+            | Self::Release { .. }
+            | Self::Reject { .. }
+            | Self::Expire
+            | Self::Cancel
+            | Self::Lose { .. }
+            | Self::GiveBack { .. } => &[],
+        }
+    }
 }
 
 /// One outcome for one delivery.
@@ -346,14 +374,14 @@ impl Store {
             let Some(lane) = lane_of(group.lanes, &item.lease.lane) else {
                 continue;
             };
-            let is_marked = group
+            let is_scripted = group
                 .lanes
                 .get(lane)
-                .is_some_and(|lane| lane.lane.lane.marked);
+                .is_some_and(|lane| lane.lane.lane.is_scripted());
             // A redelivered entry has a failure history to remove, and one of unknown size must be
             // read: the other script does that.
             let is_first = item.lease.count == 1 && item.lease.bytes > 0;
-            if item.action == Action::Ack && !is_marked && is_first {
+            if item.action == Action::Ack && !is_scripted && is_first {
                 plain.push((*place, lane));
             } else {
                 other.push((*place, lane));
@@ -588,8 +616,14 @@ fn readable(items: &[Settle], lanes: &[ReadLane], chosen: &[(usize, usize)]) -> 
     let mut bytes = 0;
     for (count, (position, lane)) in chosen.iter().enumerate() {
         let size = items.get(*position).map_or(0, |item| item.lease.bytes);
-        let is_marked = lanes.get(*lane).is_some_and(|lane| lane.lane.lane.marked);
-        bytes += u64::from(size) * if is_marked { 2 } else { 1 };
+        let is_ordered = lanes
+            .get(*lane)
+            .is_some_and(|lane| lane.lane.lane.is_ordered());
+        bytes += u64::from(size) * if is_ordered { 2 } else { 1 };
+        // What an agent gave is sent along.
+        bytes += items
+            .get(*position)
+            .map_or(0, |item| item.action.given().len() as u64);
         if bytes > BYTES_MAX && count > 0 {
             return count;
         }
@@ -728,6 +762,7 @@ fn settle_call(
     call.key(shard.group(group.name, GroupKey::Failures));
     call.key(shard.dead()).key(shard.clock()).key(numbered.key);
     call.key(shard.sizes());
+    call.key(shard.tasks()).key(shard.settled());
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -773,6 +808,12 @@ fn add_action(call: &mut Call, action: &Action, work_ms: u64) {
     let none = Bytes::new();
     match action {
         Action::Ack => call.text("a").number(work_ms).text("").bytes(none),
+        Action::Complete { result } => call
+            .text("a")
+            .number(work_ms)
+            .text("")
+            .bytes(result.clone()),
+        Action::Suspend { asked } => call.text("s").number(0).text("").bytes(asked.clone()),
         Action::Nack {
             delay_ms: Some(delay),
             category,

@@ -13,7 +13,13 @@ const SECTIONS: [&str; 6] = [
     "INVARIANTS",
 ];
 /// What takes new work is refused by a full Redis; all else goes on, so that it drains.
-const REFUSED_WHEN_FULL: [&str; 4] = ["definition_create", "group_create", "publish", "run_create"];
+const REFUSED_WHEN_FULL: [&str; 5] = [
+    "definition_create",
+    "group_create",
+    "publish",
+    "run_create",
+    "task_dispatch",
+];
 
 fn header(script: &Script) -> &str {
     let (_, rest) = script.source.split_once("--[[\n").expect("a header begins");
@@ -167,6 +173,7 @@ fn every_status_that_a_typed_call_reads_is_in_a_header() {
         "streams",
         "sweep",
         "retention",
+        "tasks",
     ] {
         let text = fs::read_to_string(source.join(file).with_extension("rs")).expect("a source");
         let words = text

@@ -14,7 +14,7 @@ use hive_store::lease::size_of_body;
 use hive_store::members::{Joined, Joining, Kind};
 use hive_store::publish::{Flush, Flushed, Item, Outcome};
 use hive_store::settle::{Action, Settle, SettleGroup, Verdict};
-use hive_store::{Lane, LaneRef, Lease, Shard, Store, StoreConfig};
+use hive_store::{Lane, LaneKind, LaneRef, Lease, Shard, Store, StoreConfig};
 use hive_testkit::daemon::Daemon;
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
@@ -178,7 +178,7 @@ impl World {
     /// Publishes one message to the group with an ordering key.
     pub(crate) async fn publish_ordered(&mut self, key: &str, expires_at_ms: u64) {
         let lane = Lane {
-            marked: true,
+            kind: LaneKind::Ordered,
             ..Lane::plain(4)
         };
         let lane = LaneRef::of_group(GROUP, lane);

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hive_domain::routing;
 use hive_protocol::{fault::Fault, limits::BATCH_BYTES_MAX};
 use hive_store::{
-    Lane, StoreError,
+    Lane, LaneKind, StoreError,
     fetch::{PlainFetched, ReadLane, Taken},
 };
 
@@ -276,10 +276,10 @@ fn only_lane<'a>(
         .all(|entry| entry.lane == lane && entry.count == 1);
     let lane = read.get(lane).filter(|_| same)?;
     let Lane {
-        marked,
+        kind,
         capabilities,
         consumer,
         ..
     } = &lane.lane.lane;
-    (!marked && capabilities.is_empty() && consumer.is_empty()).then_some(lane)
+    (*kind == LaneKind::Plain && capabilities.is_empty() && consumer.is_empty()).then_some(lane)
 }

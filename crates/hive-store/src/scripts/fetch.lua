@@ -15,7 +15,9 @@ KEYS
   7 parked     zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   8 failures   hash    `<lane ref>|<id>` -> count and records
   9 credit     hash    gateway -> `<free credit> <ms>`
-  10.. per lane its stream and its ready zset
+  10 tasks     hash    dispatch key -> `open <s|a> <lane ref>|<id>` while it may be delivered
+  11 settled   stream  what became of tasks, for the router; its name is its channel too
+  12.. per lane its stream and its ready zset
 ARGV
   1 group        name
   2 gateway      id      incarnation of the calling gateway
@@ -34,13 +36,15 @@ RETURNS  { status, detail, ... }
           chunk of fresh entries    { consumer_no, lane_no, { { id, { 'm', body } }, ... } }
           chunk of a redelivery     { consumer_no, lane_no, { { id, ... } }, count, failures }
           sources: numbers of the lanes left with work, 0 for a ready set left with entries
-          parked: entries that were read and wait for another of their ordering key
+          parked: entries that were read and not delivered: they wait for another of their ordering
+          key, or are tasks that were decided meanwhile and are settled here
   PAUSED  ""      the group is paused or not made yet
   GONE    ""      the group is absent or being deleted
   LANES   count   there are lanes that the caller does not know; nothing was written
 IDEMPOTENT  no: each call leases more; the caller gives back what a lost reply leased
 COST        O(delivered + lanes + slots), 4 us a message
-INVARIANTS  M4 (an entry has one owner), M5 (one entry of an ordering key in flight), E1 (fencing)
+INVARIANTS  M4 (an entry has one owner), M5 (one entry of an ordering key in flight), E1 (fencing),
+            T2 (no delivery of a task behind its outcome)
 ]]
 local group, ageing, slots = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[10])
 local state = redis.call('HGET', KEYS[1], group)
@@ -82,10 +86,10 @@ local function rank_ready(source)
 end
 for l = 1, lane_count do
   local ref, classes = ARGV[9 + l * 2], ARGV[10 + l * 2]
-  local stream, ready = KEYS[8 + l * 2], KEYS[9 + l * 2]
-  local priority, marked = string.match(ref, '/p(%d)(m?)')
-  local lane = { no = l, ref = ref, key = stream, classes = classes, marked = marked == 'm',
-    base = tonumber(priority), ready_key = ready }
+  local stream, ready = KEYS[10 + l * 2], KEYS[11 + l * 2]
+  local priority, kind = string.match(ref, '/p(%d)([mt]?)')
+  local lane = { no = l, ref = ref, key = stream, classes = classes, marked = kind == 'm',
+    of_tasks = kind == 't', base = tonumber(priority), ready_key = ready }
   lane_of[ref] = lane
   local newest, served = redis.call('HGET', KEYS[2], ref), redis.call('HGET', KEYS[3], ref)
   local empty_at, at = '', now
@@ -161,6 +165,27 @@ local function admit(lane, id, body)
   return false
 end
 
+-- True when a task may be delivered, and then the router knows who has it; one that was decided, or
+-- whose key names another entry by now, is settled here.
+local started, dropped, dropped_bytes = false, 0, 0
+local function start(lane, entry, consumer, count)
+  local id, body, key = entry[1], entry[2][2], nil
+  if string.byte(body, 1) == 2 then
+    local _, at = struct.unpack('>Hc0', body, 23)
+    key = struct.unpack('>Hc0', body, at)
+  end
+  local row = key and redis.call('HGET', KEYS[10], key)
+  if row and string.match(row, '^open %a (.*)$') == lane.ref .. '|' .. id then
+    redis.call('XADD', KEYS[11], '*', 'd', key, 'k', 'started', 'c', consumer.id, 'n', count)
+    started = true
+    return true
+  end
+  redis.call('XACK', lane.key, group, id)
+  redis.call('HDEL', KEYS[8], lane.ref .. '|' .. id)
+  dropped, dropped_bytes = dropped + 1, dropped_bytes + #body
+  return false
+end
+
 -- One answer holds 4 MiB, give or take what is read at once before its size is known.
 local chunks, redelivered, reads, room = {}, 0, 0, 4194304
 local function take_ready(source, consumer_no, consumer)
@@ -176,7 +201,7 @@ local function take_ready(source, consumer_no, consumer)
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
   if row and row[2] == '~ready' then
     local entry = redis.call('XCLAIM', lane.key, group, consumer.id, 0, id)
-    if entry[1] then
+    if entry[1] and (not lane.of_tasks or start(lane, entry[1], consumer, row[4] + 1)) then
       local record = redis.call('HGET', KEYS[8], source.member)
       local failures = record and struct.unpack('>I4', record) or 0
       chunks[#chunks + 1] = { consumer_no, lane.no, entry, row[4] + 1, failures }
@@ -211,6 +236,12 @@ local function take_lane(lane, consumer_no, consumer, want)
       if admit(lane, entry[1], entry[2][2]) then kept[#kept + 1] = entry end
     end
     entries = kept
+  elseif lane.of_tasks then
+    local kept = {}
+    for _, entry in ipairs(entries) do
+      if start(lane, entry, consumer, 1) then kept[#kept + 1] = entry end
+    end
+    entries = kept
   end
   if #entries > 0 then chunks[#chunks + 1] = { consumer_no, lane.no, entries } end
   return #entries
@@ -243,6 +274,11 @@ for s = 1, slots do
     end
     left, taken = left - got, taken + got
   end
+end
+if started then redis.call('PUBLISH', KEYS[11], '') end
+if dropped > 0 then
+  redis.call('HINCRBY', KEYS[5], 'settled', dropped)
+  redis.call('HINCRBY', KEYS[5], 'bytes', -dropped_bytes)
 end
 if redelivered > 0 then redis.call('HINCRBY', KEYS[5], 'redelivered', redelivered) end
 local remaining = {}

@@ -17,7 +17,10 @@ KEYS
   8 clock     hash    `grace_until` in ms: nothing expires by deadline before
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
   10 sizes    hash    lane ref -> bytes that it holds
-  11.. per lane its stream, its ready zset
+  11 tasks    hash    dispatch key -> `open <s|a> <lane ref>|<id>`, `acked`, or
+                      `ended <outcome> <settled id>`
+  12 settled  stream  what became of tasks, for the router; its name is its channel too
+  13.. per lane its stream, its ready zset
 ARGV
   1 group         name
   2 ageing_ms     u53     as in fetch
@@ -32,7 +35,8 @@ ARGV
   11 block        0|1     1: a failed entry that dies blocks its ordering key
   12.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
-      a  ack           number: work in ms
+      a  ack           number: work in ms; record: of a task its result
+      s  suspended, a task alone: record: what it asks for
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
       r  release       number: not before, in ms from now
       j  reject
@@ -48,7 +52,7 @@ RETURNS  { status, detail }
                 by then; nothing changed
 IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `g` or `s`
 COST        about 10 us an item, and its body; of an ordering key also the body of the next one
-INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once)
+INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once), T2
 ]]
 local group, ageing = ARGV[1], tonumber(ARGV[2])
 local slot = tostring(tonumber(ARGV[7]) % 64)
@@ -71,8 +75,9 @@ local lane_count, at = tonumber(ARGV[8]), 11 + tonumber(ARGV[8])
 local lane_of = {}
 for l = 1, lane_count do
   local ref = ARGV[11 + l]
-  lane_of[ref] = { ref = ref, key = KEYS[9 + l * 2], ready = KEYS[10 + l * 2],
-    priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm') }
+  lane_of[ref] = { ref = ref, key = KEYS[11 + l * 2], ready = KEYS[12 + l * 2],
+    priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm'),
+    of_tasks = string.match(ref, '/p%dt') }
 end
 local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0,
   bytes = 0 }
@@ -135,13 +140,36 @@ local function finish(lane, id, body)
     redis.call('HINCRBY', KEYS[10], lane.ref, -#body)
   end
 end
+-- The open row of a task's entry: nil of other entries, false where the task was decided before.
+local function task_of(lane, id, body)
+  if not lane.of_tasks or not body or string.byte(body, 1) ~= 2 then return nil end
+  local _, from = struct.unpack('>Hc0', body, 23)
+  local key = struct.unpack('>Hc0', body, from)
+  local how, mine = string.match(redis.call('HGET', KEYS[11], key) or '', '^open (%a) (.*)$')
+  return mine == lane.ref .. '|' .. id and { key = key, signalled = how == 's' }
+end
+local function end_task(task, outcome, bytes)
+  if not task then return end
+  local row, is_over = 'acked', outcome ~= 'succeeded' or not task.signalled or bytes ~= ''
+  if is_over then
+    row = 'ended ' .. outcome .. ' ' .. redis.call('XADD', KEYS[12], '*', 'd', task.key, 'k',
+      'ended', 'o', outcome, 'b', bytes)
+  end
+  redis.call('HSET', KEYS[11], task.key, row)
+  totals.told = totals.told or is_over
+end
 local function to_dead(lane, id, count, body, category, record, failures, may_block)
+  local task = task_of(lane, id, body)
+  -- What was decided before dies no second death.
+  if task == false then finish(lane, id, body) return 'o' end
   local held = held_key(lane, id, body)
   if held == false then return 'k' end
   redis.call('XADD', KEYS[7], '*', 'm', body or '', 'group', group, 'lane', lane.ref, 'id', id,
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
   finish(lane, id, body)
   totals.dead = totals.dead + 1
+  local reason = string.match(record, '^[^\31]*\31%d+\31%d+\31[^\31]*\31(.+)$')
+  end_task(task, 'dead_lettered', category .. (reason and ': ' .. reason or ''))
   if held and may_block and ARGV[11] == '1' then
     redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
     redis.call('HINCRBY', KEYS[2], 'blocked', 1)
@@ -157,9 +185,8 @@ local function attempts_of(body)
 end
 
 local function parked_member(lane, id, order)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  local age = string.gsub(string.format('%015s-%010s', ms, seq), ' ', '0')
-  return order .. '\0' .. age .. '\0' .. lane.ref .. '|' .. id
+  local age = string.format('%015s-%010s', string.match(id, '^(%d+)-(%d+)$'))
+  return order .. '\0' .. string.gsub(age, ' ', '0') .. '\0' .. lane.ref .. '|' .. id
 end
 
 -- A purge takes entries past the check of their ordering key: one that comes back is checked here.
@@ -267,17 +294,18 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   end
   local body = body_of(lane, id)
   local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
-  if action == 'a' then
+  if action == 'a' or action == 's' then
     local held = held_key(lane, id, body)
     if held == false then return 'k' end
     finish(lane, id, body)
-    totals.acked = totals.acked + 1
-    totals.work = totals.work + number
+    end_task(task_of(lane, id, body), action == 'a' and 'succeeded' or 'suspended', record)
+    -- A question is neither a success nor a failure.
+    if action == 'a' then totals.acked, totals.work = totals.acked + 1, totals.work + number end
     next_of_key(held)
     return 'o'
   end
   local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j')
-  if verdict == 'd' then unindex(lane, id, row[2], body) end
+  if verdict ~= 'k' then unindex(lane, id, row[2], body) end
   if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
   return verdict
 end
@@ -303,6 +331,7 @@ for _, name in ipairs({ 'acked', 'failed', 'work' }) do
   if totals[name] > 0 then redis.call('HINCRBY', KEYS[2], name .. sixth, totals[name]) end
 end
 if totals.bytes > 0 then redis.call('HINCRBY', KEYS[2], 'bytes', -totals.bytes) end
+if totals.told then redis.call('PUBLISH', KEYS[12], '') end
 local reply = table.concat(verdicts)
 if totals.settled + totals.failed + totals.released > 0 then
   redis.call('HSET', KEYS[9], slot, ARGV[7] .. ' ' .. reply)

@@ -10,6 +10,8 @@ KEYS
   2 dead      stream  dead letters of the shard
   3 counters  hash    totals of the group
   4 sizes     hash    lane ref -> bytes that it holds
+  5 tasks     hash    dispatch key -> `open <s|a> <lane ref>|<id>` of a task that is not decided
+  6 settled   stream  what became of tasks, for the router; its name is its channel too
 ARGV
   1 group     name    the one that reads the lane
   2 ref       ref     of the lane
@@ -19,11 +21,12 @@ ARGV
   6 record    bytes   what is said of it in the dead letter
   7 now_ms    u53     0, or the time instead of Redis' own (tests)
 RETURNS  { status, last, expired }
-  OK      last, expired  so many are dead letters now; go on behind the id `last`, empty at the end
+  OK      last, expired  so many are dead letters now, but for tasks that were decided before; go on
+                         behind the id `last`, empty at the end
   SHARED  "", 0          other groups read the lane, or this one does not; nothing was written
 IDEMPOTENT  yes
 COST        O(limit); reads 4 MiB, give or take a page of ten
-INVARIANTS  M1 (nothing accepted is lost), D1 (dead and gone in one step)
+INVARIANTS  M1 (nothing accepted is lost), D1 (dead and gone in one step), T2
 ]]
 local now = tonumber(ARGV[7])
 if now == 0 then
@@ -43,7 +46,21 @@ end
 local from = ARGV[3]
 if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
 local left, room, largest, last = tonumber(ARGV[4]), 4194304, nil, ''
-local expired, bytes = 0, 0
+local expired, dead, bytes = 0, 0, 0
+-- The end of a task; false where it was decided before: then it is no dead letter.
+local of_tasks, told = string.find(ARGV[2], '/p%dt'), false
+local function end_task(id, body)
+  if not of_tasks then return true end
+  local _, at = struct.unpack('>Hc0', body, 23)
+  local key = struct.unpack('>Hc0', body, at)
+  local row = redis.call('HGET', KEYS[5], key) or ''
+  if string.match(row, '^open %a (.*)$') ~= ARGV[2] .. '|' .. id then return false end
+  local record = redis.call('XADD', KEYS[6], '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
+    ARGV[5])
+  redis.call('HSET', KEYS[5], key, 'ended dead_lettered ' .. record)
+  told = true
+  return true
+end
 while left > 0 and room > 0 do
   local want = math.min(10, left, math.max(1, math.floor(room / (largest or 1048576))))
   local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', want)
@@ -52,8 +69,11 @@ while left > 0 and room > 0 do
     local expires = string.byte(body, 1) == 2 and struct.unpack('>I8', body, 15) or 0
     room, largest = room - #body, math.max(largest or 1, #body)
     if expires > 0 and expires <= now then
-      redis.call('XADD', KEYS[2], '*', 'm', body, 'group', ARGV[1], 'lane', ARGV[2], 'id', entry[1],
-        'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
+      if end_task(entry[1], body) then
+        redis.call('XADD', KEYS[2], '*', 'm', body, 'group', ARGV[1], 'lane', ARGV[2], 'id',
+          entry[1], 'count', 0, 'category', ARGV[5], 'record', ARGV[6], 'failures', '')
+        dead = dead + 1
+      end
       redis.call('XDEL', KEYS[1], entry[1])
       bytes, expired = bytes + #body, expired + 1
     end
@@ -64,8 +84,9 @@ while left > 0 and room > 0 do
 end
 if expired > 0 then
   redis.call('HINCRBY', KEYS[3], 'settled', expired)
-  redis.call('HINCRBY', KEYS[3], 'dead', expired)
+  redis.call('HINCRBY', KEYS[3], 'dead', dead)
   redis.call('HINCRBY', KEYS[3], 'bytes', -bytes)
   redis.call('HINCRBY', KEYS[4], ARGV[2], -bytes)
 end
+if told then redis.call('PUBLISH', KEYS[6], '') end
 return { 'OK', last, tostring(expired) }

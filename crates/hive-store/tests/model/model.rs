@@ -298,7 +298,9 @@ impl Group {
             }
         };
         match action {
-            Action::Ack => self.end(messages, message, false),
+            Action::Ack | Action::Complete { .. } | Action::Suspend { .. } => {
+                self.end(messages, message, false)
+            },
             Action::Nack { delay_ms, .. } => {
                 self.fail(messages, message, after(delay_ms.unwrap_or(1)))
             },

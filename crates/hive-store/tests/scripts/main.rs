@@ -19,4 +19,5 @@ mod runs;
 mod settle;
 mod streams;
 mod sweep;
+mod tasks;
 mod world;

@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+--[[
+settled_advance: note up to which record the router has applied what became of tasks.
+
+Why one script: a router that was slow must not take back what another one has noted; what is noted
+is what may be deleted.
+
+KEYS
+  1 applied  hash    `id` -> the last record that was applied
+ARGV
+  1 id  id
+RETURNS  { status, id }
+  SET   id  it is noted
+  KEPT  id  this one was noted before, and is not older; nothing was written
+IDEMPOTENT  yes: the second call answers KEPT
+COST        O(1)
+INVARIANTS  T2 (one outcome for a dispatch key)
+]]
+local function parts(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+local before = redis.call('HGET', KEYS[1], 'id') or '0-0'
+local ms, seq = parts(ARGV[1])
+local before_ms, before_seq = parts(before)
+if ms < before_ms or ms == before_ms and seq <= before_seq then return { 'KEPT', before } end
+redis.call('HSET', KEYS[1], 'id', ARGV[1])
+return { 'SET', ARGV[1] }
