@@ -83,7 +83,11 @@ async fn audit(
         return Ok(());
     }
     let newest = || (u64::MAX >> 11, String::new());
-    let (before, id) = memory.cursors.get(namespace).cloned().unwrap_or_else(newest);
+    let (before, id) = memory
+        .cursors
+        .get(namespace)
+        .cloned()
+        .unwrap_or_else(newest);
     let going = RunStatus::Running.as_str();
     let page = desk
         .store
@@ -109,6 +113,10 @@ async fn audit(
 
 /// What one look at a run finds.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three things that have nothing to do with each other"
+)]
 struct Found {
     /// Attempts at work: task, attempt, deliveries, status, where.
     open: Vec<(TaskIndex, u32, u32, TaskStatus, Option<Target>)>,
@@ -126,7 +134,10 @@ fn found(loaded: &Loaded) -> Found {
         is_stuck: false,
         has_more: run.has_more(),
         is_adaptive: run.definition().strategy.is_adaptive(),
-        limit: (run.head().parallel_limit, run.definition().max_parallel_tasks),
+        limit: (
+            run.head().parallel_limit,
+            run.definition().max_parallel_tasks,
+        ),
         outcomes: (0, 0),
     };
     for (task, state) in (0..).zip(run.tasks()) {
@@ -162,11 +173,7 @@ fn found(loaded: &Loaded) -> Found {
     found
 }
 
-async fn audit_run(
-    desk: &Arc<Desk>,
-    memory: &mut Memory,
-    name: &RunName,
-) -> Result<(), StepError> {
+async fn audit_run(desk: &Arc<Desk>, memory: &mut Memory, name: &RunName) -> Result<(), StepError> {
     let found = desk.look(name, found).await?;
     if found.is_stuck || found.has_more {
         if found.is_stuck {

@@ -21,8 +21,7 @@ use hive_domain::{
     time::Timestamp,
     workflow::{
         Effect, Event, Illegal, Limits, Resolution, Run, RunStatus, TaskDefinition, TaskIndex,
-        condition::Condition,
-        run::Refused,
+        condition::Condition, run::Refused,
     },
 };
 use hive_protocol::fault::{Fault, Reason};

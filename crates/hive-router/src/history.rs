@@ -1,10 +1,7 @@
 //! What is kept of a run's history: a short JSON text per event. Its time is in its id.
 
 use bytes::Bytes;
-use hive_domain::workflow::{
-    Run, TaskIndex, TaskStatus,
-    run::Entry,
-};
+use hive_domain::workflow::{Run, TaskIndex, TaskStatus, run::Entry};
 use hive_protocol::{time, wire};
 use hive_store::runs::HistoryRecord;
 use serde::{Deserialize, Serialize};
@@ -83,7 +80,9 @@ pub(crate) fn record(run: &Run, task: Option<TaskIndex>, what: Entry) -> Bytes {
 
 fn consumer(run: &Run, task: Option<TaskIndex>) -> String {
     let state = task.and_then(|task| run.task(task));
-    state.map(|state| state.consumer.clone()).unwrap_or_default()
+    state
+        .map(|state| state.consumer.clone())
+        .unwrap_or_default()
 }
 
 /// The event of a stored record; none where it does not decode.

@@ -1,11 +1,21 @@
 //! `hive-router`: runs workflows.
 //!
-//! This build has the daemon and none of its service: every call but `grpc.health.v1` and
-//! reflection is answered UNIMPLEMENTED with that reason, so that a caller learns at once what it
-//! cannot have.
+//! A workflow's run is a machine of `hive_domain::workflow`: this daemon tells it what happened and
+//! carries out what it owes. Replicas share shards and partitions by rendezvous hashing over the
+//! registry; any of them takes any call.
 //!
 //! # Invariants
-//! - No call succeeds that was not carried out.
+//! - A step of a run, and what it owes to shards, are written by one script under the version that
+//!   the step was worked out from.
+//! - The outcome of an attempt is the first one in its shard; what is decided here is asked for
+//!   there first.
+//! - An attempt has one target, stored before it is sent there, and one dispatch key; attempt n + 1
+//!   is dispatched after the outcome of attempt n was applied.
+//! - What is carried out twice does no harm; what was not carried out stands in an outbox.
+//! - No loop ends because Redis is away; each resumes by itself.
+//!
+//! Read next: `desk` (how a step is written), `outbox` (what it owes), `settled` (what comes back),
+//! `rounds` (who looks after what), `calls` (the service).
 
 #![warn(
     clippy::unwrap_used,
@@ -16,13 +26,26 @@
     clippy::string_slice
 )]
 
+mod audit;
+mod calls;
+mod desk;
+mod grpc;
+mod history;
 pub mod metrics;
+mod names;
+mod outbox;
+mod placing;
+mod rounds;
+pub mod settings;
+mod settled;
+mod stored;
+mod view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use hive_runtime::config::{Config, NoSettings};
-use hive_runtime::door::{ServeError, refuse_unknown};
+use hive_runtime::config::Config;
+use hive_runtime::door::ServeError;
 use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::LOOP;
@@ -30,7 +53,10 @@ use hive_runtime::{Chassis, Daemon};
 use hive_store::dataset::ADVICE;
 use hive_store::registry::{Heard, Registration, Unfit};
 use hive_store::{Store, StoreConfig, StoreError};
-use tonic::service::Routes;
+use tokio::sync::watch;
+
+use crate::desk::Desk;
+use crate::settings::Workflows;
 
 /// The daemon as its chassis sees it.
 pub const DAEMON: Daemon = Daemon {
@@ -40,9 +66,6 @@ pub const DAEMON: Daemon = Daemon {
     listen: "127.0.0.1:8002",
     metrics: metrics::TABLE,
 };
-
-/// Why a call is refused.
-const NO_SERVICE: &str = "this build has no workflow service";
 
 /// Runs the daemon with `args`, which come without the program's name.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -64,7 +87,7 @@ pub enum RouterError {
 ///
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
-pub async fn serve(config: Config<NoSettings>, chassis: Chassis) -> Result<(), RouterError> {
+pub async fn serve(config: Config<Workflows>, chassis: Chassis) -> Result<(), RouterError> {
     let store = Store::open(StoreConfig {
         url: config.redis.url.clone(),
         password: config
@@ -76,18 +99,23 @@ pub async fn serve(config: Config<NoSettings>, chassis: Chassis) -> Result<(), R
         ..StoreConfig::default()
     })?;
     let me = Registration::new("router", DAEMON.version, &config.server.advertise);
-    let redis = chassis.health.component("redis");
-    let task = announce(
-        store,
-        me,
-        redis,
-        config.redis.allow_eviction,
-        chassis.shutdown.clone(),
-    );
-    chassis.tasks.spawn(LOOP, "announce", task);
-    let refused = metrics::refused();
-    let routes = refuse_unknown(Routes::default(), NO_SERVICE, move || refused.increment(1));
-    Ok(chassis.door.serve(routes, &[]).await?)
+    let Chassis {
+        tasks,
+        shutdown,
+        gate,
+        health,
+        door,
+    } = chassis;
+    let redis = health.component("redis");
+    let desk = Desk::new(store.clone(), config.own, tasks.clone());
+    let (routers, live) = watch::channel(Vec::new());
+    let rounds = rounds::run(desk.clone(), me.instance.clone(), live, shutdown.clone());
+    tasks.spawn(LOOP, "rounds", rounds);
+    let allow_eviction = config.redis.allow_eviction;
+    let announced = announce(store, me, redis, allow_eviction, routers, shutdown.clone());
+    tasks.spawn(LOOP, "announce", announced);
+    let routes = grpc::routes(&desk, gate, shutdown);
+    Ok(door.serve(routes, &grpc::SERVICES).await?)
 }
 
 async fn announce(
@@ -95,13 +123,18 @@ async fn announce(
     me: Registration,
     redis: Component,
     allow_eviction: bool,
+    routers: watch::Sender<Vec<String>>,
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
             tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
         },
-        Heard::There(_) => redis.ready(),
+        Heard::There(live) => {
+            let live = live.iter().filter(|one| one.daemon == me.daemon);
+            routers.send_replace(live.map(|one| one.instance.clone()).collect());
+            redis.ready();
+        },
         Heard::Away(error) => redis.not_ready(error.to_string()),
         Heard::Changed(error) => {
             tracing::error!(%error, advice = ADVICE, "dataset_changed");

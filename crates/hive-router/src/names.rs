@@ -9,7 +9,7 @@ use hive_store::{Store, runs::Partition};
 use uuid::Uuid;
 
 /// Partitions of a namespace. Fixed: ids of runs and of workflows are found by it.
-pub const PARTITIONS: u32 = 64;
+pub(crate) const PARTITIONS: u32 = 64;
 
 /// A run and its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -265,10 +265,7 @@ impl Desk {
             .stream(&target.stream)
             .map(|stream| stream.settings.clone())
             .unwrap_or_default();
-        let not_after_ms = self
-            .now()
-            .plus(CARRIED_OUT_WITHIN_MS)
-            .as_millis();
+        let not_after_ms = self.now().plus(CARRIED_OUT_WITHIN_MS).as_millis();
         let mut done = Vec::new();
         let mut left = parcels;
         while !left.is_empty() {
@@ -384,9 +381,8 @@ impl Desk {
                         let target = loaded.target(task);
                         let is_gone = target.is_some_and(|at| facts.group(&at.group).is_none());
                         let is_open = is_owed(&loaded.run, *owed);
-                        (is_open && (target.is_none() || is_gone)).then(|| {
-                            (task, attempt, is_late, target.map(|at| at.group.clone()))
-                        })
+                        (is_open && (target.is_none() || is_gone))
+                            .then(|| (task, attempt, is_late, target.map(|at| at.group.clone())))
                     })
                     .collect()
             })

@@ -182,7 +182,7 @@ fn read_field<T: for<'de> Deserialize<'de>>(
 pub(crate) fn counts(run: &Run) -> Vec<u32> {
     let mut counts = vec![0_u32; TaskStatus::ALL.len()];
     for state in run.tasks() {
-        if let Some(count) = counts.get_mut(usize::from(code(&TaskStatus::ALL, state.status))) {
+        if let Some(count) = counts.get_mut(usize::from(code(&TaskStatus::ALL, &state.status))) {
             *count = count.saturating_add(1);
         }
     }
@@ -221,8 +221,8 @@ const RESOLUTIONS: [Option<Resolution>; 5] = [
 const NOBODY: u32 = u32::MAX;
 
 /// Place of a value in the list of its kind.
-fn code<T: PartialEq>(all: &[T], value: T) -> u8 {
-    let place = all.iter().position(|one| *one == value);
+fn code<T: PartialEq>(all: &[T], value: &T) -> u8 {
+    let place = all.iter().position(|one| one == value);
     place
         .and_then(|place| u8::try_from(place).ok())
         .unwrap_or(u8::MAX)
@@ -232,11 +232,11 @@ fn code<T: PartialEq>(all: &[T], value: T) -> u8 {
 pub(crate) fn encode(state: &TaskState) -> Bytes {
     let time = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_millis);
     let mut out = BytesMut::with_capacity(RECORD_BYTES);
-    out.put_u8(code(&TaskStatus::ALL, state.status));
+    out.put_u8(code(&TaskStatus::ALL, &state.status));
     out.put_u8(u8::from(state.is_placed) | u8::from(state.has_result) << 1);
-    out.put_u8(code(&MARKS, state.mark));
-    out.put_u8(code(&GATES, state.gate));
-    out.put_u8(code(&RESOLUTIONS, state.resolving));
+    out.put_u8(code(&MARKS, &state.mark));
+    out.put_u8(code(&GATES, &state.gate));
+    out.put_u8(code(&RESOLUTIONS, &state.resolving));
     out.put_bytes(0, 3);
     out.put_u32(state.attempt);
     out.put_u32(state.deliveries);

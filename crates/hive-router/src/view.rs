@@ -47,10 +47,9 @@ fn summary(
     let ending = head.ending.as_ref();
     let reason = match head.status {
         RunStatus::Paused => head.reason.clone(),
-        RunStatus::Running
-        | RunStatus::Succeeded
-        | RunStatus::Failed
-        | RunStatus::Cancelled => ending.map(|one| one.reason.clone()).unwrap_or_default(),
+        RunStatus::Running | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => {
+            ending.map(|one| one.reason.clone()).unwrap_or_default()
+        },
     };
     let counts = TaskStatus::ALL.iter().zip(counts);
     wire::Workflow {

@@ -7,12 +7,12 @@ use std::fs;
 use std::time::Duration;
 
 use hive_protocol::wire;
+use hive_router::settings::Workflows;
 use hive_runtime::Daemon;
-use hive_runtime::config::{NoSettings, check_reference, reference, specs};
+use hive_runtime::config::{check_reference, reference, specs};
 use process::{Process, run_to_end};
 use prost::Message as _;
 use tokio_stream::StreamExt as _;
-use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -243,33 +243,6 @@ fn a_port_that_is_taken_exits_1_and_names_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_no_service_takes_is_unimplemented_with_the_reason() {
-    let process = Process::start(&[], &[]);
-    let mut client = tonic::client::Grpc::new(channel(&process).await);
-    client.ready().await.unwrap();
-    let path = "/agenthive.v1.WorkflowService/SubmitWorkflow"
-        .parse()
-        .unwrap();
-    let codec = tonic_prost::ProstCodec::<(), ()>::default();
-    let refused = client
-        .unary(tonic::Request::new(()), path, codec)
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert_eq!(refused.message(), "this build has no workflow service");
-    let counted = "hive_router_calls_refused_total 1\n";
-    assert!(process.get("/metrics").body.contains(counted));
-}
-
-#[test]
-fn a_plain_http_call_gets_the_same_reason() {
-    let process = Process::start(&[], &[]);
-    let answer = process::request(process.listen, "GET", "/workflows", "");
-    assert_eq!(answer.status, 501);
-    assert_eq!(answer.body, "this build has no workflow service\n");
-}
-
-#[tokio::test]
 async fn the_health_service_says_serving_until_the_drain() {
     let process = Process::start(&[], &[]);
     let mut client = HealthClient::new(channel(&process).await);
@@ -344,8 +317,8 @@ fn the_reference_file_shows_every_key_with_its_default() {
     );
     let Daemon { name, listen, .. } = hive_router::DAEMON;
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
-        fs::write(path, reference(name, &specs::<NoSettings>(listen))).unwrap();
+        fs::write(path, reference(name, &specs::<Workflows>(listen))).unwrap();
     }
     let text = fs::read_to_string(path).unwrap();
-    assert_eq!(check_reference::<NoSettings>(name, listen, &text), Ok(()));
+    assert_eq!(check_reference::<Workflows>(name, listen, &text), Ok(()));
 }

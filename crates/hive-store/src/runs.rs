@@ -482,7 +482,7 @@ impl Store {
             .transpose()
     }
 
-    /// The newest run of a workflow.
+    /// The newest run of a workflow, and the digest of what was submitted.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -490,11 +490,14 @@ impl Store {
         &self,
         partition: &Partition,
         workflow_id: &str,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<(String, String)>, StoreError> {
         let mut get = Cmd::new();
         get.arg("HGET").arg(partition.ids()).arg(workflow_id);
         let row = self.command(Purpose::Control, get).await?.maybe_text()?;
-        Ok(row.and_then(|row| Some(row.split_once(' ')?.0.to_owned())))
+        Ok(row.and_then(|row| {
+            let (run_id, digest) = row.split_once(' ')?;
+            Some((run_id.to_owned(), digest.to_owned()))
+        }))
     }
 
     /// A run as it lies in Redis, all of it from one moment; none where there is none. Without

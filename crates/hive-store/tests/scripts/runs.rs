@@ -123,7 +123,7 @@ async fn a_workflow_may_be_run_anew_only_in_place_of_the_run_that_was_seen() {
     next.digest = "f".into();
     assert_eq!(create(&world, &next).await, Created::Other("s".into()));
     let newest = world.store.run_of_workflow(&partition(&world), "w").await;
-    assert_eq!(newest.expect("read"), Some("s".into()));
+    assert_eq!(newest.expect("read"), Some(("s".into(), "e".into())));
 }
 
 #[tokio::test]

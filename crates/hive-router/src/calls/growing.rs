@@ -1,0 +1,199 @@
+//! Adding tasks to runs that go on.
+
+use bytes::Bytes;
+use hive_domain::{
+    name,
+    workflow::{
+        Illegal, Limits, Run, WorkflowDefinition,
+        definition::check,
+        run::{Refused, Waits},
+    },
+};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::PAYLOAD_BYTES_MAX,
+    wire, workflow,
+};
+use hive_store::runs::{Created, NewRun};
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::{Answer, Calls, ids, illegal};
+use crate::{
+    desk::StepError,
+    metrics,
+    names::{RunName, mint_run_id},
+};
+
+impl Calls {
+    pub(crate) async fn route_task(
+        &self,
+        namespace: &str,
+        request: wire::RouteTaskRequest,
+    ) -> Answer<wire::RouteTaskResponse> {
+        let spec = request.task.unwrap_or_default();
+        let workflow_id = request.workflow_id;
+        name::check("workflow_id", &workflow_id).map_err(Fault::from)?;
+        let read = workflow::read_task(spec, &workflow_id, "task", PAYLOAD_BYTES_MAX)
+            .map_err(Fault::invalid)?;
+        let lone = WorkflowDefinition {
+            tasks: vec![read.definition.clone()],
+            ..WorkflowDefinition::default()
+        };
+        let placed = self.placed(namespace, &lone, 0, "tasks").await;
+        let placed = placed.map_err(|mut fault| {
+            let faults = fault.violations.drain(..).collect();
+            fault.violations = workflow::of_one_task(faults, "task").into_vec();
+            fault
+        })?;
+        let (group, reason) = placed
+            .into_iter()
+            .next()
+            .map(|one| (one.group, one.reason))
+            .unwrap_or_default();
+        let (name, already) = self.add_to_open(namespace, &workflow_id, read).await?;
+        let task_id = lone.tasks.into_iter().next().map(|task| task.id);
+        let waits_for = self
+            .desk
+            .look(&name, |loaded| {
+                let task = loaded.run.find(&task_id.unwrap_or_default());
+                match task.and_then(|task| loaded.run.waits(task)) {
+                    Some(Waits::Dependencies { open, .. }) => ids(&loaded.run, &open),
+                    Some(
+                        Waits::Over
+                        | Waits::Condition
+                        | Waits::Resume
+                        | Waits::Slot { .. }
+                        | Waits::Queue { .. }
+                        | Waits::Agent { .. }
+                        | Waits::Shard
+                        | Waits::Input
+                        | Waits::Addition,
+                    )
+                    | None => Vec::new(),
+                }
+            })
+            .await?;
+        Ok(wire::RouteTaskResponse {
+            run_id: name.run_id.to_string(),
+            group,
+            reason,
+            waits_for,
+            already,
+        })
+    }
+
+    pub(super) async fn add_to_open(
+        &self,
+        namespace: &str,
+        workflow_id: &str,
+        read: workflow::ReadTask,
+    ) -> Answer<(RunName, bool)> {
+        // Between the look and the making another caller may make it, or it may be deleted.
+        for _ in 0..5 {
+            if let Some((run_id, _)) = self.newest(namespace, workflow_id).await? {
+                let name = RunName::new(namespace, &run_id);
+                match self.add(&name, vec![read.clone()], true).await {
+                    Ok(already) => return Ok((name, already)),
+                    Err(fault) if fault.reason == Reason::RunNotFound => continue,
+                    Err(mut fault) => {
+                        let faults = fault.violations.drain(..).collect();
+                        fault.violations = workflow::of_one_task(faults, "task").into_vec();
+                        return Err(fault);
+                    },
+                }
+            }
+            let definition = WorkflowDefinition {
+                workflow_id: workflow_id.to_owned(),
+                tasks: vec![read.definition.clone()],
+                is_open: true,
+                ..WorkflowDefinition::default()
+            };
+            let limits = Limits::default();
+            let graph = check(&definition, &limits)
+                .map_err(|faults| Fault::invalid(workflow::of_one_task(faults, "task")))?;
+            let name = RunName::new(namespace, &mint_run_id(workflow_id));
+            let run = Run::start(definition, graph, self.desk.now());
+            self.desk.store.note_workflows(namespace).await?;
+            let new = NewRun {
+                workflow_id: workflow_id.to_owned(),
+                // No submit is the same as an open workflow: its tasks come one by one.
+                digest: Uuid::now_v7().simple().to_string(),
+                contents: vec![(0, read.content.encode_to_vec().into())],
+                ..NewRun::default()
+            };
+            if let Created::Stored { .. } = self.desk.create(&name, run, new).await? {
+                metrics::run_started();
+                return Ok((name, false));
+            }
+        }
+        Err(StepError::Contended.into())
+    }
+
+    pub(super) async fn add(
+        &self,
+        name: &RunName,
+        read: Vec<workflow::ReadTask>,
+        only_open: bool,
+    ) -> Answer<bool> {
+        let known = self.desk.look(name, |loaded| {
+            let definition = loaded.run.definition();
+            let same = read.iter().all(|task| {
+                let number = loaded.run.find(&task.definition.id);
+                let place = number.and_then(|number| usize::try_from(number).ok());
+                let known = place.and_then(|place| definition.tasks.get(place));
+                known == Some(&task.definition)
+            });
+            (same, definition.is_open, loaded.run.head().is_closed)
+        });
+        let (is_same, is_open, is_closed) = known.await?;
+        if is_same {
+            return Ok(true);
+        }
+        if only_open && !is_open {
+            return Err(illegal(Illegal::NotOpenWorkflow));
+        }
+        if is_closed {
+            return Err(illegal(Illegal::AlreadyClosed));
+        }
+        let step = self.desk.step(name, |draft| {
+            let added = read
+                .iter()
+                .map(|task| {
+                    let content = Bytes::from(task.content.encode_to_vec());
+                    (task.definition.clone(), content)
+                })
+                .collect();
+            draft.add_tasks(added, &Limits::default())
+        });
+        match step.await? {
+            Ok(()) => Ok(false),
+            Err(Refused::Illegal(why)) => Err(illegal(why)),
+            Err(Refused::Invalid(faults)) => Err(Fault::invalid(faults)),
+        }
+    }
+
+    pub(crate) async fn add_tasks(
+        &self,
+        namespace: &str,
+        request: wire::AddTasksRequest,
+    ) -> Answer<wire::AddTasksResponse> {
+        let name = self
+            .run(namespace, &request.workflow_id, &request.run_id)
+            .await?;
+        let read = workflow::read_tasks(
+            request.tasks,
+            &request.workflow_id,
+            "tasks",
+            PAYLOAD_BYTES_MAX,
+        )
+        .map_err(Fault::invalid)?;
+        let asked = WorkflowDefinition {
+            tasks: read.iter().map(|task| task.definition.clone()).collect(),
+            ..WorkflowDefinition::default()
+        };
+        let _now = self.placed(namespace, &asked, 0, "tasks").await?;
+        let already = self.add(&name, read, false).await?;
+        Ok(wire::AddTasksResponse { already })
+    }
+}

@@ -1,0 +1,259 @@
+//! Starting runs: a submit, a look at what one would do, and a run begun anew.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hive_domain::{
+    name,
+    violation::Violations,
+    workflow::{Limits, Run, WorkflowDefinition},
+};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::PAYLOAD_BYTES_MAX,
+    wire, workflow,
+};
+use hive_store::runs::{Created, NewRun};
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::{Answer, Calls, illegal};
+use crate::{
+    metrics,
+    names::{RunName, mint_run_id},
+    stored::Loaded,
+};
+
+impl Calls {
+    pub(crate) async fn submit_workflow(
+        &self,
+        namespace: &str,
+        request: wire::SubmitWorkflowRequest,
+    ) -> Answer<wire::SubmitWorkflowResponse> {
+        let spec = request.workflow.unwrap_or_default();
+        let digest = digest(&spec);
+        let workflow_id = spec.workflow_id.clone();
+        // A submit sent again is answered before anything else is held against it: a group that
+        // is gone by now does not matter to a run that is there.
+        if name::check("workflow_id", &workflow_id).is_ok()
+            && let Some((run_id, known)) = self.newest(namespace, &workflow_id).await?
+        {
+            return self
+                .again(namespace, &workflow_id, &run_id, known == digest)
+                .await;
+        }
+        let (submitted, _) = self.checked(namespace, spec).await?;
+        let name = RunName::new(namespace, &mint_run_id(&workflow_id));
+        let run = Run::start(submitted.definition, submitted.graph, self.desk.now());
+        self.desk.store.note_workflows(namespace).await?;
+        let new = NewRun {
+            workflow_id: workflow_id.clone(),
+            digest: digest.clone(),
+            contents: (0..)
+                .zip(submitted.contents)
+                .map(|(task, content)| (task, Bytes::from(content.encode_to_vec())))
+                .collect(),
+            ..NewRun::default()
+        };
+        match self.desk.create(&name, run, new).await? {
+            Created::Stored { .. } => {
+                metrics::run_started();
+                let (routed_tasks, waiting_tasks) = self.desk.look(&name, started).await?;
+                Ok(wire::SubmitWorkflowResponse {
+                    workflow_id,
+                    run_id: name.run_id.to_string(),
+                    already: false,
+                    routed_tasks,
+                    waiting_tasks,
+                })
+            },
+            Created::Exists(run_id) => self.again(namespace, &workflow_id, &run_id, true).await,
+            Created::Other(run_id) => self.again(namespace, &workflow_id, &run_id, false).await,
+        }
+    }
+
+    pub(super) async fn again(
+        &self,
+        namespace: &str,
+        workflow_id: &str,
+        run_id: &str,
+        is_same: bool,
+    ) -> Answer<wire::SubmitWorkflowResponse> {
+        if !is_same {
+            return Err(Fault::new(
+                Reason::WorkflowExists,
+                format!(
+                    "workflow `{workflow_id}` exists with other content; delete its run first, or \
+                     use another id"
+                ),
+            ));
+        }
+        let name = RunName::new(namespace, run_id);
+        let (routed_tasks, waiting_tasks) = self.desk.look(&name, started).await?;
+        Ok(wire::SubmitWorkflowResponse {
+            workflow_id: workflow_id.to_owned(),
+            run_id: run_id.to_owned(),
+            already: true,
+            routed_tasks,
+            waiting_tasks,
+        })
+    }
+
+    pub(crate) async fn validate_workflow(
+        &self,
+        namespace: &str,
+        request: wire::ValidateWorkflowRequest,
+    ) -> Answer<wire::ValidateWorkflowResponse> {
+        match self
+            .checked(namespace, request.workflow.unwrap_or_default())
+            .await
+        {
+            Ok((_, placements)) => Ok(wire::ValidateWorkflowResponse {
+                field_violations: Vec::new(),
+                placements,
+            }),
+            Err(fault) if !fault.violations.is_empty() => Ok(wire::ValidateWorkflowResponse {
+                field_violations: fault
+                    .violations
+                    .into_iter()
+                    .map(|one| wire::FieldViolation {
+                        field: one.field,
+                        description: one.description,
+                    })
+                    .collect(),
+                placements: Vec::new(),
+            }),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    pub(super) async fn checked(
+        &self,
+        namespace: &str,
+        spec: wire::WorkflowSpec,
+    ) -> Answer<(workflow::Submitted, Vec<wire::TaskPlacement>)> {
+        let submitted = workflow::read_workflow(spec, &Limits::default(), PAYLOAD_BYTES_MAX)
+            .map_err(Fault::invalid)?;
+        let placements = self
+            .placed(namespace, &submitted.definition, 0, "tasks")
+            .await?;
+        Ok((submitted, placements))
+    }
+
+    pub(super) async fn placed(
+        &self,
+        namespace: &str,
+        definition: &WorkflowDefinition,
+        from: usize,
+        prefix: &str,
+    ) -> Answer<Vec<wire::TaskPlacement>> {
+        let namespace: Arc<str> = namespace.into();
+        let mut facts = self.desk.placing.facts(&namespace).await?;
+        let mut is_fresh = false;
+        loop {
+            let (mut placements, mut faults) = (Vec::new(), Violations::new());
+            for (number, task) in definition.tasks.iter().enumerate().skip(from) {
+                if task.is_awaited() {
+                    continue;
+                }
+                match facts.look(definition, task) {
+                    Ok(choice) => placements.push(wire::TaskPlacement {
+                        task_id: task.id.clone(),
+                        group: choice.group,
+                        reason: choice.reason,
+                    }),
+                    Err(unserved) => {
+                        let field = if task.group.is_some() {
+                            "group"
+                        } else {
+                            "type"
+                        };
+                        let place = number.saturating_sub(from);
+                        faults.push(format!("{prefix}[{place}].{field}"), unserved.to_string());
+                    },
+                }
+            }
+            if faults.is_empty() {
+                return Ok(placements);
+            }
+            if is_fresh {
+                return Err(Fault::invalid_because(Reason::UnservedType, faults));
+            }
+            // A group that was made a moment ago.
+            facts = self.desk.placing.fresh(&namespace).await?;
+            is_fresh = true;
+        }
+    }
+
+    pub(crate) async fn rerun_workflow(
+        &self,
+        namespace: &str,
+        request: wire::RerunWorkflowRequest,
+    ) -> Answer<wire::RerunWorkflowResponse> {
+        let workflow_id = request.workflow_id;
+        name::check("workflow_id", &workflow_id).map_err(Fault::from)?;
+        let newest = self.newest(namespace, &workflow_id).await?;
+        let (run_id, digest) = newest.ok_or_else(|| Fault::no_workflow(&workflow_id))?;
+        let old = RunName::new(namespace, &run_id);
+        let task = self.task(&old, &workflow_id, &request.from_task).await?;
+        let now = self.desk.now();
+        let rerun = self.desk.look(&old, |loaded| {
+            if !loaded.run.status().is_final() {
+                return Err(Fault::new(
+                    Reason::WorkflowNotOver,
+                    format!(
+                        "the run is `{}`; cancel it or wait for its end",
+                        loaded.run.status()
+                    ),
+                ));
+            }
+            loaded.run.rerun_from(task, now).map_err(illegal)
+        });
+        let (run, effects) = rerun.await??;
+        let drops = (0..).zip(run.tasks());
+        let new = NewRun {
+            workflow_id: workflow_id.clone(),
+            digest,
+            replaces: run_id.clone(),
+            copies: run_id,
+            drops: drops
+                .filter(|(_, state)| !state.has_result)
+                .map(|(task, _)| task)
+                .collect(),
+            ..NewRun::default()
+        };
+        let name = RunName::new(namespace, &mint_run_id(&workflow_id));
+        match self.desk.create(&name, (run, effects), new).await? {
+            Created::Stored { .. } => {
+                metrics::run_started();
+                Ok(wire::RerunWorkflowResponse {
+                    run_id: name.run_id.to_string(),
+                })
+            },
+            Created::Exists(other) | Created::Other(other) => Err(Fault::new(
+                Reason::VersionConflict,
+                format!("run `{other}` was started meanwhile"),
+            )),
+        }
+    }
+}
+
+/// Tasks that were handed to their groups, and how many wait.
+fn started(loaded: &Loaded) -> (Vec<String>, u32) {
+    let run = &loaded.run;
+    let (mut routed, mut waiting) = (Vec::new(), 0_u32);
+    for (task, state) in (0..).zip(run.tasks()) {
+        if state.attempt > 0 {
+            routed.extend(run.id(task).map(str::to_owned));
+        } else if !state.status.is_final() {
+            waiting = waiting.saturating_add(1);
+        }
+    }
+    (routed, waiting)
+}
+
+/// Says whether two submits are the same.
+fn digest(spec: &wire::WorkflowSpec) -> String {
+    let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, &spec.encode_to_vec());
+    digest.simple().to_string()
+}
