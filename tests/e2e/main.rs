@@ -21,3 +21,4 @@ mod streams;
 mod times;
 mod unheard;
 mod wakes;
+mod workflows;

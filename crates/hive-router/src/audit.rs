@@ -11,12 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use hive_domain::{
     placement,
     workflow::{Event, RunStatus, TaskIndex, TaskStatus, run::Waits},
 };
-use hive_store::tasks::TaskRow;
+use hive_store::tasks::{SettledWhat, TaskRow};
 use tokio::sync::watch;
 
 use crate::{
@@ -228,13 +227,20 @@ async fn look_up(
             }
             Ok(())
         },
-        TaskRow::Ended(outcome) => {
+        TaskRow::Ended(_) => {
+            // A record that is still to come is in the shard's stream too, and changes nothing then.
+            let Some(record) = desk.store.outcome_of_task(&shard, &key).await? else {
+                return Ok(());
+            };
+            let SettledWhat::Ended { outcome, detail } = record.what else {
+                return Ok(());
+            };
             let step = desk.step(name, |draft| {
-                settled::ended(draft, task, attempt, outcome, &Bytes::new())
+                settled::ended(draft, task, attempt, outcome, &detail)
             });
             if step.await?.is_ok() {
                 metrics::repaired(Repair::LostOutcome);
-                tracing::warn!(key, "outcome_applied_without_its_record");
+                tracing::warn!(key, "outcome_applied_late");
             }
             Ok(())
         },

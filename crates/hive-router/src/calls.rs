@@ -190,12 +190,7 @@ impl Calls {
         }
     }
 
-    async fn task(
-        &self,
-        name: &RunName,
-        workflow_id: &str,
-        task_id: &str,
-    ) -> Answer<TaskIndex> {
+    async fn task(&self, name: &RunName, workflow_id: &str, task_id: &str) -> Answer<TaskIndex> {
         let found = self.desk.look(name, |loaded| loaded.run.find(task_id));
         found
             .await?

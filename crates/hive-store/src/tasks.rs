@@ -452,6 +452,31 @@ impl Store {
         Ok(total)
     }
 
+    /// The record of how a task ended; none where it has not, or where that was forgotten.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn outcome_of_task(
+        &self,
+        shard: &Shard,
+        dispatch_key: &str,
+    ) -> Result<Option<SettledRecord>, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET").arg(shard.tasks()).arg(dispatch_key);
+        let row = self.command(Purpose::Control, read).await?.maybe_text()?;
+        let Some(id) = row
+            .as_deref()
+            .and_then(|row| row.strip_prefix("ended "))
+            .and_then(|rest| rest.split(' ').nth(1))
+        else {
+            return Ok(None);
+        };
+        let mut read = Cmd::new();
+        read.arg("XRANGE").arg(shard.settled()).arg(id).arg(id);
+        let mut records = self.command(Purpose::Control, read).await?.list()?;
+        records.pop().map(read_record).transpose()
+    }
+
     /// The lane that an open row names.
     async fn open_row(&self, shard: &Shard, key: &str) -> Result<Option<Open>, StoreError> {
         let mut read = Cmd::new();
