@@ -18,6 +18,7 @@ mod repeats;
 mod sessions;
 mod sharing;
 mod streams;
+mod tasks;
 mod times;
 mod unheard;
 mod wakes;

@@ -320,6 +320,23 @@ impl Attached {
         self.held.lock().by_token.remove(token);
     }
 
+    /// Forgets a delivery by its lane, entry and count, unless an outcome of it is on the way;
+    /// answers its token.
+    #[must_use]
+    pub fn forget_entry(&self, (lane, id, count): (&str, &str, u64)) -> Option<String> {
+        let mut held = self.held.lock();
+        let is_it = |kept: &Kept| {
+            let lease = kept.lease.as_ref();
+            lease.is_some_and(|held| (&*held.lane, &*held.id, held.count) == (lane, id, count))
+        };
+        let token = held
+            .by_token
+            .iter()
+            .find_map(|(token, kept)| is_it(kept).then(|| token.clone()))?;
+        held.by_token.remove(&token);
+        Some(token)
+    }
+
     /// Notes a heartbeat: the lease starts anew.
     pub fn beat(&self, token: &str, told: Told, lease_ms: u64) {
         if let Some(kept) = self.held.lock().by_token.get_mut(token) {

@@ -1,7 +1,9 @@
-//! The doorbell: wakes dispatchers and long polls when there may be new work.
+//! The doorbell: wakes dispatchers and long polls when there may be new work, and tells of leases
+//! that are over.
 //!
 //! One subscription per gateway hears the bells of all shards. A bell that is lost, or rings while
-//! the subscription is made anew, costs one poll interval, never a message.
+//! the subscription is made anew, costs one poll interval, never a message; of a lease that is over
+//! the next heartbeat tells.
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use hive_store::{Shard, Store};
+use hive_store::{
+    Shard, Store,
+    bells::{CancelledLease, Line},
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -80,13 +85,20 @@ impl Bells {
     }
 
     /// Hears the bells of all shards until cancelled; survives Redis going away and lines that go
-    /// silent.
-    pub async fn hear(self: Arc<Self>, store: Store) {
+    /// silent. `cancel` gets the channel and the lease of a task that was decided elsewhere.
+    pub async fn hear<F>(self: Arc<Self>, store: Store, cancel: F)
+    where
+        F: Fn(&str, &CancelledLease) + Send + Sync,
+    {
         loop {
-            if let Ok(line) = store.bells().await {
+            if let Ok(line) = store.lines(&[Line::Work, Line::Cancels]).await {
                 // What rang while nobody heard.
                 self.ring_all();
-                line.listen(|doorbell| self.ring(doorbell)).await;
+                line.listen(|channel, said| match CancelledLease::parse(said) {
+                    Some(lease) => cancel(channel, &lease),
+                    None => self.ring(channel),
+                })
+                .await;
                 tracing::debug!("bells_lost");
             }
             tokio::time::sleep(RETRY).await;

@@ -15,7 +15,7 @@ use hive_runtime::{
     shutdown::Shutdown,
     tasks::{BACKGROUND, Tasks},
 };
-use hive_store::{Shard, Store, StoreError};
+use hive_store::{Shard, Store, StoreError, bells::CancelledLease};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -275,6 +275,20 @@ impl Gateway {
             dispatchers.remove(&key);
         }
         true
+    }
+
+    /// Takes a lease away whose task was decided elsewhere, where it is a consumer's of this
+    /// gateway. `channel` is that of its shard.
+    pub(crate) fn cancel(&self, channel: &str, lease: &CancelledLease) {
+        let of_group: Vec<Arc<Dispatcher>> = {
+            let dispatchers = self.dispatchers.lock();
+            let is_meant =
+                |one: &&Arc<Dispatcher>| one.group == lease.group && one.shard.cancels() == channel;
+            dispatchers.values().filter(is_meant).cloned().collect()
+        };
+        for dispatcher in of_group {
+            dispatcher.cancel(lease);
+        }
     }
 
     /// Dispatchers that have consumers, for the beat of their shards.

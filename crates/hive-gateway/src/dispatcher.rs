@@ -24,10 +24,11 @@ use hive_domain::routing::{self, Free};
 use hive_protocol::{
     fault::{Fault, Reason},
     limits::BATCH_BYTES_MAX,
-    wire,
+    wire::{self, consume_response::Frame},
 };
 use hive_store::{
     Shard, StoreError,
+    bells::CancelledLease,
     fetch::{Fetch, Fetched, Lanes, ReadLane, Taken, Taker},
     scripts::seeded,
     settle::{Action, Settle},
@@ -263,6 +264,19 @@ impl Dispatcher {
             .is_some_and(|held| held.attach == consumer.attach && held.session == consumer.session)
         {
             consumers.remove(&consumer.consumer);
+        }
+    }
+
+    /// Takes a lease away that was ended elsewhere. One that its client is settling is told of with
+    /// that outcome's answer.
+    pub(crate) fn cancel(&self, lease: &CancelledLease) {
+        let consumer = self.consumers.lock().get(&*lease.consumer).cloned();
+        let Some(consumer) = consumer else { return };
+        let entry = (lease.lane.as_str(), lease.id.as_str(), lease.deliveries);
+        if let Some(token) = consumer.forget_entry(entry) {
+            let reason = "the task was decided elsewhere".to_owned();
+            let leases = vec![token];
+            consumer.send(Frame::Cancel(wire::Cancel { leases, reason }));
         }
     }
 

@@ -55,7 +55,7 @@ use hive_runtime::{
     door::ServeError,
     tasks::{BACKGROUND, LOOP},
 };
-use hive_store::{Store, StoreConfig, StoreError, registry::Registration};
+use hive_store::{Store, StoreConfig, StoreError, bells::CancelledLease, registry::Registration};
 
 use crate::{core::Gateway, settings::Settings};
 
@@ -112,7 +112,10 @@ pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), Gat
     redis.not_ready("not connected yet");
     let parts = (tasks.clone(), shutdown.clone(), gate);
     let gateway = Gateway::new(store.clone(), config.own, incarnation, parts);
-    tasks.spawn(BACKGROUND, "bells", gateway.bells.clone().hear(store));
+    let hearing = gateway.clone();
+    let cancel = move |channel: &str, lease: &CancelledLease| hearing.cancel(channel, lease);
+    let bells = gateway.bells.clone().hear(store, cancel);
+    tasks.spawn(BACKGROUND, "bells", bells);
     let allow_eviction = config.redis.allow_eviction;
     tasks.spawn(
         LOOP,

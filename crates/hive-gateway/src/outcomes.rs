@@ -11,8 +11,10 @@ use hive_protocol::{
 use hive_store::{
     Lease,
     attempt::{self, Attempt},
+    lane,
     settle::{Action, Settle, Verdict},
 };
+use prost::Message as _;
 
 use crate::{
     attached::{Attached, Told},
@@ -54,6 +56,10 @@ impl Batch {
             let token = one.lease;
             let (status, error) = match outcome::parse_action(&token, one.action.take()) {
                 Err(violations) => (SettleStatus::Invalid, violations.to_string()),
+                Ok(action) if !fits(&token, &action) => {
+                    let rule = "only a task of a workflow can be suspended, or add tasks";
+                    (SettleStatus::Invalid, rule.to_owned())
+                },
                 Ok(action) => match lease_of(attached, &token, &action) {
                     Ok(lease) => {
                         if action == Wire::Extend {
@@ -132,6 +138,18 @@ impl Batch {
     }
 }
 
+/// Whether an outcome may be one of this delivery: what workflows alone understand is for tasks.
+/// A token that is none is told as unknown.
+fn fits(token: &str, action: &Wire) -> bool {
+    let needs_task = match action {
+        Wire::Suspend { .. } => true,
+        Wire::Ack { add_tasks, .. } => !add_tasks.is_empty(),
+        Wire::Nack { .. } | Wire::Release { .. } | Wire::Reject { .. } | Wire::Extend => false,
+    };
+    let is_other = |lease: Lease| !lane::names_tasks(&lease.lane);
+    !(needs_task && token.parse().is_ok_and(is_other))
+}
+
 /// The lease that a token says, or why it is none of the caller's.
 fn lease_of(attached: Option<&Attached>, token: &str, action: &Wire) -> Result<Lease, String> {
     let Some(attached) = attached else {
@@ -140,7 +158,7 @@ fn lease_of(attached: Option<&Attached>, token: &str, action: &Wire) -> Result<L
     match action {
         // At once, not when it is judged: what it gave back may be read again before.
         Wire::Release { .. } => attached.pass_over(),
-        Wire::Ack { .. } | Wire::Nack { .. } | Wire::Reject { .. } => {},
+        Wire::Ack { .. } | Wire::Suspend { .. } | Wire::Nack { .. } | Wire::Reject { .. } => {},
         Wire::Extend => return own_lease(attached, token),
     }
     match attached.settling(token) {
@@ -186,7 +204,19 @@ pub fn settle(view: &GroupView, lease: Lease, attach: u64, action: Wire) -> Sett
         }
     };
     let action = match action {
+        Wire::Ack { result, add_tasks }
+            if lane::names_tasks(&lease.lane) && !(result.is_empty() && add_tasks.is_empty()) =>
+        {
+            // As it came: what it says is the router's business.
+            let ack = wire::Ack { result, add_tasks };
+            Action::Complete {
+                result: ack.encode_to_vec().into(),
+            }
+        },
         Wire::Ack { .. } | Wire::Extend => Action::Ack,
+        Wire::Suspend { prompt, state } => Action::Suspend {
+            asked: wire::Suspend { prompt, state }.encode_to_vec().into(),
+        },
         Wire::Nack {
             reason,
             category,

@@ -295,7 +295,13 @@ impl Gateway {
         let verdicts = self.unless_deleted(&view, settled, items.len()).await?;
         // An end of an ordered entry makes the next one of its key ready.
         let has_ordered = lanes.iter().any(|lane| lane.lane.lane.is_ordered());
-        if has_ordered || items.iter().any(|item| item.action != Action::Ack) {
+        let ends = |action: &Action| {
+            matches!(
+                action,
+                Action::Ack | Action::Complete { .. } | Action::Suspend { .. }
+            )
+        };
+        if has_ordered || items.iter().any(|item| !ends(&item.action)) {
             self.bells.announce(&self.store, &view.shard);
         }
         Ok(verdicts)

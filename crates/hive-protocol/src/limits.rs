@@ -70,8 +70,12 @@ pub const COUNT_MAX: u64 = hive_domain::stream::COUNT_MAX;
 
 /// Longest reason of a nack or reject that is kept, in bytes; the rest is cut.
 pub const REASON_BYTES_MAX: usize = 1 << 10;
-/// Largest result of an ack: 1 MiB.
+/// Largest result of an ack, tasks that it adds included: 1 MiB.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// Most tasks that an ack adds to its run.
+pub const ADD_TASKS_MAX: usize = 1_000;
+/// Largest state of a task that is suspended: 64 KiB.
+pub const SUSPEND_STATE_BYTES_MAX: usize = 64 << 10;
 /// Longest delay of a nack or release: 24 h, in milliseconds.
 pub const SETTLE_DELAY_MS_MAX: u64 = 86_400_000;
 

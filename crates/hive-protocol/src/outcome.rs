@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use hive_domain::{name, violation::Violations};
+use prost::Message;
 
 use crate::{
-    limits::{LEASE_BYTES_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX},
+    limits::{
+        ADD_TASKS_MAX, LEASE_BYTES_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX,
+        SUSPEND_STATE_BYTES_MAX,
+    },
     message::at_most,
     time, wire,
 };
@@ -25,6 +29,17 @@ pub enum Action {
     Ack {
         /// What came out, at most 1 MiB; empty for nothing.
         result: Bytes,
+        /// Tasks to add to the run, at most 1,000; with the result at most 1 MiB. Of a task of a
+        /// workflow alone: who knows the delivery checks that.
+        add_tasks: Vec<wire::TaskSpec>,
+    },
+    /// Goes on once a question is answered. Of a task of a workflow alone: who knows the delivery
+    /// checks that.
+    Suspend {
+        /// The question, at most 1 KiB.
+        prompt: String,
+        /// What the next attempt needs, at most 64 KiB.
+        state: Bytes,
     },
     /// Failed; counted.
     Nack {
@@ -81,7 +96,7 @@ pub fn parse_action(
         None => {
             faults.push(
                 "action",
-                "one of ack, nack, release, reject, extend must be set",
+                "one of ack, nack, release, reject, extend, suspend must be set",
             );
             None
         },
@@ -98,10 +113,20 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
     match action {
         Wire::Ack(ack) => {
             faults.take(at_most("ack.result", ack.result.len(), RESULT_BYTES_MAX));
-            if !ack.add_tasks.is_empty() {
-                faults.push("ack.add_tasks", "only a task of a workflow can add tasks");
+            if ack.add_tasks.len() > ADD_TASKS_MAX {
+                let count = ack.add_tasks.len();
+                let rule = format!("has `{count}` tasks and must have at most {ADD_TASKS_MAX}");
+                faults.push("ack.add_tasks", rule);
             }
-            Some(Action::Ack { result: ack.result })
+            let bytes: usize = ack.add_tasks.iter().map(Message::encoded_len).sum();
+            if bytes > 0 {
+                let bytes = bytes.saturating_add(ack.result.len());
+                faults.take(at_most("ack.add_tasks", bytes, RESULT_BYTES_MAX));
+            }
+            Some(Action::Ack {
+                result: ack.result,
+                add_tasks: ack.add_tasks,
+            })
         },
         Wire::Nack(nack) => {
             faults.take(name::check_optional("nack.category", &nack.category));
@@ -135,9 +160,13 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
             })
         },
         Wire::Extend(wire::Extend {}) => Some(Action::Extend),
-        Wire::Suspend(_) => {
-            faults.push("suspend", "only a task of a workflow can be suspended");
-            None
+        Wire::Suspend(suspend) => {
+            let size = suspend.state.len();
+            faults.take(at_most("suspend.state", size, SUSPEND_STATE_BYTES_MAX));
+            Some(Action::Suspend {
+                prompt: cut_reason(suspend.prompt),
+                state: suspend.state,
+            })
         },
     }
 }
@@ -189,7 +218,18 @@ mod tests {
                 add_tasks: Vec::new(),
             })),
             Action::Ack {
-                result: "done".into()
+                result: "done".into(),
+                add_tasks: Vec::new(),
+            }
+        );
+        assert_eq!(
+            read(Wire::Suspend(wire::Suspend {
+                prompt: "which?".repeat(200),
+                state: "state".into(),
+            })),
+            Action::Suspend {
+                prompt: cut_reason("which?".repeat(200)),
+                state: "state".into(),
             }
         );
         assert_eq!(
@@ -258,6 +298,36 @@ mod tests {
             add_tasks: Vec::new(),
         };
         assert_eq!(fields(outcome(Some(Wire::Ack(ack)))), ["ack.result"]);
+    }
+
+    #[test]
+    fn tasks_of_an_ack_have_limits_of_their_own_and_one_with_the_result() {
+        let add = |count: usize, result: usize, payload: usize| wire::Ack {
+            result: vec![0; result].into(),
+            add_tasks: vec![
+                wire::TaskSpec {
+                    payload: vec![0; payload].into(),
+                    ..wire::TaskSpec::default()
+                };
+                count
+            ],
+        };
+        let refused = |ack| fields(outcome(Some(Wire::Ack(ack))));
+        assert_eq!(refused(add(1_001, 0, 0)), ["ack.add_tasks"]);
+        assert_eq!(refused(add(1, 1 << 19, (1 << 19) + 1)), ["ack.add_tasks"]);
+        assert!(parse(outcome(Some(Wire::Ack(add(1_000, 9, 9))))).is_ok());
+    }
+
+    #[test]
+    fn a_large_state_of_a_suspended_task_is_refused() {
+        let suspend = wire::Suspend {
+            prompt: String::new(),
+            state: vec![0; (64 << 10) + 1].into(),
+        };
+        assert_eq!(
+            fields(outcome(Some(Wire::Suspend(suspend)))),
+            ["suspend.state"]
+        );
     }
 
     #[test]

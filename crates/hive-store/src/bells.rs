@@ -1,4 +1,4 @@
-//! The bells of the shards: Redis tells every gateway that there may be new work.
+//! The bells of the shards and partitions: Redis tells daemons that there may be new work.
 //!
 //! A bell is a message on a channel, kept by nobody. Who hears none any more does not notice: a
 //! subscriber waits, and a line that went silent looks like a shard without work. So the line is
@@ -24,7 +24,64 @@ const PING: Duration = Duration::from_secs(1);
 /// How long it may take to answer that, or the subscription.
 const PONG_WITHIN: Duration = Duration::from_secs(2);
 
-/// A line on which the bells of all shards are heard.
+/// What rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// There is new work for consumers of a shard; the channel is its doorbell.
+    Work,
+    /// It was told what became of tasks of a shard; the channel is named as its `settled`.
+    Settled,
+    /// A lease of a task is over; the channel is the shard's `cancels`, what is said is a
+    /// [`CancelledLease`].
+    Cancels,
+    /// A partition of workflows owes something; the channel is named as its outbox.
+    Outbox,
+}
+
+impl Line {
+    const fn tail(self) -> &'static str {
+        match self {
+            Self::Work => "bell",
+            Self::Settled => "settled",
+            Self::Cancels => "cancels",
+            Self::Outbox => "outbox",
+        }
+    }
+}
+
+/// A lease that was ended by the decision of its task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelledLease {
+    /// The group.
+    pub group: String,
+    /// Who had it.
+    pub consumer: String,
+    /// Ref of the lane.
+    pub lane: String,
+    /// Id of the entry.
+    pub id: String,
+    /// How often it was delivered.
+    pub deliveries: u64,
+}
+
+impl CancelledLease {
+    /// Reads what the script says; none where it is something else.
+    #[must_use]
+    pub fn parse(said: &str) -> Option<Self> {
+        let mut words = said.split(' ').map(str::to_owned);
+        let mut next = || words.next().filter(|word| !word.is_empty());
+        let lease = Self {
+            group: next()?,
+            consumer: next()?,
+            lane: next()?,
+            id: next()?,
+            deliveries: next()?.parse().ok()?,
+        };
+        next().is_none().then_some(lease)
+    }
+}
+
+/// A line on which bells are heard.
 pub struct BellLine {
     asks: PubSubSink,
     bells: PubSubStream,
@@ -37,9 +94,9 @@ impl std::fmt::Debug for BellLine {
 }
 
 impl BellLine {
-    /// Hands over the channel of each bell that rings, until the line ends, or is silent for 2 s
-    /// when it is asked; what rings behind that is lost.
-    pub async fn listen(self, mut ring: impl FnMut(&str)) {
+    /// Hands over the channel of each bell that rings and what it says, until the line ends, or is
+    /// silent for 2 s when it is asked; what rings behind that is lost.
+    pub async fn listen(self, mut ring: impl FnMut(&str, &str)) {
         let Self { mut asks, bells } = self;
         let alive = async {
             loop {
@@ -51,7 +108,8 @@ impl BellLine {
             }
         };
         let heard = bells.for_each(|bell| {
-            ring(bell.get_channel_name());
+            let said = std::str::from_utf8(bell.get_payload_bytes()).unwrap_or_default();
+            ring(bell.get_channel_name(), said);
             std::future::ready(())
         });
         tokio::select! {
@@ -62,14 +120,25 @@ impl BellLine {
 }
 
 impl Store {
-    /// Subscribes to the bells of all shards.
+    /// Subscribes to the work bells of all shards.
+    ///
+    /// # Errors
+    /// As `lines`.
+    pub async fn bells(&self) -> Result<BellLine, StoreError> {
+        self.lines(&[Line::Work]).await
+    }
+
+    /// Subscribes to these bells of all shards and partitions.
     ///
     /// # Errors
     /// `Unavailable` when Redis is away or does not answer within 2 s.
-    pub async fn bells(&self) -> Result<BellLine, StoreError> {
+    pub async fn lines(&self, kinds: &[Line]) -> Result<BellLine, StoreError> {
         let (mut asks, bells) = self.subscriber().await?.split();
-        let pattern = format!("{}:{{*}}:bell", self.prefix());
-        match timeout(PONG_WITHIN, asks.psubscribe(&pattern)).await {
+        let patterns: Vec<String> = kinds
+            .iter()
+            .map(|kind| format!("{}:{{*}}:{}", self.prefix(), kind.tail()))
+            .collect();
+        match timeout(PONG_WITHIN, asks.psubscribe(&patterns)).await {
             Ok(Ok(())) => Ok(BellLine { asks, bells }),
             Ok(Err(error)) => Err(StoreError::of_command(&error)),
             Err(_elapsed) => Err(StoreError::Unavailable {
@@ -97,5 +166,19 @@ impl Store {
         )]
         let ringing = tokio::spawn(async move { store.ring(Purpose::Control, &shard).await });
         drop(ringing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_lease_is_read_and_nothing_else() {
+        let lease = CancelledLease::parse("g a g/p4t+gpu 1-0 2").expect("a lease");
+        assert_eq!((lease.lane.as_str(), lease.deliveries), ("g/p4t+gpu", 2));
+        for other in ["", "g a g/p4t 1-0", "g a g/p4t 1-0 x", "g a g/p4t 1-0 2 3"] {
+            assert_eq!(CancelledLease::parse(other), None, "{other}");
+        }
     }
 }

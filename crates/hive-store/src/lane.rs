@@ -161,6 +161,13 @@ impl FromStr for Lane {
     }
 }
 
+/// Whether a ref names a lane of tasks: what `LaneRef` would say, without reading all of it.
+#[must_use]
+pub fn names_tasks(reference: &str) -> bool {
+    let lane = reference.split_once('/').map_or("", |(_, lane)| lane);
+    matches!(lane.as_bytes(), [b'p', digit, b't', ..] if digit.is_ascii_digit())
+}
+
 /// A lane and whose it is: of one group, or (with an empty group) of all groups of the stream.
 ///
 /// A lane of all groups that names a consumer holds direct messages whose consumer no group has.
@@ -242,6 +249,15 @@ mod tests {
             let lane: LaneRef = text.parse().expect("a lane");
             assert_eq!(lane.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_lane_of_tasks_is_known_by_its_name() {
+        for text in ["g/p4t", "g/p9t+gpu", "g/p4", "g/p4m", "g/p4+t", "t/p4@p4t"] {
+            let lane: LaneRef = text.parse().expect("a lane");
+            assert_eq!(names_tasks(text), lane.lane.is_of_tasks(), "{text}");
+        }
+        assert!(!names_tasks("p4t"));
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Agent {
             .await;
         let id = &job.message.message_id;
         match verdict {
-            Verdict::Done(result) => Outcome::Ack { result },
+            Verdict::Done(result) => Outcome::ack(result),
             Verdict::Later => Outcome::Release {
                 retry_after: Some(self.release_for),
             },

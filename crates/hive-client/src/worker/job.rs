@@ -8,10 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use hive_protocol::{
-    limits::{REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX},
+    limits::{
+        ADD_TASKS_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX,
+        SUSPEND_STATE_BYTES_MAX,
+    },
     time::to_duration,
     wire::{self, outcome::Action},
 };
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -59,8 +63,20 @@ impl Job {
 pub enum Outcome {
     /// Done.
     Ack {
-        /// What came out, at most 1 MiB; today it is checked and not kept.
+        /// What came out, at most 1 MiB. Of a task of a workflow its dependants get it; of other
+        /// messages it is checked and not kept.
         result: Bytes,
+        /// Tasks to add to the run, of a task of a workflow alone; at most 1,000, with the result
+        /// at most 1 MiB.
+        add_tasks: Vec<wire::TaskSpec>,
+    },
+    /// A task of a workflow cannot go on without an answer: the agent is free, and the answer comes
+    /// with a new attempt.
+    Suspend {
+        /// The question; cut at 1 KiB.
+        prompt: String,
+        /// What the next attempt needs to go on, at most 64 KiB.
+        state: Bytes,
     },
     /// Failed; counted, and tried again after a backoff or dead-lettered.
     Nack {
@@ -88,8 +104,22 @@ pub enum Outcome {
 impl Outcome {
     /// Done, with this result.
     pub fn ack(result: impl Into<Bytes>) -> Self {
+        Self::ack_with(result, Vec::new())
+    }
+
+    /// Done, with this result, and these tasks are to be added to the run of the workflow.
+    pub fn ack_with(result: impl Into<Bytes>, add_tasks: Vec<wire::TaskSpec>) -> Self {
         Self::Ack {
             result: result.into(),
+            add_tasks,
+        }
+    }
+
+    /// To go on once the question is answered; of a task of a workflow alone.
+    pub fn suspend(prompt: impl Into<String>, state: impl Into<Bytes>) -> Self {
+        Self::Suspend {
+            prompt: prompt.into(),
+            state: state.into(),
         }
     }
 
@@ -98,6 +128,7 @@ impl Outcome {
     pub const fn done() -> Self {
         Self::Ack {
             result: Bytes::new(),
+            add_tasks: Vec::new(),
         }
     }
 
@@ -124,18 +155,32 @@ impl Outcome {
         }
     }
 
-    /// The wire form. A result that no server takes becomes a failure that says so.
+    /// The wire form. What no server takes becomes a failure that says so.
     pub(super) fn into_action(self) -> Action {
         match self {
-            Self::Ack { result } if result.len() > RESULT_BYTES_MAX => {
-                let bytes = result.len();
-                let reason = format!("result of `{bytes}` bytes must be at most 1048576 bytes");
-                nack(reason, "result_too_large", None)
+            Self::Ack { result, add_tasks } => {
+                let tasks = add_tasks.len();
+                let of_tasks: usize = add_tasks.iter().map(Message::encoded_len).sum();
+                let bytes = result.len().saturating_add(of_tasks);
+                if bytes > RESULT_BYTES_MAX {
+                    let reason = format!("result of `{bytes}` bytes must be at most 1048576 bytes");
+                    return nack(reason, "result_too_large", None);
+                }
+                if tasks > ADD_TASKS_MAX {
+                    let reason = format!("`{tasks}` tasks to add must be at most 1000");
+                    return nack(reason, "result_too_large", None);
+                }
+                Action::Ack(wire::Ack { result, add_tasks })
             },
-            Self::Ack { result } => Action::Ack(wire::Ack {
-                result,
-                add_tasks: Vec::new(),
-            }),
+            Self::Suspend { prompt, state } => {
+                let bytes = state.len();
+                if bytes > SUSPEND_STATE_BYTES_MAX {
+                    let reason = format!("state of `{bytes}` bytes must be at most 65536 bytes");
+                    return nack(reason, "result_too_large", None);
+                }
+                let prompt = cut(prompt);
+                Action::Suspend(wire::Suspend { prompt, state })
+            },
             Self::Nack {
                 reason,
                 category,
@@ -202,6 +247,15 @@ mod tests {
     fn a_result_that_no_server_takes_becomes_a_failure_that_says_so() {
         let Action::Nack(nack) = Outcome::ack(vec![0; (1 << 20) + 1]).into_action() else {
             panic!("a result of more than 1 MiB must not be sent");
+        };
+        assert_eq!(nack.category, "result_too_large");
+    }
+
+    #[test]
+    fn a_state_that_no_server_takes_becomes_a_failure_that_says_so() {
+        let suspend = Outcome::suspend("which?", vec![0; (64 << 10) + 1]);
+        let Action::Nack(nack) = suspend.into_action() else {
+            panic!("a state of more than 64 KiB must not be sent");
         };
         assert_eq!(nack.category, "result_too_large");
     }

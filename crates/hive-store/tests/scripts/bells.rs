@@ -21,7 +21,7 @@ async fn a_silent_line_of_bells_ends_within_four_seconds() {
     let shard = store.shard("default", "s", 0);
     let line = store.bells().await.unwrap();
     let (rings, mut heard) = mpsc::unbounded_channel();
-    let listen = line.listen(move |doorbell| drop(rings.send(doorbell.to_owned())));
+    let listen = line.listen(move |doorbell, _| drop(rings.send(doorbell.to_owned())));
     tokio::pin!(listen);
     // It lives for longer than its first pings.
     let lived = timeout(Duration::from_millis(2_500), &mut listen).await;

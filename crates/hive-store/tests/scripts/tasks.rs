@@ -1,6 +1,8 @@
 //! `task_dispatch`, `task_resolve`, `task_look`, the `settled_*` scripts, and what `fetch`, `settle`,
 //! `waiting_expire` and `group_delete` do to tasks.
 
+mod random;
+
 use bytes::Bytes;
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
