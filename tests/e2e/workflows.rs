@@ -13,7 +13,7 @@ use flow::{Answer, Flow, acks, feature_development, state_of, task, workflow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guides_workflow_runs_step_by_step_and_hands_results_on() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let agents = flow.agents(acks)?;
     let submitted = flow.submit(feature_development()).await?;
     assert_eq!(submitted.routed_tasks, ["architecture_task"]);
@@ -67,7 +67,7 @@ fn signal(task: &str, result: &'static str) -> wire::SignalTaskCompletionRequest
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_completes_a_task_after_its_ack_and_before_it() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let mut service = flow.service().await?;
     flow.submit(by_signal(feature_development())).await?;
     // Before any agent is there.
@@ -126,7 +126,7 @@ async fn a_signal_completes_a_task_after_its_ack_and_before_it() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_stops_dispatch_and_cancel_reaches_the_agent_within_a_second() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let mut service = flow.service().await?;
     let agents = flow.agents(|job: &Job| {
         let wait = match job.message.task_id.as_str() {
@@ -187,7 +187,7 @@ async fn pause_stops_dispatch_and_cancel_reaches_the_agent_within_a_second() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_fails_the_run_and_a_retry_revives_it() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let mut service = flow.service().await?;
     let agents = flow.agents(|job: &Job| {
         // The first attempt of the run's second task is poison.
@@ -223,7 +223,7 @@ async fn a_dead_letter_fails_the_run_and_a_retry_revives_it() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_asks_a_question_and_plans_more_tasks() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let mut service = flow.service().await?;
     let agents =
         flow.agents(
@@ -270,7 +270,7 @@ async fn an_agent_asks_a_question_and_plans_more_tasks() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_time_is_up_ends_and_its_agent_is_told() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let agents = flow.agents(|_: &Job| Answer::Later(Duration::from_secs(60), Outcome::done()))?;
     let mut slow = task("slow", "backend", &[]);
     slow.timeout = Some(hive_protocol::time::to_duration(500));
@@ -287,7 +287,7 @@ async fn a_task_whose_time_is_up_ends_and_its_agent_is_told() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condition_decides_whether_a_task_is_wanted() -> Result<()> {
-    let flow = Flow::start(Aof::None, 1, 1).await?;
+    let flow = Flow::start(Aof::Off, 1, 1).await?;
     let agents = flow.agents(acks)?;
     let with = |id: &str, condition: &str| wire::TaskSpec {
         condition: condition.into(),

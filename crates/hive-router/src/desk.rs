@@ -9,7 +9,7 @@
 //! in the middle leaves a run that is read anew, never one that differs from what is stored.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -111,6 +111,10 @@ pub(crate) struct Desk {
     shelf: Mutex<Shelf>,
     uses: AtomicU64,
     changed: Mutex<BTreeMap<RunName, Arc<Notify>>>,
+    /// Namespaces that are known to have workflows.
+    noted: Mutex<BTreeSet<String>>,
+    /// Rings when one more has.
+    pub(crate) new_namespace: Notify,
 }
 
 /// A step that is being worked out.
@@ -238,7 +242,24 @@ impl Desk {
             shelf: Mutex::default(),
             uses: AtomicU64::new(0),
             changed: Mutex::default(),
+            noted: Mutex::default(),
+            new_namespace: Notify::new(),
         })
+    }
+
+    /// Notes that a namespace has workflows, before its first run is stored: whoever looks after
+    /// it must find it.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub(crate) async fn note(&self, namespace: &str) -> Result<(), StoreError> {
+        if self.noted.lock().contains(namespace) {
+            return Ok(());
+        }
+        self.store.note_workflows(namespace).await?;
+        self.noted.lock().insert(namespace.to_owned());
+        self.new_namespace.notify_one();
+        Ok(())
     }
 
     /// Now, by the clock of Redis.
@@ -593,6 +614,7 @@ impl Desk {
     /// Lets go of all runs: what is stored may be older than what is kept.
     pub(crate) fn forget_all(&self) {
         *self.shelf.lock() = Shelf::default();
+        self.noted.lock().clear();
     }
 
     /// Lets go of a run.

@@ -116,7 +116,10 @@ async fn own(
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut server = String::new();
     loop {
-        pace.tick().await;
+        tokio::select! {
+            _ = pace.tick() => {},
+            () = desk.new_namespace.notified() => {},
+        }
         let routers = routers.borrow().clone();
         let is_mine = |key: &str| ownership::owner(key, &routers) == Some(me);
         let now = match look(desk, is_mine).await {
@@ -199,7 +202,18 @@ async fn look(desk: &Desk, is_mine: impl Fn(&str) -> bool) -> Result<Look, Store
 /// Hears the bells of shards, and wakes who follows them.
 async fn listen(desk: &Desk, bells: &Bells) {
     loop {
-        let _ = (desk, bells);
+        if let Ok(line) = desk.store.lines(&[hive_store::bells::Line::Settled]).await {
+            // What rang before is found by the look that this wakes.
+            for bell in bells.lock().values() {
+                bell.notify_one();
+            }
+            line.listen(|channel, _| {
+                if let Some(bell) = bells.lock().get(channel) {
+                    bell.notify_one();
+                }
+            })
+            .await;
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -107,11 +107,9 @@ impl Flow {
                 stream_name: format!("agent_messages:{agent_type}"),
                 agent_type: agent_type.into(),
                 settings: Some(wire::GroupSettings {
-                    retry: Some(wire::RetryPolicy {
-                        max_attempts: Some(100),
-                        initial_backoff: Some(hive_protocol::time::to_duration(10)),
-                        max_backoff: Some(hive_protocol::time::to_duration(50)),
-                    }),
+                    max_attempts: Some(100),
+                    initial_backoff: Some(hive_protocol::time::to_duration(10)),
+                    max_backoff: Some(hive_protocol::time::to_duration(50)),
                     ..wire::GroupSettings::default()
                 }),
                 ..wire::CreateGroupRequest::default()
@@ -123,7 +121,7 @@ impl Flow {
 
     /// The service, at the gateway.
     pub(crate) async fn service(&self) -> Result<WorkflowServiceClient<Channel>> {
-        let gateway = self.fleet.gateways.first().context("a gateway")?;
+        let gateway = self.routers.first().context("a router")?;
         Ok(WorkflowServiceClient::connect(gateway.url()).await?)
     }
 

@@ -114,7 +114,7 @@ impl Calls {
                 .map_err(|faults| Fault::invalid(workflow::of_one_task(faults, "task")))?;
             let name = RunName::new(namespace, &mint_run_id(workflow_id));
             let run = Run::start(definition, graph, self.desk.now());
-            self.desk.store.note_workflows(namespace).await?;
+            self.desk.note(namespace).await?;
             let new = NewRun {
                 workflow_id: workflow_id.to_owned(),
                 // No submit is the same as an open workflow: its tasks come one by one.

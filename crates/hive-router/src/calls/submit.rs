@@ -45,7 +45,7 @@ impl Calls {
         let (submitted, _) = self.checked(namespace, spec).await?;
         let name = RunName::new(namespace, &mint_run_id(&workflow_id));
         let run = Run::start(submitted.definition, submitted.graph, self.desk.now());
-        self.desk.store.note_workflows(namespace).await?;
+        self.desk.note(namespace).await?;
         let new = NewRun {
             workflow_id: workflow_id.clone(),
             digest: digest.clone(),
