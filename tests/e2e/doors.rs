@@ -24,10 +24,11 @@ use tonic_reflection::pb::v1::{
 
 use crate::fleet::Fleet;
 
-const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 4] = [
     "agenthive.v1.GroupService",
     "agenthive.v1.MessagingService",
     "agenthive.v1.StreamService",
+    "agenthive.v1.WorkflowService",
 ];
 
 /// Bytes as they are.
@@ -177,6 +178,7 @@ async fn nonsense_is_answered_with_a_status_and_harms_nobody() -> Result<()> {
         "/agenthive.v1.MessagingService/PeekMessages",
         "/agenthive.v1.GroupService/CreateGroup",
         "/agenthive.v1.StreamService/UpdateStream",
+        "/agenthive.v1.WorkflowService/SubmitWorkflow",
     ];
     for method in methods {
         // A field that ends in mid-length, a wrong wire type, a length beyond the end, no UTF-8.

@@ -22,7 +22,7 @@ use hive_protocol::{
     limits::{FRAME_BYTES_MAX, NAMESPACE_DEFAULT, NAMESPACE_HEADER},
     wire::{
         group_service_client::GroupServiceClient, messaging_service_client::MessagingServiceClient,
-        stream_service_client::StreamServiceClient,
+        stream_service_client::StreamServiceClient, workflow_service_client::WorkflowServiceClient,
     },
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -110,6 +110,14 @@ impl Gateway {
     #[must_use]
     pub fn streams(&self) -> StreamServiceClient<Stub> {
         StreamServiceClient::new(self.stub())
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Calls of workflows.
+    #[must_use]
+    pub fn workflows(&self) -> WorkflowServiceClient<Stub> {
+        WorkflowServiceClient::new(self.stub())
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
     }
@@ -270,6 +278,11 @@ impl Client {
         self.shared.current.load(Ordering::Relaxed)
     }
 
+    /// How long a unary call may take with all its repetitions.
+    pub(crate) fn call_deadline(&self) -> Duration {
+        self.shared.call_deadline
+    }
+
     /// The gateway of this number; numbers go round.
     pub(crate) fn gateway_at(&self, number: usize) -> &Gateway {
         let gateways = &self.shared.gateways;
@@ -374,7 +387,7 @@ impl Client {
         next
     }
 
-    fn unreachable(&self, started: Instant, last: Fault) -> CallError {
+    pub(crate) fn unreachable(&self, started: Instant, last: Fault) -> CallError {
         let urls: Vec<&str> = self.gateways().iter().map(Gateway::url).collect();
         CallError::Unreachable {
             urls: urls.join(","),

@@ -48,6 +48,7 @@ mod endpoints;
 pub mod lease;
 mod publisher;
 mod worker;
+mod workflows;
 
 pub use hive_protocol::{
     fault::{Fault, FaultKind, Reason},
@@ -61,6 +62,7 @@ pub use crate::{
     endpoints::{Endpoints, EndpointsError},
     publisher::{Pending, PublishError, Publisher, PublisherBuilder, Receipt, Target},
     worker::{Ended, Event, Job, Outcome, Work, WorkError, Worker, WorkerBuilder},
+    workflows::{ReadError, Task, Workflow, WorkflowWatch},
 };
 
 /// A message of this type with this payload; every other field is unset.

@@ -71,6 +71,7 @@ pub async fn announce(
         Heard::There(live) => {
             let gateways = live.iter().filter(|one| one.daemon == me.daemon).count();
             gateway.note_gateways(gateways);
+            gateway.routers.note(live);
             gateway.note_redis(true);
             redis.ready();
         },

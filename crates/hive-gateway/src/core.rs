@@ -26,8 +26,10 @@ use crate::{
     catalog::{Catalog, GroupView},
     dispatcher::Dispatcher,
     metrics::Metrics,
+    placing::Facts,
     publisher::{Publisher, Room},
     pull::Answers,
+    routers::Routers,
     settings::Settings,
     settler::Settler,
     watching::WATCHES_MAX,
@@ -93,6 +95,10 @@ pub struct Gateway {
     pub(crate) answers: Answers,
     /// Places for watches of groups.
     pub(crate) watches: Arc<Semaphore>,
+    /// What is known of groups, for messages that name none.
+    pub(crate) facts: Facts,
+    /// Routers that take calls about workflows.
+    pub routers: Routers,
     redis_is_there: AtomicBool,
     gateways: AtomicUsize,
 }
@@ -132,6 +138,8 @@ impl Gateway {
             dispatchers: Mutex::default(),
             answers: Answers::default(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            facts: Facts::default(),
+            routers: Routers::default(),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),
         })

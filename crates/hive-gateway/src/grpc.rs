@@ -12,6 +12,7 @@ use hive_protocol::{
         group_service_server::{GroupService, GroupServiceServer},
         messaging_service_server::{MessagingService, MessagingServiceServer},
         stream_service_server::{StreamService, StreamServiceServer},
+        workflow_service_server::{WorkflowService, WorkflowServiceServer},
     },
 };
 use hive_runtime::tasks::BACKGROUND;
@@ -25,6 +26,7 @@ use crate::{
     core::Gateway,
     publisher::Chain,
     publishing::{Queued, QueuedBatch, changing},
+    routers::{Onward, WatchFrame},
     watching,
 };
 
@@ -32,10 +34,11 @@ use crate::{
 const BATCHES_MAX: usize = 32;
 
 /// Full names of the services, for whoever asks for the health of one.
-pub const SERVICES: [&str; 3] = [
+pub const SERVICES: [&str; 4] = [
     "agenthive.v1.MessagingService",
     "agenthive.v1.GroupService",
     "agenthive.v1.StreamService",
+    "agenthive.v1.WorkflowService",
 ];
 
 /// The services over one gateway.
@@ -59,13 +62,19 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let streams = StreamServiceServer::new(door)
+    let streams = StreamServiceServer::new(door.clone())
         .max_decoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let workflows = WorkflowServiceServer::new(door)
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     Routes::new(messaging)
         .add_service(groups)
         .add_service(streams)
+        .add_service(workflows)
 }
 
 /// A future as `async_trait` writes it: macros inside its traits are expanded after it.
@@ -221,6 +230,69 @@ impl StreamService for Door {
         update_stream UpdateStreamRequest UpdateStreamResponse;
         delete_stream DeleteStreamRequest DeleteStreamResponse;
         accept_loss AcceptLossRequest AcceptLossResponse;
+    }
+}
+
+/// Calls that go on to a router, with the trace and the deadline of their caller.
+macro_rules! onward {
+    ($($call:ident $request:ident $response:ident;)*) => {
+        $(
+            fn $call<'life0, 'async_trait>(
+                &'life0 self,
+                request: Request<wire::$request>,
+            ) -> Boxed<'async_trait, wire::$response>
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait,
+            {
+                Box::pin(async move {
+                    let onward = onward(request.metadata())?;
+                    let answer = self.gateway.$call(&onward, request.into_inner()).await?;
+                    Ok(Response::new(answer))
+                })
+            }
+        )*
+    };
+}
+
+fn onward(metadata: &tonic::metadata::MetadataMap) -> Result<Onward, Fault> {
+    Ok(Onward::new(&namespace::from_metadata(metadata)?).with(metadata))
+}
+
+#[tonic::async_trait]
+impl WorkflowService for Door {
+    onward! {
+        submit_workflow SubmitWorkflowRequest SubmitWorkflowResponse;
+        validate_workflow ValidateWorkflowRequest ValidateWorkflowResponse;
+        route_task RouteTaskRequest RouteTaskResponse;
+        get_workflow GetWorkflowRequest GetWorkflowResponse;
+        get_task_result GetTaskResultRequest GetTaskResultResponse;
+        list_workflows ListWorkflowsRequest ListWorkflowsResponse;
+        signal_task_completion SignalTaskCompletionRequest SignalTaskCompletionResponse;
+        signal_task_failure SignalTaskFailureRequest SignalTaskFailureResponse;
+        provide_input ProvideInputRequest ProvideInputResponse;
+        close_workflow CloseWorkflowRequest CloseWorkflowResponse;
+        add_tasks AddTasksRequest AddTasksResponse;
+        pause_workflow PauseWorkflowRequest PauseWorkflowResponse;
+        resume_workflow ResumeWorkflowRequest ResumeWorkflowResponse;
+        cancel_workflow CancelWorkflowRequest CancelWorkflowResponse;
+        retry_task RetryTaskRequest RetryTaskResponse;
+        rerun_workflow RerunWorkflowRequest RerunWorkflowResponse;
+        delete_workflow DeleteWorkflowRequest DeleteWorkflowResponse;
+        get_history GetHistoryRequest GetHistoryResponse;
+        explain_task ExplainTaskRequest ExplainTaskResponse;
+    }
+
+    type WatchWorkflowStream = ReceiverStream<WatchFrame>;
+
+    async fn watch_workflow(
+        &self,
+        request: Request<wire::WatchWorkflowRequest>,
+    ) -> Result<Response<Self::WatchWorkflowStream>, Status> {
+        let onward = onward(request.metadata())?;
+        let watch = self.gateway.watch_workflow(&onward, request.into_inner());
+        let frames = watch.await?.follow(&self.gateway);
+        Ok(Response::new(ReceiverStream::new(frames)))
     }
 }
 

@@ -31,17 +31,17 @@ mod openapi;
 mod problem;
 mod publish;
 mod render;
+mod route;
 mod shape;
 mod streams;
+mod workflows;
 
 /// What every path begins with.
 const BASE: &str = "/api/v1";
 
 /// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
 /// would otherwise be taken for groups.
-const NOT_BUILT: [(&str, &str); 16] = [
-    ("/consumer-groups/route", "routing by workflow"),
-    ("/consumer-groups/route/{*rest}", "routing by workflow"),
+const NOT_BUILT: [(&str, &str); 12] = [
     ("/consumer-groups/rebalance", "rebalancing"),
     (
         "/consumer-groups/coordinator",
@@ -57,8 +57,6 @@ const NOT_BUILT: [(&str, &str); 16] = [
     ("/streams/{stream}/replay", "replaying a stream"),
     ("/dlq", "the dead-letter interface"),
     ("/dlq/{*rest}", "the dead-letter interface"),
-    ("/workflows", "the workflow interface"),
-    ("/workflows/{*rest}", "the workflow interface"),
     ("/scaling", "autoscaling"),
     ("/scaling/{*rest}", "autoscaling"),
     ("/coordinator", "configuring the coordinator"),
@@ -104,6 +102,9 @@ fn all_calls() -> impl Iterator<Item = &'static Call> {
         .chain(&publish::CALLS)
         .chain(&deliveries::CALLS)
         .chain(&streams::CALLS)
+        .chain(&workflows::CALLS)
+        .chain(&workflows::TASK_CALLS)
+        .chain(&route::CALLS)
         .chain(&health::CALLS)
         .chain(&openapi::CALLS)
 }

@@ -10,8 +10,12 @@ use crate::http::{Answer, Client};
 
 #[path = "rest/http.rs"]
 mod http;
+#[path = "rest/router.rs"]
+mod router;
 #[path = "rest/schema.rs"]
 mod schema;
+#[path = "rest/workflows.rs"]
+mod workflows;
 
 const GROUPS: &str = "/api/v1/consumer-groups";
 const QA: &str = "/api/v1/consumer-groups/qa_engineers_consumers";
@@ -689,14 +693,11 @@ async fn unknown_paths_methods_and_groups_are_told_apart() {
     let path = format!("{QA}/messages/fetch");
     refused(&client.post(&path, &fetch).await, 404, "GROUP_NOT_FOUND");
     for (method, path) in [
-        ("POST", "/consumer-groups/route"),
-        ("POST", "/consumer-groups/route/workflow"),
         ("GET", "/consumer-groups/dlq/statistics"),
         ("POST", "/consumer-groups/dlq/replay/batch"),
         ("POST", "/consumer-groups/rebalance"),
         ("GET", "/consumer-groups/coordinator/config"),
         ("POST", "/consumer-groups/a/purge"),
-        ("POST", "/workflows"),
     ] {
         let answer = client.bare(method, &format!("/api/v1{path}")).await;
         refused(&answer, 501, "NOT_BUILT");

@@ -20,13 +20,14 @@ use hive_protocol::{
     namespace,
 };
 use serde_json::value::RawValue;
+use tonic::metadata::MetadataMap;
 
 use super::{
     fields::{Fields, Given},
     problem::Problem,
     shape::Call,
 };
-use crate::core::Gateway;
+use crate::{core::Gateway, routers::Onward};
 
 /// Everything of a request but its body.
 pub(crate) struct Asked {
@@ -40,6 +41,21 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// What a call takes along that goes on to a router.
+    pub(crate) fn onward(&self) -> Onward {
+        let mut metadata = MetadataMap::new();
+        for (header, value) in [
+            ("traceparent", &self.trace.parent),
+            ("tracestate", &self.trace.state),
+        ] {
+            let value = value.as_ref().and_then(|value| value.parse().ok());
+            if let Some(value) = value {
+                metadata.insert(header, value);
+            }
+        }
+        Onward::new(&self.namespace).with(&metadata)
+    }
+
     /// The name that stands in the path at `{param}`.
     pub(crate) fn name(&self, param: &str) -> String {
         let found = self.names.iter().find(|(known, _)| known == param);

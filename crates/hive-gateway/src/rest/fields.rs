@@ -35,6 +35,11 @@ impl Given {
         serde_json::from_str(json.get()).ok()
     }
 
+    /// One field alone.
+    pub(crate) fn one(name: &str, json: &RawValue) -> Self {
+        Self(vec![(name.to_owned(), json.to_owned())])
+    }
+
     /// Query parameters as fields of `shape`: text where it has text, JSON elsewhere.
     pub(crate) fn query(pairs: Vec<(String, String)>, shape: &Shape) -> Self {
         let given = pairs.into_iter().filter_map(|(key, value)| {
@@ -337,6 +342,33 @@ impl Fields {
         let rule = "a whole number between 0 and 9, or one of `low`, `normal`, `high`, `urgent`, \
                     `critical`";
         priority.or_else(|| self.wrong(name, &json, rule))
+    }
+
+    /// A priority as the migration guide has them: 1 to 10, stored as one less, or a word.
+    pub(crate) fn take_guide_priority(&mut self, name: &str) -> Option<u32> {
+        let (_, json) = self.take(name)?;
+        let number: Option<u32> = serde_json::from_str(json.get()).ok();
+        let word: Option<String> = serde_json::from_str(json.get()).ok();
+        let priority = number
+            .and_then(|number| number.checked_sub(1))
+            .filter(|number| *number <= u32::from(PRIORITY_MAX))
+            .or_else(|| word.and_then(|word| priority_word(&word)).map(u32::from));
+        let rule = "a whole number between 1 and 10, or one of `low`, `normal`, `high`, \
+                    `urgent`, `critical`";
+        priority.or_else(|| self.wrong(name, &json, rule))
+    }
+
+    /// A text or a whole number, as text; empty when missing.
+    pub(crate) fn take_text_or_number(&mut self, name: &str) -> String {
+        let Some((_, json)) = self.take(name) else {
+            return String::new();
+        };
+        let text: Option<String> = serde_json::from_str(json.get()).ok();
+        let number: Option<u64> = serde_json::from_str(json.get()).ok();
+        let found = text.or_else(|| number.map(|number| number.to_string()));
+        found
+            .or_else(|| self.wrong(name, &json, "text or a whole number"))
+            .unwrap_or_default()
     }
 
     /// Any JSON, without the spaces between its parts.

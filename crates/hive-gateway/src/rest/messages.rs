@@ -9,7 +9,7 @@ use hive_domain::{time::Timestamp, violation::Violations};
 use hive_protocol::{message, time as wire_time, wire, words::parse_message_state};
 
 pub(super) use self::{
-    shapes::{MESSAGE, STORED_MESSAGE},
+    shapes::{MESSAGE, RETRY, STORED_MESSAGE},
     shown::MessageOut,
 };
 use self::{
@@ -106,7 +106,7 @@ pub(super) fn read(
 }
 
 /// The bytes of the payload and their media type.
-fn read_payload(fields: &mut Fields) -> (bytes::Bytes, String) {
+pub(super) fn read_payload(fields: &mut Fields) -> (bytes::Bytes, String) {
     let (has_json, has_base64) = (fields.has("payload"), fields.has("payload_base64"));
     let json = fields.take_json("payload");
     let base64 = fields.take_base64("payload_base64");
@@ -148,7 +148,8 @@ fn read_start(fields: &mut Fields, now: Timestamp) -> Option<Timestamp> {
     not_before.or_else(|| delay.map(|delay| now.plus(delay)))
 }
 
-fn read_retry(fields: &mut Fields) -> Option<wire::RetryPolicy> {
+/// The retry policy of a message or task.
+pub(super) fn read_retry(fields: &mut Fields) -> Option<wire::RetryPolicy> {
     let mut inner = fields.take_object("retry")?;
     let retry = wire::RetryPolicy {
         max_attempts: inner.take_u32("max_attempts"),

@@ -77,7 +77,16 @@ fn operation(call: &Call, schemas: &mut Schemas) -> Value {
     for answer in call.answers {
         let mut response = json!({ "description": answer.about });
         if let Some(schema) = schemas.body(answer.body) {
-            response["content"] = json!({ "application/json": { "schema": schema } });
+            let media = match answer.body {
+                Body::Events(_) => "text/event-stream",
+                Body::None
+                | Body::One(_)
+                | Body::Either(..)
+                | Body::List(_)
+                | Body::OneOrList(..)
+                | Body::AnyObject => "application/json",
+            };
+            response["content"] = json!({ media: { "schema": schema } });
         }
         responses.insert(answer.status.to_string(), response);
     }
@@ -138,6 +147,8 @@ const fn meaning(status: u16) -> &'static str {
 fn tag(path: &str) -> &'static str {
     if path.ends_with("/health") || path.ends_with("/metrics") {
         "monitoring"
+    } else if path.starts_with("/workflows") || path.contains("/route") {
+        "workflows"
     } else if path.contains("/messages") {
         "messages"
     } else if path.contains("/consumers") {
@@ -199,6 +210,11 @@ impl Schemas {
                 Some(json!({ "oneOf": [self.reference(one), self.reference(other)] }))
             },
             Body::List(shape) => Some(json!({ "type": "array", "items": self.reference(shape) })),
+            Body::OneOrList(one, listed) => {
+                let list = json!({ "type": "array", "items": self.reference(listed) });
+                Some(json!({ "oneOf": [self.reference(one), list] }))
+            },
+            Body::Events(shape) => Some(self.reference(shape)),
             Body::AnyObject => Some(json!({ "type": "object" })),
         }
     }
@@ -264,6 +280,10 @@ impl Schemas {
                 { "type": "integer", "minimum": 0, "maximum": 9 },
                 { "type": "string", "enum": ["low", "normal", "high", "urgent", "critical"] },
             ] }),
+            Kind::GuidePriority => json!({ "oneOf": [
+                { "type": "integer", "minimum": 1, "maximum": 10 },
+                { "type": "string", "enum": ["low", "normal", "high", "urgent", "critical"] },
+            ] }),
             Kind::Json => json!({}),
             Kind::Base64 => json!({ "type": "string", "contentEncoding": "base64" }),
             Kind::Names(max) => {
@@ -285,6 +305,14 @@ impl Schemas {
                 let items = self.reference(shape);
                 json!({ "type": "array", "items": items, "maxItems": BATCH_ITEMS_MAX })
             },
+            Kind::UpTo(max, shape) => {
+                let items = self.reference(shape);
+                json!({ "type": "array", "items": items, "maxItems": max })
+            },
+            Kind::Counts => json!({
+                "type": "object",
+                "additionalProperties": { "type": "integer", "minimum": 0 },
+            }),
             Kind::ByName(shape) => {
                 let named = self.reference(shape);
                 json!({ "type": "object", "additionalProperties": named })

@@ -132,6 +132,9 @@ fn field(wire: &str) -> String {
             "retention_max_bytes" => "retention.max_bytes",
             "expires_at" => "ttl_seconds",
             "wait" => "wait_seconds",
+            "timeout" => "timeout_seconds",
+            "queue_timeout" => "queue_timeout_seconds",
+            "deadline" => "deadline_seconds",
             other => other,
         });
     segments.collect::<Vec<&str>>().join(".")

@@ -74,6 +74,15 @@ impl Bytes {
     }
 }
 
+/// Whether a number is not worth showing.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+pub(crate) const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 #[cfg(test)]
 mod tests {
     use hive_domain::time::Timestamp;

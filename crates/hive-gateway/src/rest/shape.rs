@@ -53,6 +53,10 @@ pub(crate) enum Body {
     Either(&'static Shape, &'static Shape),
     /// A bare array of objects.
     List(&'static Shape),
+    /// One object, or a bare array of others.
+    OneOrList(&'static Shape, &'static Shape),
+    /// A stream of server-sent events; the data of each is an object.
+    Events(&'static Shape),
     /// Any object.
     AnyObject,
 }
@@ -162,6 +166,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// 0 to 9, or a word for one of them.
     Priority,
+    /// 1 to 10, or a word: a priority as the migration guide has them.
+    GuidePriority,
     /// Any JSON, also `null`.
     Json,
     /// Bytes in base64, with padding.
@@ -176,6 +182,10 @@ pub(crate) enum Kind {
     One(&'static Shape),
     /// An array of 1 to 1,000 objects in requests, of any number in answers.
     Many(&'static Shape),
+    /// An array of at most so many objects.
+    UpTo(usize, &'static Shape),
+    /// An object of whole numbers, by name.
+    Counts,
     /// An object of objects, by name.
     ByName(&'static Shape),
     /// Text or null; only in answers.

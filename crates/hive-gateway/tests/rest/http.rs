@@ -86,6 +86,18 @@ impl Client {
         self.send_json("POST", path, body).await
     }
 
+    /// The text of an answer that is no JSON.
+    pub(crate) async fn text(&self, path: &str, headers: &[(&str, &str)]) -> String {
+        let (status, headers, body) = self.send("GET", path, headers, b"").await;
+        let body = String::from_utf8(body).unwrap();
+        assert_eq!(
+            (status, &*headers["content-type"]),
+            (200, "text/event-stream"),
+            "{body}"
+        );
+        body
+    }
+
     /// Any call; its answer is held against the document.
     pub(crate) async fn call(
         &self,

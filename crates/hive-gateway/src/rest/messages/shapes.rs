@@ -111,7 +111,8 @@ pub(in crate::rest) static MESSAGE: Shape = Shape::new(
     ],
 );
 
-static RETRY: Shape = Shape::new(
+/// A retry policy.
+pub(in crate::rest) static RETRY: Shape = Shape::new(
     "Retry",
     "How often and how soon a failed message is tried again.",
     &[&[
