@@ -6,6 +6,7 @@
 
 mod crew;
 mod dataset;
+mod flows;
 mod hand;
 mod hung;
 mod kills;

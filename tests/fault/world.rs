@@ -35,6 +35,8 @@ pub(crate) enum Victim {
     Gateway(usize),
     /// The coordinator of this number.
     Coordinator(usize),
+    /// The router of this number.
+    Router(usize),
     /// The Redis.
     Redis,
 }
@@ -44,6 +46,7 @@ impl Victim {
         match self {
             Self::Gateway(number) => format!("gateway {number}"),
             Self::Coordinator(number) => format!("coordinator {number}"),
+            Self::Router(number) => format!("router {number}"),
             Self::Redis => "redis".to_owned(),
         }
     }
@@ -51,7 +54,7 @@ impl Victim {
     const fn target(self) -> Target {
         match self {
             Self::Gateway(_) => Target::Gateway,
-            Self::Coordinator(_) => Target::Daemon,
+            Self::Coordinator(_) | Self::Router(_) => Target::Daemon,
             Self::Redis => Target::Redis,
         }
     }
@@ -62,6 +65,7 @@ pub(crate) struct World {
     pub(crate) redis: RedisServer,
     pub(crate) gateways: Vec<Daemon>,
     pub(crate) coordinators: Vec<Daemon>,
+    pub(crate) routers: Vec<Daemon>,
     pub(crate) log: Arc<Recorder>,
 }
 
@@ -78,6 +82,7 @@ impl World {
             redis,
             gateways: Vec::new(),
             coordinators: Vec::new(),
+            routers: Vec::new(),
             log,
         };
         for _ in 0..gateways {
@@ -100,6 +105,27 @@ impl World {
         self.gateways
             .push(Daemon::start("hive-gateway", redis_url, environment).await?);
         Ok(())
+    }
+
+    /// Starts one more router.
+    pub(crate) async fn add_router(&mut self) -> Result<()> {
+        let router = Daemon::router(&self.redis.url()).await?;
+        self.routers.push(router);
+        Ok(())
+    }
+
+    /// URLs of whoever takes calls about workflows.
+    pub(crate) fn service_urls(&self) -> Vec<String> {
+        self.gateways.iter().map(Daemon::url).collect()
+    }
+
+    /// Messages of these groups that were acked.
+    pub(crate) async fn acked(&self, groups: &[String]) -> Result<u64> {
+        let mut acked = 0;
+        for group in groups {
+            acked += self.figures(group).await?.acked_total;
+        }
+        Ok(acked)
     }
 
     /// URLs of all gateways, the given one first.
@@ -127,10 +153,20 @@ impl World {
 
     /// Creates a group on the stream.
     pub(crate) async fn group(&self, name: &str, settings: wire::GroupSettings) -> Result<()> {
+        self.group_of(name, "tester", settings).await
+    }
+
+    /// Creates a group on the stream, for agents of a type.
+    pub(crate) async fn group_of(
+        &self,
+        name: &str,
+        agent_type: &str,
+        settings: wire::GroupSettings,
+    ) -> Result<()> {
         let request = wire::CreateGroupRequest {
             name: name.into(),
             stream_name: STREAM.into(),
-            agent_type: "tester".into(),
+            agent_type: agent_type.into(),
             settings: Some(settings),
             ..wire::CreateGroupRequest::default()
         };
@@ -180,6 +216,7 @@ impl World {
         match victim {
             Victim::Gateway(number) => daemon(&mut self.gateways, number)?.kill9(),
             Victim::Coordinator(number) => daemon(&mut self.coordinators, number)?.kill9(),
+            Victim::Router(number) => daemon(&mut self.routers, number)?.kill9(),
             Victim::Redis => self.redis.kill9(),
         }
     }
@@ -192,6 +229,7 @@ impl World {
                 let coordinator = daemon(&mut self.coordinators, number)?;
                 coordinator.restart().await?;
             },
+            Victim::Router(number) => daemon(&mut self.routers, number)?.restart().await?,
             Victim::Redis => self.redis.restart().await?,
         }
         self.log.record(Event::FaultEnded {

@@ -234,6 +234,12 @@ impl Gateway {
         let key = format!("{}/{workflow_id}", onward.namespace);
         loop {
             let mut left = self.routers.addresses();
+            if left.is_empty() {
+                // One that started since the last beat: only the registry itself may say none.
+                self.routers
+                    .note(&self.store.replicas().await.map_err(Fault::from)?);
+                left = self.routers.addresses();
+            }
             let mut refusal = no_router().into();
             while let Some(address) = owner(&key, &left).map(str::to_owned) {
                 left.retain(|one| *one != address);

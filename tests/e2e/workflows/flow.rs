@@ -121,7 +121,7 @@ impl Flow {
 
     /// The service, at the gateway.
     pub(crate) async fn service(&self) -> Result<WorkflowServiceClient<Channel>> {
-        let gateway = self.routers.first().context("a router")?;
+        let gateway = self.fleet.gateways.first().context("a gateway")?;
         Ok(WorkflowServiceClient::connect(gateway.url()).await?)
     }
 
