@@ -13,3 +13,4 @@ pub(crate) mod settle;
 pub(crate) mod stream;
 pub(crate) mod supervise;
 pub(crate) mod work;
+pub(crate) mod workflow;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use hive_client::{CallError, Client, Endpoints, Fault, FaultKind};
+use hive_client::{CallError, Client, Endpoints, Fault, FaultKind, Reason};
 
 use crate::{
     exit::{Exit, Failure},
@@ -86,8 +86,12 @@ impl Common {
 pub(crate) fn refused(error: CallError) -> Failure {
     match &error {
         CallError::Refused(fault) => Failure::new(exit_for(fault.kind), told(fault)),
-        CallError::Unreachable { .. } => {
-            let advice = "start a gateway with `hive dev`, or name one with --url or HIVE_URL";
+        CallError::Unreachable { last, .. } => {
+            let advice = if last.reason == Reason::NoRouter {
+                "the gateway is there and no router is: start one with `hive serve router`"
+            } else {
+                "start a gateway with `hive dev`, or name one with --url or HIVE_URL"
+            };
             Failure::new(Exit::Unavailable, format!("{error}\n  {advice}"))
         },
     }

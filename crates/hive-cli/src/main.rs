@@ -21,7 +21,7 @@ use crate::{
         bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, doctor::DoctorArgs,
         fetch::FetchArgs, group::GroupCommand, peek::PeekArgs, publish::PublishArgs,
         serve::ServeArgs, settle::SettleArgs, stream::StreamCommand, supervise::SuperviseArgs,
-        work::WorkArgs,
+        work::WorkArgs, workflow::WorkflowCommand,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
@@ -64,6 +64,9 @@ enum Command {
     /// Create, show and steer consumer groups.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Submit workflows, show and steer their runs.
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
     /// Show and remove members of a group.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
@@ -146,6 +149,7 @@ async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
         Command::Doctor(args) => commands::doctor::run(args, common).await,
         Command::Bench(args) => commands::bench::run(args, common).await,
         Command::Group(command) => commands::group::run(command, common).await,
+        Command::Workflow(command) => commands::workflow::run(command, common).await,
         Command::Consumer(command) => commands::consumer::run(command, common).await,
         Command::Stream(command) => commands::stream::run(command, common).await,
         Command::Peek(args) => commands::peek::run(args, common).await,

@@ -231,10 +231,6 @@ impl Task {
 
     /// How many dependencies must succeed under best_effort: `majority` (default), `any`, or a
     /// number.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a number reads better than `&2`"
-    )]
     pub fn quorum(mut self, quorum: impl Display) -> Self {
         self.spec.quorum = quorum.to_string();
         self
@@ -247,7 +243,7 @@ impl Task {
     }
 
     /// Who asks for it.
-    pub fn from_agent(mut self, agent: impl Into<String>) -> Self {
+    pub fn sent_by(mut self, agent: impl Into<String>) -> Self {
         self.spec.from_agent = agent.into();
         self
     }

@@ -20,9 +20,12 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Namespaces whose facts are kept; beyond, all are read anew.
 const NAMESPACES_MAX: usize = 64;
 
+/// Facts, and when they were read.
+type Read = (Instant, Arc<[GroupFacts]>);
+
 /// Facts of groups by namespace.
 #[derive(Debug, Default)]
-pub struct Facts(Mutex<BTreeMap<String, (Instant, Arc<[GroupFacts]>)>>);
+pub struct Facts(Mutex<BTreeMap<String, Read>>);
 
 impl Gateway {
     async fn facts(&self, namespace: &str) -> Result<Arc<[GroupFacts]>, Fault> {

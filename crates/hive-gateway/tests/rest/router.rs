@@ -11,7 +11,7 @@ use hive_protocol::{
 };
 use hive_store::{Store, StoreConfig, registry::Registration};
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
@@ -36,15 +36,7 @@ struct Script {
 /// A live router; dropping it ends it as a crash does.
 pub(crate) struct FakeRouter {
     script: Arc<Script>,
-    tasks: [JoinHandle<()>; 2],
-}
-
-impl Drop for FakeRouter {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
+    _tasks: JoinSet<()>,
 }
 
 impl FakeRouter {
@@ -54,7 +46,8 @@ impl FakeRouter {
         let address: SocketAddr = listener.local_addr().unwrap();
         let script = Arc::new(Script::default());
         let service = WorkflowServiceServer::new(Service(script.clone()));
-        let serving = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             let served = Server::builder().add_service(service);
             served.serve_with_incoming(incoming).await.unwrap();
@@ -66,7 +59,7 @@ impl FakeRouter {
         .unwrap();
         let me = Registration::new("router", "0", &address.to_string());
         store.beat(&me).await.unwrap();
-        let beating = tokio::spawn(async move {
+        tasks.spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 store.beat(&me).await.unwrap();
@@ -74,7 +67,7 @@ impl FakeRouter {
         });
         Self {
             script,
-            tasks: [serving, beating],
+            _tasks: tasks,
         }
     }
 

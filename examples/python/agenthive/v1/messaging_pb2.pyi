@@ -1,3 +1,4 @@
+from agenthive.v1 import task_pb2 as _task_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -41,7 +42,7 @@ MESSAGE_STATE_PARKED: MessageState
 MESSAGE_STATE_SCHEDULED: MessageState
 
 class Message(_message.Message):
-    __slots__ = ("message_id", "from_agent", "to_agent", "message_type", "payload", "content_type", "headers", "priority", "correlation_id", "workflow_id", "task_id", "required_capabilities", "idempotency_key", "ordering_key", "not_before", "expires_at", "retry", "published_at")
+    __slots__ = ("message_id", "from_agent", "to_agent", "message_type", "payload", "content_type", "headers", "priority", "correlation_id", "workflow_id", "task_id", "required_capabilities", "idempotency_key", "ordering_key", "not_before", "expires_at", "retry", "inputs", "resumption", "run_id", "published_at")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +50,13 @@ class Message(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: TaskInput
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[TaskInput, _Mapping]] = ...) -> None: ...
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_AGENT_FIELD_NUMBER: _ClassVar[int]
     TO_AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +74,9 @@ class Message(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    RESUMPTION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     from_agent: str
@@ -83,19 +94,34 @@ class Message(_message.Message):
     ordering_key: str
     not_before: _timestamp_pb2.Timestamp
     expires_at: _timestamp_pb2.Timestamp
-    retry: RetryPolicy
+    retry: _task_pb2.RetryPolicy
+    inputs: _containers.MessageMap[str, TaskInput]
+    resumption: Resumption
+    run_id: str
     published_at: _timestamp_pb2.Timestamp
-    def __init__(self, message_id: _Optional[str] = ..., from_agent: _Optional[str] = ..., to_agent: _Optional[str] = ..., message_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., correlation_id: _Optional[str] = ..., workflow_id: _Optional[str] = ..., task_id: _Optional[str] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., ordering_key: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., published_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, message_id: _Optional[str] = ..., from_agent: _Optional[str] = ..., to_agent: _Optional[str] = ..., message_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., correlation_id: _Optional[str] = ..., workflow_id: _Optional[str] = ..., task_id: _Optional[str] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., ordering_key: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., inputs: _Optional[_Mapping[str, TaskInput]] = ..., resumption: _Optional[_Union[Resumption, _Mapping]] = ..., run_id: _Optional[str] = ..., published_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class RetryPolicy(_message.Message):
-    __slots__ = ("max_attempts", "initial_backoff", "max_backoff")
-    MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
-    INITIAL_BACKOFF_FIELD_NUMBER: _ClassVar[int]
-    MAX_BACKOFF_FIELD_NUMBER: _ClassVar[int]
-    max_attempts: int
-    initial_backoff: _duration_pb2.Duration
-    max_backoff: _duration_pb2.Duration
-    def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+class TaskInput(_message.Message):
+    __slots__ = ("result", "result_omitted", "state", "error")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OMITTED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    result: bytes
+    result_omitted: bool
+    state: str
+    error: str
+    def __init__(self, result: _Optional[bytes] = ..., result_omitted: bool = ..., state: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Resumption(_message.Message):
+    __slots__ = ("prompt", "state", "input")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    state: bytes
+    input: bytes
+    def __init__(self, prompt: _Optional[str] = ..., state: _Optional[bytes] = ..., input: _Optional[bytes] = ...) -> None: ...
 
 class PublishRequest(_message.Message):
     __slots__ = ("stream", "group", "message", "producer_id", "sequence")
@@ -234,26 +260,38 @@ class SettleBatch(_message.Message):
     def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("lease", "ack", "nack", "release", "reject", "extend")
+    __slots__ = ("lease", "ack", "nack", "release", "reject", "extend", "suspend")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     NACK_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     REJECT_FIELD_NUMBER: _ClassVar[int]
     EXTEND_FIELD_NUMBER: _ClassVar[int]
+    SUSPEND_FIELD_NUMBER: _ClassVar[int]
     lease: str
     ack: Ack
     nack: Nack
     release: Release
     reject: Reject
     extend: Extend
-    def __init__(self, lease: _Optional[str] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., extend: _Optional[_Union[Extend, _Mapping]] = ...) -> None: ...
+    suspend: Suspend
+    def __init__(self, lease: _Optional[str] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., nack: _Optional[_Union[Nack, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., extend: _Optional[_Union[Extend, _Mapping]] = ..., suspend: _Optional[_Union[Suspend, _Mapping]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("result",)
+    __slots__ = ("result", "add_tasks")
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    ADD_TASKS_FIELD_NUMBER: _ClassVar[int]
     result: bytes
-    def __init__(self, result: _Optional[bytes] = ...) -> None: ...
+    add_tasks: _containers.RepeatedCompositeFieldContainer[_task_pb2.TaskSpec]
+    def __init__(self, result: _Optional[bytes] = ..., add_tasks: _Optional[_Iterable[_Union[_task_pb2.TaskSpec, _Mapping]]] = ...) -> None: ...
+
+class Suspend(_message.Message):
+    __slots__ = ("prompt", "state")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    state: bytes
+    def __init__(self, prompt: _Optional[str] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class Nack(_message.Message):
     __slots__ = ("reason", "category", "delay")

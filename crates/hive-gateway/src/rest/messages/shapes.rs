@@ -9,8 +9,8 @@ use hive_protocol::limits::{
 use crate::rest::shape::{
     Field,
     Kind::{
-        self, Base64, Count, Json as AnyJson, Many, Name, Names, Number, One, Pairs, Priority,
-        Text, TextOrNull, Time, Word,
+        self, Base64, ByName, Count, Flag, Json as AnyJson, Many, Name, Names, Number, One, Pairs,
+        Priority, Text, TextOrNull, Time, Word,
     },
     Shape, optional, required,
 };
@@ -150,8 +150,57 @@ pub(in crate::rest) static STORED_MESSAGE: Shape = Shape::new(
             ),
             optional("expires_at", Time, "Not delivered after this time."),
             optional("published_at", Time, "When the gateway accepted it."),
+            optional(
+                "run_id",
+                Name,
+                "The run of the workflow that it is a task of.",
+            ),
+            optional(
+                "inputs",
+                ByName(&TASK_INPUT),
+                "What the tasks gave that this task depends on, by their ids.",
+            ),
+            optional(
+                "resumption",
+                One(&RESUMPTION),
+                "The answer to a question of an earlier attempt.",
+            ),
         ],
     ],
+);
+
+/// What a dependency of a task gave.
+pub(super) static TASK_INPUT: Shape = Shape::new(
+    "TaskInputShown",
+    "What a dependency of a task gave.",
+    &[&[
+        required(
+            "state",
+            Text(64),
+            "`succeeded`, unless the task goes on without it.",
+        ),
+        optional("result", AnyJson, "Its result, as JSON."),
+        optional("result_base64", Base64, "Its result, where it is no JSON."),
+        required(
+            "result_omitted",
+            Flag,
+            "True where the result is too large to ride along: ask for it.",
+        ),
+        optional("error", Text(4_096), "Why it did not succeed."),
+    ]],
+);
+
+/// The answer to a question of an earlier attempt.
+pub(super) static RESUMPTION: Shape = Shape::new(
+    "Resumption",
+    "The answer to a question of an earlier attempt of the task.",
+    &[&[
+        required("prompt", Text(4_096), "The question."),
+        optional("state", AnyJson, "What the agent wanted to have back."),
+        optional("state_base64", Base64, "The same, where it is no JSON."),
+        optional("input", AnyJson, "The answer."),
+        optional("input_base64", Base64, "The answer, where it is no JSON."),
+    ]],
 );
 
 /// Words for where an unsettled message is.

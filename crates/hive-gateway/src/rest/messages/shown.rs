@@ -77,6 +77,12 @@ pub(in crate::rest) struct MessageOut {
     workflow_id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     task_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    run_id: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    inputs: BTreeMap<String, InputOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumption: Option<ResumptionOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     required_capabilities: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -113,11 +119,81 @@ impl From<wire::Message> for MessageOut {
             correlation_id: message.correlation_id,
             workflow_id: message.workflow_id,
             task_id: message.task_id,
+            run_id: message.run_id,
+            inputs: message
+                .inputs
+                .into_iter()
+                .map(|(id, input)| (id, input.into()))
+                .collect(),
+            resumption: message.resumption.map(ResumptionOut::from),
             required_capabilities: message.required_capabilities,
             idempotency_key: message.idempotency_key,
             ordering_key: message.ordering_key,
         }
     }
+}
+
+/// What a dependency gave: JSON where it is JSON, else base64.
+#[derive(Serialize)]
+struct InputOut {
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_base64: Option<String>,
+    result_omitted: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    error: String,
+}
+
+impl From<wire::TaskInput> for InputOut {
+    fn from(input: wire::TaskInput) -> Self {
+        let (result, result_base64) = json_or_base64(&input.result);
+        Self {
+            state: input.state,
+            result,
+            result_base64,
+            result_omitted: input.result_omitted,
+            error: input.error,
+        }
+    }
+}
+
+/// The answer to a question of an earlier attempt.
+#[derive(Serialize)]
+struct ResumptionOut {
+    prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_base64: Option<String>,
+}
+
+impl From<wire::Resumption> for ResumptionOut {
+    fn from(resumption: wire::Resumption) -> Self {
+        let (state, state_base64) = json_or_base64(&resumption.state);
+        let (input, input_base64) = json_or_base64(&resumption.input);
+        Self {
+            prompt: resumption.prompt,
+            state,
+            state_base64,
+            input,
+            input_base64,
+        }
+    }
+}
+
+/// Bytes as JSON or in base64; neither of no bytes.
+fn json_or_base64(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
+    if bytes.is_empty() {
+        return (None, None);
+    }
+    let Bytes { json, base64 } = Bytes::of(bytes, "");
+    (json, base64)
 }
 
 #[derive(Serialize)]

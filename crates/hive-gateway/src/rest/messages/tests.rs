@@ -4,7 +4,10 @@ use hive_domain::violation::Violations;
 use hive_protocol::wire;
 use serde_json::{Value, json};
 
-use super::{MESSAGE, MessageOut, STORED_MESSAGE, read, shapes::STATES};
+use super::{
+    MESSAGE, MessageOut, STORED_MESSAGE, read,
+    shapes::{RESUMPTION, STATES, TASK_INPUT},
+};
 use crate::rest::{
     asked::Trace,
     fields::Fields,
@@ -45,8 +48,28 @@ fn what_is_sent_is_shown_as_it_was() {
     let mut message = message(&sent).unwrap();
     message.published_at = message.not_before;
     message.expires_at = message.not_before;
+    message.run_id = "r".to_owned();
+    let input = wire::TaskInput {
+        result: "{\"n\":1}".into(),
+        state: "failed".to_owned(),
+        error: "why".to_owned(),
+        ..wire::TaskInput::default()
+    };
+    message.inputs.insert("a".to_owned(), input);
+    message.resumption = Some(wire::Resumption {
+        prompt: "which?".to_owned(),
+        state: vec![0xff].into(),
+        input: "\"this\"".into(),
+    });
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
     assert_eq!(misfits(&shown, &STORED_MESSAGE), Vec::<String>::new());
+    let input = &shown["inputs"]["a"];
+    assert_eq!(misfits(input, &TASK_INPUT), ["result_base64"]);
+    assert_eq!(input["result"], json!({ "n": 1 }));
+    let resumption = &shown["resumption"];
+    let absent = misfits(resumption, &RESUMPTION);
+    assert_eq!(absent, ["input_base64", "state"]);
+    assert_eq!(resumption["state_base64"], "/w==");
     for (field, value) in sent.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
