@@ -17,6 +17,10 @@ use redis::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
+mod workflows;
+
+pub use self::workflows::workflows;
+
 /// Messages of one pipeline.
 const BATCH: u64 = 100;
 

@@ -11,7 +11,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ mod cost;
 mod gateway;
 mod pace;
 mod private;
+mod workflow;
 
 use cost::Cost;
 use private::Private;
@@ -35,9 +36,19 @@ const RATES: [u32; 3] = [1_000, 5_000, 10_000];
 /// How often an agent joins to measure the time of a join.
 const JOINS: u32 = 100;
 
+/// What to measure instead of messages.
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Measure workflows: tasks per second by shape, and the time from step to step.
+    Workflow(workflow::WorkflowBenchArgs),
+}
+
 /// Rounds, messages and load.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Interleaved rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -136,6 +147,9 @@ struct Report {
 /// # Errors
 /// When no gateway answers, no Redis is found, or a message is missing.
 pub(crate) async fn run(args: BenchArgs, common: &Common) -> anyhow::Result<Exit> {
+    if let Some(What::Workflow(args)) = args.what {
+        return workflow::run(args, common).await;
+    }
     let load = args.load();
     let (private, urls) = if common.url.is_empty() {
         let private = Private::start(args.data_dir.as_deref()).await?;

@@ -95,6 +95,15 @@ impl Tally {
 
 /// Creates the group of a bench, on a stream of its own.
 pub(super) async fn create_group(client: &Client, group: &str) -> Result<(), CallError> {
+    create_group_of(client, group, "bench").await
+}
+
+/// As [`create_group`], for agents of a type.
+pub(super) async fn create_group_of(
+    client: &Client,
+    group: &str,
+    agent_type: &str,
+) -> Result<(), CallError> {
     let settings = wire::GroupSettings {
         max_consumers: Some(10_000),
         ..Default::default()
@@ -102,7 +111,7 @@ pub(super) async fn create_group(client: &Client, group: &str) -> Result<(), Cal
     let request = wire::CreateGroupRequest {
         name: group.to_owned(),
         stream_name: group.to_owned(),
-        agent_type: "bench".to_owned(),
+        agent_type: agent_type.to_owned(),
         settings: Some(settings),
         ..Default::default()
     };

@@ -1,4 +1,4 @@
-//! A private Redis, gateway and coordinator for one bench.
+//! A private Redis, gateway, coordinator and, for workflows, router for one bench.
 
 use std::{
     env, fs,
@@ -34,16 +34,29 @@ pub(super) struct Private {
     store: Child,
     gateway: Child,
     coordinator: Child,
+    router: Option<Child>,
     /// Goes, with all data, when the bench is over.
     _folder: Option<TempDir>,
 }
 
 impl Private {
-    /// Starts all three and waits until they are ready.
+    /// Starts all but the router and waits until they are ready.
     ///
     /// # Errors
     /// When no Redis server is found, or one of them does not become ready.
     pub(super) async fn start(folder: Option<&Path>) -> anyhow::Result<Self> {
+        Self::start_with(folder, false).await
+    }
+
+    /// As [`Self::start`], and a router.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) async fn start_with_router(folder: Option<&Path>) -> anyhow::Result<Self> {
+        Self::start_with(folder, true).await
+    }
+
+    async fn start_with(folder: Option<&Path>, has_router: bool) -> anyhow::Result<Self> {
         let (folder, temporary) = folder_or_temporary(folder)?;
         let spawner = Spawner::start()?;
         let redis = Arc::new(LocalRedis::in_folder(&folder).await?);
@@ -55,22 +68,23 @@ impl Private {
             anyhow::Ok(Child::start(&spawner, plan))
         };
         let (gateway, coordinator) = (daemon(Daemon::Gateway)?, daemon(Daemon::Coordinator)?);
+        let router = has_router.then(|| daemon(Daemon::Router)).transpose()?;
         let all = Self {
             redis,
             store,
             gateway,
             coordinator,
+            router,
             _folder: temporary,
         };
         let ready = async {
-            for child in [&all.store, &all.gateway, &all.coordinator] {
+            for child in all.children() {
                 child.ready().await;
             }
         };
         if timeout(READY_WITHIN, ready).await.is_err() {
-            let late = [&all.store, &all.gateway, &all.coordinator];
-            let late = late
-                .iter()
+            let late = all
+                .children()
                 .filter(|child| !child.is_ready())
                 .map(|it| it.last_words());
             let late = late.collect::<Vec<_>>().join("\n");
@@ -79,6 +93,12 @@ impl Private {
             return Err(Failure::new(Exit::Unavailable, message).into());
         }
         Ok(all)
+    }
+
+    fn children(&self) -> impl Iterator<Item = &Child> {
+        [&self.store, &self.gateway, &self.coordinator]
+            .into_iter()
+            .chain(&self.router)
     }
 
     /// The URL of the gateway.
@@ -98,6 +118,9 @@ impl Private {
 
     /// Stops the daemons, then the Redis.
     pub(super) async fn stop(self) {
+        if let Some(router) = self.router {
+            router.stop().await;
+        }
         tokio::join!(self.gateway.stop(), self.coordinator.stop());
         self.store.stop().await;
     }
