@@ -182,13 +182,14 @@ async fn what_an_agent_gives_for_a_task_comes_to_the_router_whole() -> Result<()
 async fn a_task_decided_elsewhere_is_taken_from_its_agent_at_once() -> Result<()> {
     // The agent is at the other gateway than the one that would hear of it alone.
     let tasks = Tasks::start(2, wire::GroupSettings::default()).await?;
-    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (begun, mut begins) = mpsc::unbounded_channel::<Option<Instant>>();
     let work = move |job: Job| {
         let begun = begun.clone();
         async move {
-            drop(begun.send(None));
+            begun.send(None).expect("the test listens");
             job.cancelled.cancelled().await;
-            drop(begun.send(Some(Instant::now())));
+            let stopped = Some(Instant::now());
+            begun.send(stopped).expect("the test listens");
             Outcome::ack("too late")
         }
     };

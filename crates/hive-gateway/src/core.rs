@@ -46,6 +46,8 @@ pub fn now_ms() -> u64 {
 
 /// How long a call that changes nothing waits for Redis, all its steps together.
 const READ_WITHIN: Duration = Duration::from_secs(3);
+/// How long a lease may be under way to its consumer that was ended meanwhile.
+const CANCEL_AGAIN: Duration = Duration::from_millis(300);
 /// How long nobody has published to a shard before its queue is given up.
 const PUBLISHER_IDLE: Duration = Duration::from_secs(60);
 
@@ -295,7 +297,14 @@ impl Gateway {
             dispatchers.values().filter(is_meant).cloned().collect()
         };
         for dispatcher in of_group {
-            dispatcher.cancel(lease);
+            if !dispatcher.cancel(lease) {
+                // The bell may come before the answer of the fetch that leased it.
+                let lease = lease.clone();
+                self.tasks.spawn(BACKGROUND, "cancel_again", async move {
+                    tokio::time::sleep(CANCEL_AGAIN).await;
+                    dispatcher.cancel(&lease);
+                });
+            }
         }
     }
 

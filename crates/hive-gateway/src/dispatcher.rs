@@ -267,17 +267,22 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a lease away that was ended elsewhere. One that its client is settling is told of with
-    /// that outcome's answer.
-    pub(crate) fn cancel(&self, lease: &CancelledLease) {
+    /// Takes a lease away that was ended elsewhere; false where its consumer is attached here and
+    /// does not hold it, or not yet. One that its client is settling is told of with that outcome's
+    /// answer.
+    pub(crate) fn cancel(&self, lease: &CancelledLease) -> bool {
         let consumer = self.consumers.lock().get(&*lease.consumer).cloned();
-        let Some(consumer) = consumer else { return };
+        let Some(consumer) = consumer else {
+            return true;
+        };
         let entry = (lease.lane.as_str(), lease.id.as_str(), lease.deliveries);
-        if let Some(token) = consumer.forget_entry(entry) {
-            let reason = "the task was decided elsewhere".to_owned();
-            let leases = vec![token];
-            consumer.send(Frame::Cancel(wire::Cancel { leases, reason }));
-        }
+        let Some(token) = consumer.forget_entry(entry) else {
+            return false;
+        };
+        let reason = "the task was decided elsewhere".to_owned();
+        let leases = vec![token];
+        consumer.send(Frame::Cancel(wire::Cancel { leases, reason }));
+        true
     }
 
     /// Says that credit was granted: fetches if there may be work.

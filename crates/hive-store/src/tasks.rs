@@ -274,10 +274,15 @@ impl Store {
     }
 
     /// Decides a task from outside: what is not decided yet ends so, wherever its entry is. A
-    /// dispatch that comes later adds nothing.
+    /// dispatch that comes later adds nothing. No step of it needs the time.
     ///
     /// # Errors
-    /// As in `StoreError`. The same may be asked again whatever the error is.
+    /// As in `StoreError`. The same may be asked again whatever the error is: where the answer to
+    /// the first call is lost, the second one answers `Already`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is decided, of what and where: each is said once, by the router"
+    )]
     pub async fn resolve_task(
         &self,
         shard: &Shard,

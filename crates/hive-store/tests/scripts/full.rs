@@ -46,6 +46,8 @@ async fn new_work_is_refused_as_full() {
     let flush = world.flush(vec![item("g/p4", "x")]).await;
     let refused = world.store.publish(&world.shard, &flush).await;
     assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    let task = crate::tasks::dispatch_raw(&world, 0).await;
+    assert!(matches!(task, Err(StoreError::Full)), "{task:?}");
     let group = World::definition("new", Start::Earliest);
     let refused = world.store.create_on_shard(&world.shard, &group).await;
     assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");

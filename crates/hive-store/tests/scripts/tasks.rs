@@ -7,7 +7,10 @@ use bytes::Bytes;
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
     StoreError,
+    bells::{CancelledLease, Line},
+    control::Removal,
     fetch::Taker,
+    repair::WrittenOff,
     settle::{Action, Settle, Verdict},
     sweep::Take,
     tasks::{
@@ -101,6 +104,13 @@ async fn dispatch(world: &World, tasks: &[TaskEntry]) -> Dispatched {
         .dispatch_tasks(&world.shard, target(), 0, tasks, 0)
         .await;
     done.expect("a dispatch")
+}
+
+/// One task, whatever becomes of it.
+pub(crate) async fn dispatch_raw(world: &World, number: u32) -> Result<Dispatched, StoreError> {
+    let tasks = [task(number)];
+    let (store, shard) = (&world.store, &world.shard);
+    store.dispatch_tasks(shard, target(), 0, &tasks, 0).await
 }
 
 async fn resolve(world: &World, number: u32, outcome: TaskOutcome) -> Resolved {
@@ -523,4 +533,124 @@ async fn large_results_are_read_in_parts() {
     }
     assert!(found.len() > 1, "{found:?}");
     assert_eq!(found.iter().sum::<usize>(), 16);
+}
+
+#[tokio::test]
+async fn a_group_that_goes_cancels_the_last_tasks_and_tells() {
+    let (world, _) = with_tasks(2).await;
+    resolve(&world, 1, TaskOutcome::Cancelled).await;
+    assert!(world.set_state("g", GroupState::Deleting, 2).await);
+    let gone = world.store.delete_on_shard(&world.shard, "g").await;
+    assert_eq!(gone.expect("an answer"), Removal::Done(1));
+    assert_eq!(
+        told(&world).await,
+        ["1 cancelled from outside", "0 dead_lettered cancelled"]
+    );
+    assert_eq!(
+        row(&world, 0).await,
+        TaskRow::Ended(TaskOutcome::DeadLettered)
+    );
+}
+
+#[tokio::test]
+async fn a_group_restored_delivers_no_task_that_was_decided() {
+    let (world, a) = with_tasks(3).await;
+    let taken = world.take("g", &a, 2).await;
+    world.settle("g", &a, &taken[0], given("result")).await;
+    let lane = world.shard.lane(&LANE.parse().expect("a lane"));
+    let _: i64 = world.redis(&["XGROUP", "DESTROY", &lane, "g"]).await;
+    assert_eq!(row(&world, 1).await, TaskRow::Waiting, "it is in its lane");
+    assert_eq!(
+        resolve(&world, 2, TaskOutcome::Cancelled).await,
+        Resolved::Ended { holder: None }
+    );
+    let restored = world.store.restore_on_shard(&world.shard, "g").await;
+    assert_eq!(restored.expect("restored"), [(LANE.to_owned(), 3)]);
+    let again = world.take("g", &a, 9).await;
+    assert_eq!(crate::world::ids(&again), ["run/1/1"]);
+    world.settle("g", &a, &again[0], given("again")).await;
+    assert_eq!(
+        told(&world).await[2..],
+        [
+            "0 succeeded result",
+            "2 cancelled from outside",
+            "1 started a 1",
+            "1 succeeded again",
+        ]
+    );
+    let figures = world.figures("g").await;
+    assert_eq!((figures.waiting, figures.pending), (0, 0));
+}
+
+#[tokio::test]
+async fn a_task_lost_at_work_is_written_off_and_may_be_sent_again() {
+    let (world, a) = with_tasks(1).await;
+    let taken = world.take("g", &a, 1).await;
+    let lane = world.shard.lane(&LANE.parse().expect("a lane"));
+    let _: i64 = world.redis(&["XDEL", &lane, &taken[0].id]).await;
+    let lanes = world.lanes("g").await;
+    let written = world.store.write_off(
+        &world.shard,
+        ("g", crate::world::AGEING_MS),
+        &lanes,
+        (&lanes[0], &taken[0].id),
+    );
+    assert_eq!(written.await.expect("an answer"), WrittenOff::Lost(1));
+    assert_eq!(row(&world, 0).await, TaskRow::Unknown);
+    let again = dispatch(&world, &[task(0)]).await;
+    assert_eq!(again, Dispatched::Done { added: 1 });
+    assert_eq!(world.take("g", &a, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_of_outcomes_and_of_cancelled_leases() {
+    let (world, a) = with_tasks(1).await;
+    let taken = world.take("g", &a, 1).await;
+    let kinds = [Line::Settled, Line::Cancels];
+    let line = world.store.lines(&kinds).await.expect("a line");
+    let (rings, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    // Tests that run at once share a server.
+    let mine = world.shard.tag().to_owned();
+    let listen = line.listen(move |channel, said| {
+        if channel.starts_with(&mine) {
+            drop(rings.send((channel.to_owned(), said.to_owned())));
+        }
+    });
+    tokio::pin!(listen);
+    resolve(&world, 0, TaskOutcome::Cancelled).await;
+    let mut next = async || {
+        tokio::select! {
+            bell = heard.recv() => bell.expect("a bell"),
+            () = &mut listen => panic!("the line lives"),
+        }
+    };
+    assert_eq!(next().await, (world.shard.settled(), String::new()));
+    let (channel, said) = next().await;
+    assert_eq!(channel, world.shard.cancels());
+    let lease = CancelledLease {
+        group: "g".into(),
+        consumer: "a".into(),
+        lane: LANE.into(),
+        id: taken[0].id.clone(),
+        deliveries: 1,
+    };
+    assert_eq!(CancelledLease::parse(&said), Some(lease));
+}
+
+#[tokio::test]
+async fn large_results_are_settled_in_several_calls() {
+    let (world, a) = with_tasks(8).await;
+    let mut settles = Vec::new();
+    for one in world.take("g", &a, 8).await {
+        let result = vec![0; 1 << 20].into();
+        let action = Action::Complete { result };
+        settles.push(world.settle_of("g", &a, &one, action).await);
+    }
+    let verdicts = world.settle_all("g", &settles).await;
+    assert_eq!(verdicts, [Verdict::Done; 8]);
+    // Each call keeps its verdicts under the caller's key.
+    let pattern = format!("{}verdicts:*", world.shard.tag());
+    let keys: Vec<String> = world.redis(&["KEYS", &pattern]).await;
+    let calls: i64 = world.redis(&["HLEN", &keys[0]]).await;
+    assert!(calls > 1, "{calls}");
 }

@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use super::{by_signal, dispatch, expiring, key, purge, task};
 use crate::world::{World, lose, nack, reject, with_group};
 
-const TASKS: u32 = 12;
+const TASKS: u32 = 60;
 /// Operations of one world, and how long worlds are tried.
 const STEPS: u64 = 100;
 const BUDGET: Duration = Duration::from_secs(8);
@@ -70,20 +70,20 @@ impl Run {
     async fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..22 => self.dispatch().await,
-            22..50 => self.fetch(2).await,
-            50..75 => self.settle().await,
-            75..85 => self.resolve().await,
-            85..90 => {
+            22..42 => self.fetch(2).await,
+            42..66 => self.settle().await,
+            66..80 => self.resolve().await,
+            80..85 => {
                 self.log.push("end backoffs".into());
                 self.world.end_backoffs("g").await;
             },
-            90..93 => {
+            85..88 => {
                 self.log.push("purge".into());
                 if !self.world.lanes("g").await.is_empty() {
                     purge(&self.world).await;
                 }
             },
-            93..96 => {
+            88..96 => {
                 self.log.push("expire".into());
                 for lane in self.world.lanes("g").await.iter() {
                     let (store, shard) = (&self.world.store, &self.world.shard);
