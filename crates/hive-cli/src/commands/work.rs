@@ -25,8 +25,10 @@ use crate::{
 };
 
 mod program;
+mod scratch;
 
 use program::{Program, Verdict};
+use scratch::Scratch;
 
 /// Header that carries the trace of a message.
 const TRACEPARENT: &str = "traceparent";
@@ -42,10 +44,14 @@ The command is run by `sh -c`, once per message:
   exit 0     done (ack)
   exit 75    not now: given back, not counted, and offered again after --release-for
   exit 65    never: goes to the dead letters
+  exit 79    asks for input, of a task of a workflow: stdout is the question, and the answer comes
+             with a new run of the command
   else       failed: counted, tried again after a backoff; the tail of stderr is the reason
   HIVE_MESSAGE_ID HIVE_GROUP HIVE_ATTEMPT HIVE_MESSAGE_TYPE HIVE_FROM_AGENT HIVE_PRIORITY
-  HIVE_CORRELATION_ID HIVE_WORKFLOW_ID HIVE_TASK_ID HIVE_CONSUMER_ID HIVE_TRACEPARENT HIVE_URL
-  HIVE_NAMESPACE
+  HIVE_CORRELATION_ID HIVE_WORKFLOW_ID HIVE_RUN_ID HIVE_TASK_ID HIVE_CONSUMER_ID
+  HIVE_TRACEPARENT HIVE_URL HIVE_NAMESPACE
+  HIVE_INPUTS  path of a JSON file: what the tasks gave that this one depends on, by their ids
+  HIVE_ANSWER  path of a JSON file: question and answer, where the command asked for input
 On a timeout, or when the message is not this agent's any more, the program and all it started get
 SIGTERM, and SIGKILL 10 s later. It dies with this worker, however that ends.
 
@@ -149,7 +155,14 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
 impl Agent {
     /// One message: runs the program and turns its end into an outcome.
     async fn work(&self, job: Job) -> Outcome {
-        let facts = self.facts(&job);
+        let scratch = match Scratch::of(&job.message) {
+            Ok(scratch) => scratch,
+            Err(error) => {
+                let reason = format!("the inputs of the task cannot be written: {error}");
+                return Outcome::nack(reason);
+            },
+        };
+        let facts = self.facts(&job, scratch.as_ref());
         let payload = job.message.payload.clone();
         let verdict = self
             .program
@@ -158,6 +171,10 @@ impl Agent {
         let id = &job.message.message_id;
         match verdict {
             Verdict::Done(result) => Outcome::ack(result),
+            Verdict::Asks { question } => {
+                note(&format!("{id}: asks: {question}"));
+                Outcome::suspend(question, "")
+            },
             Verdict::Later => Outcome::Release {
                 retry_after: Some(self.release_for),
             },
@@ -183,7 +200,7 @@ impl Agent {
 
     /// What the program is told about its message. All are set, so that none is inherited from an
     /// agent that this one was started by.
-    fn facts(&self, job: &Job) -> Vec<(&'static str, String)> {
+    fn facts(&self, job: &Job, scratch: Option<&Scratch>) -> Vec<(&'static str, String)> {
         let message = &job.message;
         let traceparent = message
             .headers
@@ -202,7 +219,16 @@ impl Agent {
             ),
             ("HIVE_CORRELATION_ID", message.correlation_id.clone()),
             ("HIVE_WORKFLOW_ID", message.workflow_id.clone()),
+            ("HIVE_RUN_ID", message.run_id.clone()),
             ("HIVE_TASK_ID", message.task_id.clone()),
+            (
+                "HIVE_INPUTS",
+                scratch.map(Scratch::inputs).unwrap_or_default(),
+            ),
+            (
+                "HIVE_ANSWER",
+                scratch.map(Scratch::answer).unwrap_or_default(),
+            ),
             ("HIVE_CONSUMER_ID", job.consumer_id.clone()),
             ("HIVE_TRACEPARENT", traceparent),
             ("HIVE_URL", self.url.clone()),

@@ -41,6 +41,9 @@ const RELEASE_CODE: i32 = 75;
 /// Exit code with which a program refuses its message for good: `EX_DATAERR`.
 const REJECT_CODE: i32 = 65;
 
+/// Exit code with which a program asks for input: behind those that `sysexits.h` has.
+const ASK_CODE: i32 = 79;
+
 /// Failure category of a program that took too long.
 const CATEGORY_TIMEOUT: &str = "timeout";
 
@@ -63,6 +66,11 @@ pub(super) struct Program {
 pub(super) enum Verdict {
     /// Done; this came out.
     Done(Bytes),
+    /// It asks for input before it can go on.
+    Asks {
+        /// What came out.
+        question: String,
+    },
     /// Not now: give the message back, uncounted.
     Later,
     /// Never: the message can not be handled.
@@ -182,6 +190,9 @@ impl Program {
                     note(&format!("a result was cut after {RESULT_BYTES_MAX} bytes"));
                 }
                 Verdict::Done(Bytes::from(head.bytes))
+            },
+            (None, Some(ASK_CODE)) => Verdict::Asks {
+                question: String::from_utf8_lossy(&head.bytes).trim().to_owned(),
             },
             (None, Some(RELEASE_CODE)) => Verdict::Later,
             (None, Some(REJECT_CODE)) => Verdict::Refused {
