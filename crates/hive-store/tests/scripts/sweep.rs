@@ -887,6 +887,7 @@ async fn held_messages_come_to_a_direct_lane_that_was_retired() {
     let moved = world.store.move_held(&world.shard, "g", "c", &all).await;
     assert_eq!(moved.expect("held_move"), 1);
     assert_eq!(ids(&world.take("g", &c, 9).await), ["b"]);
+    grow_old().await;
     assert_eq!(retire(&world, "/p4@c", 1).await, Unused::Retired);
 }
 
