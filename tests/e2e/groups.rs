@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hive_client::{CallError, FaultKind, Reason, message, wire};
+use hive_client::{CallError, Client, FaultKind, Reason, message, wire};
 use hive_protocol::time::to_duration;
 use hive_testkit::{redis::Aof, wait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -283,7 +283,10 @@ async fn a_watch_tells_of_changes_and_ends_with_the_group() -> Result<()> {
 async fn a_watch_goes_on_at_the_next_gateway() -> Result<()> {
     let mut fleet = Fleet::start(Aof::Off, 2, 0).await?;
     fleet.group("seen", wire::GroupSettings::default()).await?;
-    let mut watch = fleet.client(0)?.watch("seen");
+    let client = Client::builder(fleet.urls(0).parse()?)
+        .call_deadline(Duration::from_secs(3))
+        .build()?;
+    let mut watch = client.watch("seen");
     let mut next = async || tokio::time::timeout(PATIENCE, watch.next()).await;
     assert_eq!(next().await??.published_total, 0);
     fleet.gateways[0].kill9()?;

@@ -10,11 +10,18 @@ use crate::{fleet::Fleet, member::ack};
 
 /// Changes settings of the stream `s`.
 async fn set(fleet: &Fleet, settings: wire::StreamSettings) -> Result<wire::Stream, CallError> {
+    let client = fleet.client(0).expect("the gateways have addresses");
+    set_by(&client, settings).await
+}
+
+async fn set_by(
+    client: &Client,
+    settings: wire::StreamSettings,
+) -> Result<wire::Stream, CallError> {
     let request = wire::UpdateStreamRequest {
         name: "s".into(),
         settings: Some(settings),
     };
-    let client = fleet.client(0).expect("the gateways have addresses");
     client.update_stream(request).await
 }
 
@@ -379,7 +386,7 @@ async fn local_durability_is_refused_where_redis_cannot_promise_it() -> Result<(
         durability: wire::Durability::Local.into(),
         ..wire::StreamSettings::default()
     };
-    let set = set(&fleet, local).await;
+    let set = set_by(&client, local).await;
     let request = wire::PublishRequest {
         group: "g".into(),
         message: Some(message("t", "")),

@@ -350,6 +350,8 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
         for back in 0..5 {
             call.key(shard.dedup(bucket.saturating_sub(back), *slice));
         }
+        // A clock that was set back by less than a bucket has used the next one already.
+        call.key(shard.dedup(bucket + 1, *slice));
     }
     call.number(flush.number)
         .number(flush.max_backlog)

@@ -16,8 +16,8 @@ use crate::{
     scripts::{BUFFERED_EXPIRE, Call, LANE_RETIRE, TRIM},
 };
 
-/// Entries looked at per script call: half a millisecond of Redis, so that what is published and
-/// delivered meanwhile hardly waits for it.
+/// Entries looked at per script call: a third of a millisecond of Redis where they are small, so
+/// that what is published and delivered meanwhile hardly waits for it.
 const LIMIT: u64 = 200;
 /// Messages ended per script call: it reads their payloads, which may be a megabyte each.
 const BUFFERED_LIMIT: u64 = 50;

@@ -13,12 +13,13 @@ KEYS
   5 scheduled       zset    scheduled member by due time
   6 bodies          hash    scheduled member -> `<lane ref> <body>`
   7 sizes           hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
-  8.. lane streams, counters of the groups, members of the groups, dedup buckets (5 a slot)
+  8.. lane streams, counters of the groups, members of the groups, dedup buckets (6 a slot)
 ARGV
   1 flush_no        u53     number of this flush, rising by 1
   2 max_backlog     u53     most unsettled messages of a group
   3 buffer          0|1     take messages for all groups while there is none
-  4 dedup_bucket    u53     6 h bucket that the first key of each dedup slot belongs to
+  4 dedup_bucket    u53     6 h bucket that the first key of each dedup slot belongs to; behind it
+                            those of the 24 h before, and the one after it
   5 now_ms          u53     0, or the time instead of Redis' own (tests)
   6 lane_count      u53     lanes that follow
   7 group_count     u53     groups that follow
@@ -175,9 +176,9 @@ end
 -- Decide each item; nothing is written before all are decided.
 local replies, adds, seen_keys, refused_orders = {}, {}, {}, {}
 local function decide(add, lane, producer, sequence, order)
-  local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 5
+  local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 6
   local found = slot and seen_keys[add.field]
-  for b = 1, slot and 5 or 0 do found = found or redis.call('HGET', KEYS[slot + b], add.field) end
+  for b = 1, slot and 6 or 0 do found = found or redis.call('HGET', KEYS[slot + b], add.field) end
   if producer and seen(producer, sequence) then
     -- Seen is not always stored: it may have been another message's duplicate.
     local id = string.match(found or '', ' (.*)$')

@@ -128,17 +128,35 @@ async fn an_idempotency_key_answers_the_first_message_of_its_window() {
             .await,
         [same.clone(), other]
     );
-    // The key was stored in an older bucket of the window.
+    let key = move_bucket(&world, -4).await;
+    assert_eq!(world.publish(vec![keyed("f", "k", 1)]).await, [same]);
+    let lives: i64 = world.redis(&["TTL", &key]).await;
+    assert!((100_000..=115_200).contains(&lives), "{lives} s");
+}
+
+/// Makes the one bucket of idempotency keys that there is an older or a later one.
+async fn move_bucket(world: &World, by: i64) -> String {
     let pattern = format!("{}dedup:*", world.shard.tag());
     let keys: Vec<String> = world.redis(&["KEYS", &pattern]).await;
     let mut parts: Vec<&str> = keys[0].rsplitn(3, ':').collect();
-    let older = (parts[1].parse::<u64>().expect("a bucket") - 4).to_string();
-    parts[1] = &older;
+    let other = (parts[1].parse::<i64>().expect("a bucket") + by).to_string();
+    parts[1] = &other;
     parts.reverse();
-    let _: String = world.redis(&["RENAME", &keys[0], &parts.join(":")]).await;
-    assert_eq!(world.publish(vec![keyed("f", "k", 1)]).await, [same]);
-    let lives: i64 = world.redis(&["TTL", &parts.join(":")]).await;
-    assert!((100_000..=115_200).contains(&lives), "{lives} s");
+    let key = parts.join(":");
+    let _: String = world.redis(&["RENAME", &keys[0], &key]).await;
+    key
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_known_when_the_clock_was_set_back_over_a_bucket_s_begin() {
+    let world = with_group().await;
+    let added = world.publish(vec![keyed("a", "k", 1)]).await;
+    assert_eq!(added, [Outcome::Added]);
+    move_bucket(&world, 1).await;
+    assert_eq!(
+        world.publish(vec![keyed("b", "k", 1)]).await,
+        [Outcome::Duplicate("a".into())]
+    );
 }
 
 #[tokio::test]

@@ -606,10 +606,128 @@ async fn a_slice_of_large_messages_ends_by_their_bytes() {
         .trim(&world.shard, &lane, keep(60_000, 0), "-")
         .await;
     let first = first.expect("trim");
-    assert_eq!(first.deleted, 10, "4 MiB are passed within ten messages");
+    assert_eq!(first.deleted, 2, "1 MiB is passed with the second message");
     assert!(first.next.is_some());
-    assert_eq!(trim(&world, 60_000, 0).await, 30);
+    assert_eq!(trim(&world, 60_000, 0).await, 38);
     assert_eq!(bytes(&world, "/p4").await, (0, 0));
+}
+
+/// Acks all that a group's lanes hold.
+async fn ack_all(world: &World) {
+    let a = world.join("g", "a", &[]).await;
+    loop {
+        let taken = world.take("g", &a, 1_000).await;
+        if taken.is_empty() {
+            return;
+        }
+        let mut settles = Vec::new();
+        for taken in &taken {
+            settles.push(world.settle_of("g", &a, taken, Action::Ack).await);
+        }
+        world.settle_all("g", &settles).await;
+    }
+}
+
+fn sized(id: usize, bytes: usize) -> Item {
+    Item {
+        body: header().join(&vec![0; bytes]),
+        ..item("/p4", &id.to_string())
+    }
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_end_a_slice_by_their_bytes() {
+    let world = with_group().await;
+    world.publish((0..30).map(|n| sized(n, 10)).collect()).await;
+    for part in 0..3 {
+        let large = (0..30).map(|n| sized(30 + part * 30 + n, 250_000));
+        world.publish(large.collect()).await;
+    }
+    ack_all(&world).await;
+    let lane = lane_ref("/p4");
+    let first = world
+        .store
+        .trim(&world.shard, &lane, keep(60_000, 0), "-")
+        .await;
+    let first = first.expect("trim");
+    assert_eq!(first.deleted, 41, "a page of forty behind a small one");
+    assert!(first.next.is_some());
+    let (counted, held) = bytes(&world, "/p4").await;
+    assert_eq!(counted, held);
+    assert_eq!(trim(&world, 60_000, 0).await, 79);
+    assert_eq!(bytes(&world, "/p4").await, (0, 0));
+}
+
+#[tokio::test]
+async fn bytes_are_exact_after_each_slice_of_messages_of_all_sizes() {
+    let world = with_group().await;
+    let size = |n: usize| [1, 7_000, 40, 300, 2_500][n % 5] + n;
+    world
+        .publish((0..700).map(|n| sized(n, size(n))).collect())
+        .await;
+    ack_all(&world).await;
+    let (_, mut left) = bytes(&world, "/p4").await;
+    let lane = lane_ref("/p4");
+    let limit = left / 5;
+    let mut from = Some("-".to_owned());
+    while let Some(cursor) = from {
+        let of_bytes = Keep {
+            bytes: limit,
+            ..keep(60_000, 1_000)
+        };
+        let trimmed = world
+            .store
+            .trim(&world.shard, &lane, of_bytes, &cursor)
+            .await;
+        from = trimmed.expect("trim").next;
+        let (counted, held) = bytes(&world, "/p4").await;
+        assert_eq!(counted, held);
+        left = held;
+    }
+    assert!(left <= limit, "{left} of {limit}");
+    assert!(left > limit - 8_000, "one message more was enough: {left}");
+}
+
+#[tokio::test]
+async fn a_slice_that_is_partly_old_loses_what_is_old() {
+    let world = with_group().await;
+    let key = world.shard.lane(&lane_ref("/p4"));
+    let mut all: Vec<String> = Vec::new();
+    let ms = |id: &String| id.split_once('-').map(|(ms, _)| ms.parse::<u64>());
+    while all.len() < 4 || ms(&all[0]) == ms(&all[all.len() - 1]) {
+        world.add("/p4", &[&all.len().to_string()]).await;
+        let entries: Vec<(String, Vec<Vec<u8>>)> = world.redis(&["XRANGE", &key, "-", "+"]).await;
+        all = entries.into_iter().map(|(id, _)| id).collect();
+    }
+    ack_all(&world).await;
+    let newest = ms(&all[all.len() - 1]).expect("an id").expect("a number");
+    let old = all
+        .iter()
+        .filter(|id| ms(id) != ms(&all[all.len() - 1]))
+        .count();
+    let script = include_str!("../../src/scripts/trim.lua");
+    let now = (newest + 1_000).to_string();
+    let many = "1000000";
+    let reply: Vec<String> = world
+        .redis(&[
+            "EVAL",
+            script,
+            "2",
+            &key,
+            &world.shard.sizes(),
+            "/p4",
+            "1000",
+            many,
+            many,
+            "-",
+            "200",
+            &now,
+        ])
+        .await;
+    assert_eq!(reply, ["OK", &old.to_string(), ""]);
+    assert_eq!(length(&world).await, (all.len() - old) as u64);
+    let (counted, held) = bytes(&world, "/p4").await;
+    assert_eq!(counted, held);
 }
 
 #[tokio::test]
@@ -887,6 +1005,7 @@ async fn held_messages_come_to_a_direct_lane_that_was_retired() {
     let moved = world.store.move_held(&world.shard, "g", "c", &all).await;
     assert_eq!(moved.expect("held_move"), 1);
     assert_eq!(ids(&world.take("g", &c, 9).await), ["b"]);
+    grow_old().await;
     assert_eq!(retire(&world, "/p4@c", 1).await, Unused::Retired);
 }
 
