@@ -2,8 +2,8 @@
 //!
 //! Everything that crosses a door is checked and translated here, once for gRPC, REST, the client
 //! and the command line: `message` and `outcome` check what agents send, `convert` turns group and
-//! stream settings into domain types and back, `workflow` does so for workflows, `fault` is what every refusal looks like inside,
-//! `status` and `http` are what it looks like outside.
+//! stream settings into domain types and back, `workflow` does so for workflows, `fault` is what
+//! every refusal looks like inside, `status` and `http` are what it looks like outside.
 //!
 //! Invariants
 //! - A check names every field at fault at once, with the value and the rule.

@@ -3,3 +3,4 @@
 mod peer;
 mod publisher;
 mod worker;
+mod workflows;
