@@ -8,7 +8,7 @@ use hive_protocol::{
     fault::{Fault, Reason},
     limits::{
         CAPABILITIES_MAX, FETCH_MESSAGES_MAX, LEASE_BYTES_MAX, RESULT_BYTES_MAX,
-        SETTLE_DELAY_MS_MAX, WAIT_MS_MAX,
+        SETTLE_DELAY_MS_MAX, SUSPEND_STATE_BYTES_MAX, WAIT_MS_MAX,
     },
     request::items,
     wire::{self, outcome::Action},
@@ -129,7 +129,7 @@ static SETTLE: Shape = Shape::new(
     &[&[required("outcomes", Many(&OUTCOME), "1 to 1,000 outcomes.")]],
 );
 
-const ACTIONS: &[&str] = &["ack", "nack", "release", "reject", "extend"];
+const ACTIONS: &[&str] = &["ack", "nack", "release", "reject", "extend", "suspend"];
 
 /// Longest reason that is read; what is kept of it is cut to 1 KiB.
 const REASON_TEXT_MAX: usize = 1 << 20;
@@ -143,7 +143,8 @@ static OUTCOME: Shape = Shape::new(
             "action",
             Word(ACTIONS),
             "ack: done; nack: failed, counted; release: given back, not counted; reject: can \
-             never be done; extend: not settled, its lease starts anew.",
+             never be done; extend: not settled, its lease starts anew; suspend, a task of a \
+             workflow alone: it goes on once its question is answered.",
         ),
         optional("result", AnyJson, "With ack: what came out, at most 1 MiB."),
         optional(
@@ -160,6 +161,16 @@ static OUTCOME: Shape = Shape::new(
             "delay_seconds",
             Kind::Seconds(0, SETTLE_DELAY_MS_MAX),
             "With nack and release: not delivered again before this long.",
+        ),
+        optional(
+            "prompt",
+            Text(REASON_TEXT_MAX),
+            "With suspend: the question; cut to 1 KiB.",
+        ),
+        optional(
+            "state",
+            AnyJson,
+            "With suspend: what the next attempt needs to go on, at most 64 KiB.",
         ),
         optional(
             "progress",
@@ -291,6 +302,8 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
         ("reason", &["nack", "reject"]),
         ("category", &["nack", "reject"]),
         ("delay_seconds", &["nack", "release"]),
+        ("prompt", &["suspend"]),
+        ("state", &["suspend"]),
     ] {
         if fields.has(field) && !action.is_empty() && !actions.contains(&action) {
             fields.fault(field, format!("does not belong to `{action}`"));
@@ -306,6 +319,13 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
     let reason = fields.take_text("reason");
     let category = fields.take_text("category");
     let delay = fields.take_seconds("delay_seconds");
+    let prompt = fields.take_text("prompt");
+    let state = fields.take_json("state").unwrap_or_default();
+    if state.len() > SUSPEND_STATE_BYTES_MAX {
+        let bytes = state.len();
+        let rule = format!("has `{bytes}` bytes and must have at most {SUSPEND_STATE_BYTES_MAX}");
+        fields.fault("state", rule);
+    }
     // Nobody shows it, so nothing keeps it: the wire's progress report has no content either.
     drop(fields.take_json("progress"));
     if let Err(violations) = fields.finish() {
@@ -323,7 +343,8 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
         }),
         "release" => Action::Release(wire::Release { retry_after: delay }),
         "reject" => Action::Reject(wire::Reject { reason, category }),
-        // The shape lets only five words through.
+        "suspend" => Action::Suspend(wire::Suspend { prompt, state }),
+        // The shape lets only six words through.
         _ => Action::Extend(wire::Extend {}),
     };
     Ok(wire::Outcome {

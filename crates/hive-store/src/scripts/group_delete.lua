@@ -90,10 +90,11 @@ local function end_task(one)
 end
 local cancelled = 0
 for _, one in ipairs(waiting) do
-  local is_dead = end_task(one)
-  cancelled = cancelled + (is_dead and 1 or 0)
-  if is_dead then redis.call('XADD', KEYS[3], '*', 'm', one.body, 'group', ARGV[1], 'lane', one.ref, 'id', one.id,
-    'count', 0, 'category', 'cancelled', 'record', '', 'failures', '') end
+  if end_task(one) then
+    redis.call('XADD', KEYS[3], '*', 'm', one.body, 'group', ARGV[1], 'lane', one.ref, 'id',
+      one.id, 'count', 0, 'category', 'cancelled', 'record', '', 'failures', '')
+    cancelled = cancelled + 1
+  end
 end
 if told then redis.call('PUBLISH', KEYS[8], '') end
 for l = 1, lane_count do

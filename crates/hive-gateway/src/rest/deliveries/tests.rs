@@ -23,6 +23,7 @@ fn every_action_is_read() {
         {"lease": "l", "action": "release", "delay_seconds": 0.5},
         {"lease": "l", "action": "reject", "reason": "r", "category": "c"},
         {"lease": "l", "action": "extend"},
+        {"lease": "l", "action": "suspend", "prompt": "which?", "state": [1]},
     ]));
     let [
         Action::Ack(ack),
@@ -30,6 +31,7 @@ fn every_action_is_read() {
         Action::Release(release),
         Action::Reject(reject),
         Action::Extend(_),
+        Action::Suspend(suspend),
     ] = &read[..]
     else {
         panic!("{read:?}");
@@ -39,6 +41,10 @@ fn every_action_is_read() {
     assert_eq!(nack.category, "timeout");
     assert_eq!(release.retry_after.unwrap().nanos, 500_000_000);
     assert_eq!(reject.reason, "r");
+    assert_eq!(
+        (&*suspend.prompt, &*suspend.state),
+        ("which?", b"[1]".as_slice())
+    );
 }
 
 #[test]
