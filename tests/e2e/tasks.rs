@@ -67,7 +67,7 @@ impl Tasks {
         let (outcome, why) = (TaskOutcome::Cancelled, Bytes::from_static(b"not wanted"));
         let resolved = self
             .store
-            .resolve_task(&self.shard, "work", key, outcome, why, 0);
+            .resolve_task(&self.shard, "work", key, outcome, why);
         Ok(resolved.await?)
     }
 

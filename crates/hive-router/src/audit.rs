@@ -13,13 +13,13 @@ use std::{
 
 use hive_domain::{
     placement,
-    workflow::{Event, RunStatus, TaskIndex, TaskStatus, run::Waits},
+    workflow::{Event, Illegal, Outcome, RunStatus, TaskIndex, TaskStatus},
 };
 use hive_store::tasks::{SettledWhat, TaskRow};
 use tokio::sync::watch;
 
 use crate::{
-    desk::{Desk, StepError},
+    desk::{Desk, Draft, StepError},
     metrics::{self, Loop, Repair},
     names::{RunName, dispatch_key},
     outbox::Order,
@@ -30,8 +30,8 @@ use crate::{
 
 /// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(2);
-/// Runs of a partition that one round looks at.
-const RUNS: usize = 50;
+/// Runs of a namespace that one round looks at.
+const RUNS: usize = 200;
 /// An attempt without news for so long is looked up at its shard: the lease of most groups.
 const SILENT: Duration = Duration::from_secs(30);
 /// Attempts that are remembered between rounds; more are looked up later.
@@ -44,8 +44,8 @@ type Seen = BTreeMap<(RunName, TaskIndex), (u32, u32, TaskStatus, Instant)>;
 #[derive(Debug, Default)]
 struct Memory {
     seen: Seen,
-    /// Where the next round goes on, by namespace.
-    cursors: BTreeMap<Arc<str>, (u64, String)>,
+    /// Where the next round goes on, by namespace and status.
+    cursors: BTreeMap<(Arc<str>, RunStatus), (u64, String)>,
     /// Tasks that succeeded and failed when the limit of a run was last moved.
     outcomes: BTreeMap<RunName, (u32, u32)>,
 }
@@ -60,7 +60,10 @@ pub(crate) async fn run(desk: &Arc<Desk>, owned: &watch::Receiver<Owned>) {
             memory.seen.clear();
         }
         for (namespace, numbers) in owned.partitions {
-            audit(desk, &mut memory, &namespace, &numbers).await?;
+            // What runs goes on in a paused run too.
+            for status in [RunStatus::Running, RunStatus::Paused] {
+                audit(desk, &mut memory, &namespace, &numbers, status).await?;
+            }
         }
         Ok(())
     })
@@ -73,6 +76,7 @@ async fn audit(
     memory: &mut Memory,
     namespace: &Arc<str>,
     numbers: &[u32],
+    status: RunStatus,
 ) -> Result<(), StepError> {
     let here: Vec<_> = numbers
         .iter()
@@ -82,21 +86,16 @@ async fn audit(
         return Ok(());
     }
     let newest = || (u64::MAX >> 11, String::new());
-    let (before, id) = memory
-        .cursors
-        .get(namespace)
-        .cloned()
-        .unwrap_or_else(newest);
-    let going = RunStatus::Running.as_str();
+    let place = (Arc::clone(namespace), status);
+    let seen = memory.cursors.get(&place).cloned();
+    let (before, id) = seen.unwrap_or_else(newest);
     let page = desk
         .store
-        .list_runs(&here, Some(going), 0, (before, &id), RUNS * 4)
+        .list_runs(&here, Some(status.as_str()), 0, (before, &id), RUNS)
         .await?;
-    let last = page.last().map(|one| (one.created_ms, one.run_id.clone()));
-    memory
-        .cursors
-        .insert(Arc::clone(namespace), last.unwrap_or_else(newest));
-    for one in page {
+    let next = page.last.filter(|_| !page.is_end);
+    memory.cursors.insert(place, next.unwrap_or_else(newest));
+    for one in page.runs {
         let name = RunName::new(namespace, &one.run_id);
         match audit_run(desk, memory, &name).await {
             Ok(()) | Err(StepError::Gone) => {},
@@ -159,11 +158,8 @@ fn found(loaded: &Loaded) -> Found {
             | TaskStatus::Cancelled => {},
         }
     }
-    let waits_for_somebody = (0..).zip(run.tasks()).any(|(task, _)| {
-        matches!(
-            run.waits(task),
-            Some(Waits::Input | Waits::Addition | Waits::Condition)
-        )
+    let waits_for_somebody = run.tasks().iter().any(|state| {
+        matches!(state.status, TaskStatus::WaitingInput | TaskStatus::Awaited) || state.is_asked()
     });
     found.is_stuck = found.open.is_empty()
         && run.status() == RunStatus::Running
@@ -179,9 +175,9 @@ async fn audit_run(desk: &Arc<Desk>, memory: &mut Memory, name: &RunName) -> Res
             metrics::repaired(Repair::Stuck);
             tracing::error!(run_id = &*name.run_id, "run_waits_for_nothing");
         }
-        let _written = desk
-            .step(name, |draft| draft.apply(Event::Continue))
-            .await?;
+        // An empty step dispatches what may start.
+        let nothing = |_: &mut Draft<'_>| Ok::<(), Illegal>(());
+        let _written = desk.step(name, nothing).await?;
     }
     if found.is_adaptive {
         adapt(desk, memory, name, &found).await?;
@@ -216,10 +212,29 @@ async fn look_up(
 ) -> Result<(), StepError> {
     let shard = desk.store.shard(&name.namespace, &target.stream, 0);
     let key = dispatch_key(&name.run_id, task, attempt);
+    let asked = desk.now();
     match desk.store.look_up_task(&shard, &key).await? {
         TaskRow::Waiting | TaskRow::Leased { .. } | TaskRow::Acked => Ok(()),
         TaskRow::Unknown => {
-            let order = desk.look(name, |loaded| Order::again(loaded, task, attempt));
+            let facts = desk.placing.facts(&name.namespace).await?;
+            if facts.is_gone(target) {
+                let reason = format!("group `{}` is gone", target.group);
+                let step = desk.step(name, |draft| {
+                    let reason = reason.clone();
+                    let outcome = Outcome::Failed { reason };
+                    draft.apply(Event::Settled {
+                        task,
+                        attempt,
+                        outcome,
+                    })
+                });
+                if step.await?.is_ok() {
+                    metrics::repaired(Repair::LostDispatch);
+                    tracing::warn!(key, "attempt_of_a_group_that_is_gone_ended");
+                }
+                return Ok(());
+            }
+            let order = desk.look(name, |loaded| Order::again(loaded, task, attempt, asked));
             if let Some(order) = order.await? {
                 metrics::repaired(Repair::LostDispatch);
                 tracing::warn!(key, "dispatched_again");

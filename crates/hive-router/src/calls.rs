@@ -38,11 +38,17 @@ impl Calls {
         namespace: &str,
         request: wire::CloseWorkflowRequest,
     ) -> Answer<wire::CloseWorkflowResponse> {
-        let already = self
-            .steer(namespace, &request.workflow_id, Event::Close, |why| {
-                matches!(why, Illegal::AlreadyClosed)
-            })
-            .await?;
+        let name = self.run(namespace, &request.workflow_id, "").await?;
+        let step = self.desk.step(&name, |draft| {
+            let was_closed = draft.run().head().is_closed;
+            match draft.apply(Event::Close) {
+                Ok(()) => Ok(false),
+                // It may be over by now, and because of that.
+                Err(_) if was_closed => Ok(true),
+                Err(why) => Err(why),
+            }
+        });
+        let already = step.await?.map_err(illegal)?;
         Ok(wire::CloseWorkflowResponse { already })
     }
 
@@ -102,6 +108,7 @@ impl Calls {
         Ok(wire::CancelWorkflowResponse { already })
     }
 
+    /// Applies an event to the newest run of a workflow; true when it had been applied before.
     async fn steer(
         &self,
         namespace: &str,
@@ -151,6 +158,7 @@ impl Calls {
         ))
     }
 
+    /// The newest run of a workflow and the digest of what was submitted.
     async fn newest(
         &self,
         namespace: &str,
@@ -164,6 +172,7 @@ impl Calls {
             .await
     }
 
+    /// The run that a caller names: by its id, or the newest of the workflow.
     pub(crate) async fn run(
         &self,
         namespace: &str,
@@ -190,6 +199,7 @@ impl Calls {
         }
     }
 
+    /// The task that a caller names.
     async fn task(&self, name: &RunName, workflow_id: &str, task_id: &str) -> Answer<TaskIndex> {
         let found = self.desk.look(name, |loaded| loaded.run.find(task_id));
         found

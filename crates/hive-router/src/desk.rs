@@ -21,14 +21,15 @@ use hive_domain::{
     time::Timestamp,
     workflow::{
         Effect, Event, Illegal, Limits, Resolution, Run, RunStatus, TaskDefinition, TaskIndex,
-        condition::Condition, run::Refused,
+        condition::Condition,
+        run::{DISPATCHES_MAX, Refused},
     },
 };
 use hive_protocol::fault::{Fault, Reason};
 use hive_runtime::tasks::{BACKGROUND, Tasks};
 use hive_store::{
     Store, StoreError,
-    runs::{Commit, Committed, NewRun, Partition, Step, Written},
+    runs::{Commit, Committed, Created, Inputs, NewRun, Partition, Step, TaskResult, Written},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -137,11 +138,20 @@ impl Draft<'_> {
         &self.loaded.run
     }
 
-    /// Applies an event. One that is not legal changes nothing.
+    /// Applies an event. One that is not legal changes nothing. What may start because of it is
+    /// dispatched when the step is complete.
     pub(crate) fn apply(&mut self, event: Event) -> Result<(), Illegal> {
-        let effects = self.loaded.run.apply(event, self.now)?;
+        let effects = self.loaded.run.apply_one_of(event, self.now)?;
         self.absorb(effects);
         Ok(())
+    }
+
+    /// Dispatches what may start, as much as one step may.
+    fn dispatch(&mut self) {
+        // Legal always: it asks for nothing.
+        if let Ok(effects) = self.loaded.run.apply(Event::Continue, self.now) {
+            self.absorb(effects);
+        }
     }
 
     /// Adds tasks with what their messages say; all of them or none.
@@ -163,9 +173,16 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Keeps the result of a task; an empty one is none.
+    /// Keeps the result of a task that has one by its state; else it has none from now on, also
+    /// where an attempt before had one.
     pub(crate) fn put_result(&mut self, task: TaskIndex, result: Bytes) {
-        self.results.insert(task, result);
+        let has_result = self
+            .loaded
+            .run
+            .task(task)
+            .is_some_and(|state| state.has_result);
+        let kept = if has_result { result } else { Bytes::new() };
+        self.results.insert(task, kept);
     }
 
     /// Keeps the question or the answer of a task.
@@ -253,12 +270,10 @@ impl Desk {
     /// # Errors
     /// As in `StoreError`.
     pub(crate) async fn note(&self, namespace: &str) -> Result<(), StoreError> {
-        if self.noted.lock().contains(namespace) {
-            return Ok(());
-        }
         self.store.note_workflows(namespace).await?;
-        self.noted.lock().insert(namespace.to_owned());
-        self.new_namespace.notify_one();
+        if self.noted.lock().insert(namespace.to_owned()) {
+            self.new_namespace.notify_one();
+        }
         Ok(())
     }
 
@@ -303,7 +318,7 @@ impl Desk {
         };
         // What one step left over: no more than a script may do at once.
         while loaded.run.has_more() {
-            let mut go_on = |draft: &mut Draft<'_>| draft.apply(Event::Continue);
+            let mut go_on = |_: &mut Draft<'_>| Ok::<(), Illegal>(());
             match self.try_step(name, loaded, &mut go_on).await {
                 Ok(Tried::Written((), next)) => loaded = next,
                 // Somebody else goes on with it, or the next look at the run does.
@@ -333,7 +348,7 @@ impl Desk {
                 return Ok(Tried::Refused(error, is_untouched.then_some(loaded)));
             },
         };
-        self.evaluate(name, &partition, &mut draft).await?;
+        self.complete(&partition, &name.run_id, &mut draft).await?;
         let Draft {
             owed,
             history,
@@ -409,7 +424,7 @@ impl Desk {
         let orders: Vec<Order> = owed
             .into_iter()
             .zip(written.owed)
-            .filter_map(|(owed, entry)| Order::new(loaded, owed, entry))
+            .filter_map(|(owed, entry)| Order::new(loaded, owed, entry, self.now()))
             .collect();
         if !orders.is_empty() {
             let (desk, name) = (Arc::clone(self), name.clone());
@@ -422,16 +437,23 @@ impl Desk {
         }
     }
 
-    /// Answers the conditions that a step asks for, until it asks for none.
-    async fn evaluate(
+    /// Dispatches what a step lets start, and answers the conditions that are asked for on the way.
+    /// `results_of` is the run whose results are stored.
+    async fn complete(
         &self,
-        name: &RunName,
         partition: &Partition,
+        results_of: &str,
         draft: &mut Draft<'_>,
     ) -> Result<(), StoreError> {
-        while !draft.to_evaluate.is_empty() {
+        loop {
+            if draft.owed.len() < DISPATCHES_MAX {
+                draft.dispatch();
+            }
+            if draft.to_evaluate.is_empty() {
+                return Ok(());
+            }
             for task in std::mem::take(&mut draft.to_evaluate) {
-                let inputs = self.inputs(name, partition, draft, task).await?;
+                let inputs = self.inputs(partition, results_of, draft, task).await?;
                 let place = usize::try_from(task).unwrap_or(usize::MAX);
                 let definition = draft.run().definition().tasks.get(place);
                 let text = definition.map(|task| task.condition.clone());
@@ -443,29 +465,39 @@ impl Desk {
                 }
             }
         }
-        Ok(())
     }
 
-    /// Results of the dependencies of a task as conditions see them; what is no JSON is null.
+    /// Results of the dependencies of a task as conditions see them; what is no JSON, or too large
+    /// to ride along with a task, is null.
     async fn inputs(
         &self,
-        name: &RunName,
         partition: &Partition,
+        results_of: &str,
         draft: &Draft<'_>,
         task: TaskIndex,
     ) -> Result<BTreeMap<String, Value>, StoreError> {
-        let needs = draft.run().graph().dependencies(task).to_vec();
-        let stored = self
-            .store
-            .run_results(partition, &name.run_id, &needs)
-            .await?;
-        let results = needs.iter().zip(stored).filter_map(|(need, stored)| {
-            // What comes with this step is not stored yet.
-            let result = draft.results.get(need).cloned().or(stored);
-            let value = result.and_then(|result| serde_json::from_slice(&result).ok());
-            let id = draft.run().id(*need)?.to_owned();
-            Some((id, value.unwrap_or(Value::Null)))
-        });
+        let dependencies = draft.run().graph().dependencies(task).to_vec();
+        let asked = [Inputs {
+            task,
+            dependencies: dependencies.clone(),
+        }];
+        let found = self.store.task_inputs(partition, results_of, &asked);
+        let stored = found.await?.pop().map(|found| found.results);
+        let stored = stored.unwrap_or_default().into_iter();
+        let results = dependencies
+            .iter()
+            .zip(stored)
+            .filter_map(|(need, stored)| {
+                let stored = match stored {
+                    TaskResult::Bytes(bytes) => Some(bytes),
+                    TaskResult::None | TaskResult::Omitted => None,
+                };
+                // What comes with this step is not stored yet.
+                let result = draft.results.get(need).cloned().or(stored);
+                let value = result.and_then(|result| serde_json::from_slice(&result).ok());
+                let id = draft.run().id(*need)?.to_owned();
+                Some((id, value.unwrap_or(Value::Null)))
+            });
         Ok(results.collect())
     }
 
@@ -476,7 +508,7 @@ impl Desk {
         name: &RunName,
         run: (Run, Vec<Effect>),
         mut new: NewRun,
-    ) -> Result<hive_store::runs::Created, StepError> {
+    ) -> Result<Created, StepError> {
         let facts = self.placing.facts(&name.namespace).await?;
         let partition = name.partition(&self.store).ok_or(StepError::Gone)?;
         let (run, effects) = run;
@@ -489,7 +521,11 @@ impl Desk {
         });
         let mut draft = draft(&mut loaded, &facts, self.now());
         draft.absorb(effects);
-        self.evaluate(name, &partition, &mut draft).await?;
+        let results_of = match new.copies.as_str() {
+            "" => &*name.run_id,
+            copies => copies,
+        };
+        self.complete(&partition, results_of, &mut draft).await?;
         let Draft { owed, history, .. } = draft;
         let _all_are_new = loaded.run.take_changed();
         let tasks = (0..).take(loaded.run.tasks().len());
@@ -502,6 +538,7 @@ impl Desk {
             .flat_map(|state| stored::encode(state).to_vec())
             .collect();
         stored::status_word(loaded.run.status()).clone_into(&mut new.status);
+        new.has_ended = loaded.run.status().is_final();
         new.first = Step {
             head: [
                 stored::head_fields(&loaded.run),
@@ -524,14 +561,21 @@ impl Desk {
             .store
             .create_run(&partition, &new, self.settings.durable, 0)
             .await?;
-        if let hive_store::runs::Created::Stored { at_ms, written } = &created {
+        if created == Created::Exists(name.run_id.to_string()) {
+            // This very run: the first answer was lost. What it owes is found in its outbox.
+            return Ok(Created::Stored {
+                at_ms: 0,
+                written: Written::default(),
+            });
+        }
+        if let Created::Stored { at_ms, written } = &created {
             loaded.created_ms = *at_ms;
             self.written(name, &mut loaded, owed, written.clone());
             let has_more = loaded.run.has_more();
             self.weigh(name, &loaded);
             *self.slot(name).lock().await = Some(loaded);
             if has_more {
-                let go_on = |draft: &mut Draft<'_>| draft.apply(Event::Continue);
+                let go_on = |_: &mut Draft<'_>| Ok::<(), Illegal>(());
                 // The run is stored: what is left over is found by its next look.
                 let _later = self.step(name, go_on).await;
             }
@@ -561,6 +605,13 @@ impl Desk {
         let shown = show(&loaded);
         *held = Some(loaded);
         Ok(shown)
+    }
+
+    /// Version of the stored state of a run.
+    pub(crate) async fn version(&self, name: &RunName) -> Result<u64, StepError> {
+        let partition = name.partition(&self.store).ok_or(StepError::Gone)?;
+        let version = self.store.run_version(&partition, &name.run_id).await?;
+        version.ok_or(StepError::Gone)
     }
 
     async fn load(&self, name: &RunName) -> Result<Box<Loaded>, StepError> {

@@ -185,8 +185,15 @@ async fn tell(
         send(Frame::Snapshot(snapshot)).await;
     }
     let wakes = calls.desk.wakes(name);
+    let mut seen = None;
     loop {
         let woken = wakes.notified();
+        let version = calls.desk.version(name).await?;
+        if seen == Some(version) {
+            let _either = tokio::time::timeout(LOOK_EVERY, woken).await;
+            continue;
+        }
+        seen = Some(version);
         // Before the events: a run that is over then has no more of them behind those.
         let is_over = calls
             .desk

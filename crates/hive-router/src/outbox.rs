@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use hive_domain::{
     time::Timestamp,
     workflow::{Completion, Event, Resolution, Run, TaskIndex, TaskStatus},
@@ -28,6 +29,8 @@ use crate::{
 
 /// Most tasks of one call to a shard.
 const DISPATCHES: usize = 100;
+/// Decisions that are asked of shards at once.
+const DECISIONS: usize = 32;
 /// An order that is not carried out for so long is left to whoever reads the outbox next: by then
 /// the shard may have forgotten what was done with it.
 const CARRIED_OUT_WITHIN_MS: u64 = 60_000;
@@ -119,11 +122,13 @@ pub(crate) struct Order {
     entry: String,
     target: Target,
     what: What,
+    /// It was owed a while before this: later than this a shard refuses it.
+    not_after: Timestamp,
 }
 
 impl Order {
     /// What is owed by `entry`; none while no group serves the task, and when it is owed no more.
-    pub(crate) fn new(loaded: &Loaded, owed: Owed, entry: String) -> Option<Self> {
+    pub(crate) fn new(loaded: &Loaded, owed: Owed, entry: String, now: Timestamp) -> Option<Self> {
         if !is_owed(&loaded.run, owed) {
             return None;
         }
@@ -153,13 +158,17 @@ impl Order {
             entry,
             target: loaded.target(task)?.clone(),
             what,
+            not_after: now.plus(CARRIED_OUT_WITHIN_MS),
         })
     }
-}
 
-impl Order {
-    /// An open attempt once more, that its shard does not know.
-    pub(crate) fn again(loaded: &Loaded, task: TaskIndex, attempt: u32) -> Option<Self> {
+    /// An open attempt once more, that its shard did not know at `now`.
+    pub(crate) fn again(
+        loaded: &Loaded,
+        task: TaskIndex,
+        attempt: u32,
+        now: Timestamp,
+    ) -> Option<Self> {
         let state = loaded.run.task(task)?;
         if state.attempt != attempt || !state.status.is_open() {
             return None;
@@ -168,6 +177,7 @@ impl Order {
             entry: String::new(),
             target: loaded.target(task)?.clone(),
             what: What::Dispatch(parcel(&loaded.run, task, attempt)?),
+            not_after: now.plus(CARRIED_OUT_WITHIN_MS),
         })
     }
 }
@@ -209,10 +219,12 @@ impl Desk {
         let Some(partition) = name.partition(&self.store) else {
             return;
         };
-        let mut done = Vec::new();
+        let (mut done, mut decisions) = (Vec::new(), Vec::new());
+        let mut not_after = Timestamp(u64::MAX);
         let mut parcels: BTreeMap<(String, String), Vec<(String, Parcel)>> = BTreeMap::new();
         for order in orders {
             let Target { stream, group } = order.target;
+            not_after = not_after.min(order.not_after);
             match order.what {
                 What::Dispatch(parcel) => parcels
                     .entry((stream, group))
@@ -222,23 +234,26 @@ impl Desk {
                     key,
                     outcome,
                     reason,
-                } => {
+                } => decisions.push(async move {
                     let shard = self.store.shard(&name.namespace, &stream, 0);
                     let key = format!("{}/{key}", name.run_id);
-                    let resolved = self
-                        .store
-                        .resolve_task(&shard, &group, &key, outcome, reason.into(), 0)
-                        .await;
-                    match resolved {
-                        Ok(_) => done.push(order.entry),
-                        Err(error) => metrics::not_carried_out(&error),
-                    }
-                },
+                    let resolved =
+                        self.store
+                            .resolve_task(&shard, &group, &key, outcome, reason.into());
+                    resolved.await.map(|_| order.entry)
+                }),
+            }
+        }
+        let mut decided = stream::iter(decisions).buffer_unordered(DECISIONS);
+        while let Some(decided) = decided.next().await {
+            match decided {
+                Ok(entry) => done.push(entry),
+                Err(error) => metrics::not_carried_out(&error),
             }
         }
         for ((stream, group), parcels) in parcels {
             let target = Target { stream, group };
-            match self.dispatch(name, &target, parcels).await {
+            match self.dispatch(name, &target, parcels, not_after).await {
                 Ok(entries) => done.extend(entries),
                 Err(error) => metrics::not_carried_out(&error),
             }
@@ -255,6 +270,7 @@ impl Desk {
         name: &RunName,
         target: &Target,
         parcels: Vec<(String, Parcel)>,
+        not_after: Timestamp,
     ) -> Result<Vec<String>, StoreError> {
         let Some(partition) = name.partition(&self.store) else {
             return Ok(Vec::new());
@@ -265,7 +281,6 @@ impl Desk {
             .stream(&target.stream)
             .map(|stream| stream.settings.clone())
             .unwrap_or_default();
-        let not_after_ms = self.now().plus(CARRIED_OUT_WITHIN_MS).as_millis();
         let mut done = Vec::new();
         let mut left = parcels;
         while !left.is_empty() {
@@ -296,7 +311,7 @@ impl Desk {
             };
             let dispatched = self
                 .store
-                .dispatch_tasks(&shard, to, not_after_ms, &sent, 0)
+                .dispatch_tasks(&shard, to, not_after.as_millis(), &sent, 0)
                 .await?;
             match dispatched {
                 Dispatched::Done { added } => {
@@ -342,12 +357,14 @@ impl Desk {
         let partition = self.store.partition(namespace, number);
         for (run_id, owed) in runs {
             let name = RunName::new(namespace, &run_id);
+            let ids: Vec<String> = owed.iter().map(|(id, _)| id.clone()).collect();
             match self.orders(&name, owed).await {
                 Ok((orders, of_nothing)) => {
                     over.extend(of_nothing);
                     self.carry_out(&name, orders).await;
                 },
-                Err(StepError::Gone) => {},
+                // Nobody is owed anything of a run that was deleted.
+                Err(StepError::Gone) => over.extend(ids),
                 Err(StepError::Undecodable(error)) => {
                     metrics::undecodable();
                     tracing::error!(run_id, %error, "run_does_not_decode");
@@ -366,7 +383,6 @@ impl Desk {
         name: &RunName,
         owed: Vec<(String, Owed)>,
     ) -> Result<(Vec<Order>, Vec<String>), StepError> {
-        self.placing.fresh(&name.namespace).await?;
         let patience = self.settings.provision_timeout_ms;
         let now = self.now();
         let facts = self.placing.facts(&name.namespace).await?;
@@ -379,7 +395,7 @@ impl Desk {
                         };
                         let is_late = now.since(written_at(entry)) > patience;
                         let target = loaded.target(task);
-                        let is_gone = target.is_some_and(|at| facts.group(&at.group).is_none());
+                        let is_gone = target.is_some_and(|at| facts.is_gone(at));
                         let is_open = is_owed(&loaded.run, *owed);
                         (is_open && (target.is_none() || is_gone))
                             .then(|| (task, attempt, is_late, target.map(|at| at.group.clone())))
@@ -418,7 +434,7 @@ impl Desk {
             for (entry, owed) in owed {
                 if !is_owed(&loaded.run, owed) {
                     over.push(entry);
-                } else if let Some(order) = Order::new(loaded, owed, entry) {
+                } else if let Some(order) = Order::new(loaded, owed, entry, now) {
                     orders.push(order);
                 }
             }

@@ -73,6 +73,11 @@ impl Facts {
         placement::choose_group(&self.groups.lock(), &wanted)
     }
 
+    /// Whether the group that an attempt was sent to is no more, or is another one by now.
+    pub(crate) fn is_gone(&self, target: &Target) -> bool {
+        self.streams_of.get(&target.group) != Some(&target.stream)
+    }
+
     /// The definition of a stream.
     pub(crate) fn stream(&self, name: &str) -> Option<&StreamDefinition> {
         self.streams.get(name)
@@ -151,6 +156,20 @@ impl Placing {
         if let Some(facts) = known() {
             return Ok(facts);
         }
+        match self.read(namespace).await {
+            Ok(facts) => Ok(facts),
+            // Outcomes and cancels need no facts that are new: what was known serves.
+            Err(error) => {
+                let known = self.known.lock().get(namespace).cloned();
+                if known.is_some() {
+                    tracing::warn!(%error, "facts_of_groups_not_read");
+                }
+                known.ok_or(error)
+            },
+        }
+    }
+
+    async fn read(&self, namespace: &Arc<str>) -> Result<Arc<Facts>, StoreError> {
         let read = Instant::now();
         let groups = self.store.group_facts(namespace).await?;
         let definitions = self.store.groups(namespace).await?;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use hive_domain::{
     ownership,
     workflow::{Event, RunStatus},
@@ -40,6 +40,8 @@ const OUTBOXES: Duration = Duration::from_secs(1);
 const LEFT_MS: u64 = 1_000;
 /// Entries of an outbox, or runs of a partition, taken in one look.
 const SLICE: usize = 1_000;
+/// Runs that are worked on at once by one loop.
+const RUNS_AT_ONCE: usize = 32;
 /// Pause between two rounds that forget what ended long ago.
 const RETENTION: Duration = Duration::from_secs(10);
 
@@ -69,8 +71,10 @@ pub(crate) async fn run(
     let timers = every(TIMERS, Loop::Timers, || {
         timers(&desk, owned.borrow().clone())
     });
-    let outboxes = every(OUTBOXES, Loop::Outbox, || {
-        outboxes(&desk, owned.borrow().clone())
+    let places = tokio::sync::Mutex::new(Places::default());
+    let outboxes = every(OUTBOXES, Loop::Outbox, || async {
+        let now = owned.borrow().clone();
+        outboxes(&desk, now, &mut *places.lock().await).await
     });
     let retention = every(RETENTION, Loop::Retention, || {
         retention(&desk, owned.borrow().clone())
@@ -134,6 +138,8 @@ async fn own(
         let answering = desk.store.run_id();
         if answering != server {
             desk.forget_all();
+            // Positions of followers too.
+            followed.clear();
             server = answering;
         }
         let partitions = now.partitions.values().map(Vec::len).sum();
@@ -232,11 +238,13 @@ async fn timers(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
         }
         let now = desk.now().as_millis();
         let due = desk.store.due_runs(&here, now, SLICE).await?;
-        let ticks = due.into_iter().flatten().map(|run_id| {
-            let name = RunName::new(&namespace, &run_id);
-            async move { tick(desk, &name).await }
-        });
-        for ticked in join_all(ticks).await {
+        let mut ticks = stream::iter(due.into_iter().flatten())
+            .map(|run_id| {
+                let name = RunName::new(&namespace, &run_id);
+                async move { tick(desk, &name).await }
+            })
+            .buffer_unordered(RUNS_AT_ONCE);
+        while let Some(ticked) = ticks.next().await {
             ticked?;
         }
     }
@@ -256,16 +264,32 @@ pub(crate) async fn tick(desk: &Arc<Desk>, name: &RunName) -> Result<(), StepErr
     }
 }
 
+/// Where the next look at an outbox goes on: what a full group refuses stays in it, and must not
+/// hide what stands behind it.
+type Places = BTreeMap<(Arc<str>, u32), String>;
+
 /// Carries out what was left in outboxes.
-async fn outboxes(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
+async fn outboxes(desk: &Arc<Desk>, owned: Owned, places: &mut Places) -> Result<(), StepError> {
     for (namespace, numbers) in owned.partitions {
-        let here = partitions(desk, &namespace, &numbers);
+        let here: Vec<(Partition, String)> = numbers
+            .iter()
+            .map(|number| {
+                let after = places.get(&(Arc::clone(&namespace), *number)).cloned();
+                let partition = desk.store.partition(&namespace, *number);
+                (partition, after.unwrap_or_else(|| "0-0".to_owned()))
+            })
+            .collect();
         if here.is_empty() {
             continue;
         }
         let until = desk.now().minus(LEFT_MS).as_millis();
         let left = desk.store.read_outboxes(&here, until, SLICE).await?;
         for (number, entries) in numbers.iter().zip(left) {
+            let place = (Arc::clone(&namespace), *number);
+            match entries.last().filter(|_| entries.len() == SLICE) {
+                Some(last) => places.insert(place, last.id.clone()),
+                None => places.remove(&place),
+            };
             if !entries.is_empty() {
                 desk.take_over(&namespace, *number, entries).await?;
             }
@@ -277,7 +301,7 @@ async fn outboxes(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
 /// Forgets runs and records of shards that ended long ago.
 async fn retention(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
     for shard in &owned.shards {
-        while settled::trim(desk, shard).await? > 0 {}
+        settled::trim(desk, shard).await?;
     }
     let before = desk.now().minus(desk.settings.retention_ms).as_millis();
     for (namespace, numbers) in owned.partitions {
@@ -288,7 +312,15 @@ async fn retention(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
         let ended = desk.store.runs_ended_before(&here, before, SLICE).await?;
         for run_id in ended.into_iter().flatten() {
             let name = RunName::new(&namespace, &run_id);
-            let _of_another_state = desk.delete(&name).await?;
+            match desk.delete(&name).await {
+                // False: it was revived meanwhile.
+                Ok(_) | Err(StepError::Gone) => {},
+                Err(StepError::Undecodable(error)) => {
+                    metrics::undecodable();
+                    tracing::error!(run_id = &*name.run_id, %error, "run_does_not_decode");
+                },
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

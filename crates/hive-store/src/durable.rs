@@ -36,6 +36,18 @@ impl Store {
         }
     }
 
+    /// As [`Self::run_durably`], for a script that must not be sent again where its answer is lost.
+    ///
+    /// # Errors
+    /// As `run_durably`.
+    pub async fn run_durably_once(
+        &self,
+        purpose: Purpose,
+        call: Call,
+    ) -> Result<Value, StoreError> {
+        self.run_and_sync(purpose, call).await
+    }
+
     async fn run_and_sync(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
         if self.run_id().is_empty() {
             // What the server can do is known with the first connection.

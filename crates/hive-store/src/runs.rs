@@ -11,7 +11,9 @@ use redis::Cmd;
 
 mod listing;
 
-pub use self::listing::{Heading, HistoryRecord, Inputs, OutboxEntry, TaskInputs, TaskResult};
+pub use self::listing::{
+    Heading, HistoryRecord, Inputs, OutboxEntry, Page, TaskInputs, TaskResult,
+};
 
 use crate::{
     connection::{Purpose, Store},
@@ -165,6 +167,8 @@ pub struct NewRun {
     pub states: Bytes,
     /// The status that it begins with.
     pub status: String,
+    /// Whether it ends with its first step.
+    pub has_ended: bool,
     /// Run whose contents and results it takes over; empty for none.
     pub copies: String,
     /// Tasks whose results it does not take over.
@@ -317,6 +321,7 @@ impl Store {
         for key in [RunKey::Contents, RunKey::Results] {
             call.key(partition.run(copied, key));
         }
+        call.key(partition.finished());
         let first = &run.first;
         call.text(&run.workflow_id)
             .text(&run.run_id)
@@ -331,7 +336,8 @@ impl Store {
             .count(first.notes.len())
             .count(first.outbox.len())
             .count(first.history.len())
-            .count(run.drops.len());
+            .count(run.drops.len())
+            .flag(run.has_ended);
         fields(&mut call, &first.head);
         tasks(&mut call, &run.contents);
         tasks(&mut call, &first.notes);
@@ -416,7 +422,7 @@ impl Store {
         tasks(&mut call, &step.contents);
         tasks(&mut call, &step.answers);
         let value = if commit.durable {
-            self.run_durably(Purpose::Control, call).await?
+            self.run_durably_once(Purpose::Control, call).await?
         } else {
             self.run(Purpose::Control, call).await?
         };

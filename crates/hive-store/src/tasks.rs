@@ -279,10 +279,6 @@ impl Store {
     /// # Errors
     /// As in `StoreError`. The same may be asked again whatever the error is: where the answer to
     /// the first call is lost, the second one answers `Already`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what is decided, of what and where: each is said once, by the router"
-    )]
     pub async fn resolve_task(
         &self,
         shard: &Shard,
@@ -290,7 +286,6 @@ impl Store {
         dispatch_key: &str,
         outcome: TaskOutcome,
         detail: Bytes,
-        _now_ms: u64,
     ) -> Result<Resolved, StoreError> {
         for _ in 0..ROW_TRIES {
             let open = self.open_row(shard, dispatch_key).await?;

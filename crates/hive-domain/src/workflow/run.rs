@@ -128,6 +128,20 @@ impl Run {
         Ok(self.conclude(step))
     }
 
+    /// Applies one of several events that come together, and answers what is owed but for
+    /// dispatches: send [`Event::Continue`] behind the last of them. Each event by itself may
+    /// dispatch as much as one step of a store can bear.
+    ///
+    /// # Errors
+    /// Why the event is not legal here; it has changed nothing.
+    pub fn apply_one_of(&mut self, event: Event, now: Timestamp) -> Result<Vec<Effect>, Illegal> {
+        let mut step = Step::new(now);
+        self.take(event, &mut step)?;
+        self.drain(&mut step);
+        self.finish(&mut step);
+        Ok(step.effects)
+    }
+
     /// The tasks whose state changed since this was asked last, in their order.
     pub fn take_changed(&mut self) -> Vec<TaskIndex> {
         std::mem::take(&mut self.changed).into_iter().collect()

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hive_domain::{
     name,
     workflow::{
-        Illegal, Limits, Run, WorkflowDefinition,
+        Illegal, Limits, Run, TaskIndex, WorkflowDefinition,
         definition::check,
         run::{Refused, Waits},
     },
@@ -25,6 +25,17 @@ use crate::{
     names::{RunName, mint_run_id},
 };
 
+/// How tasks are added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adding {
+    /// Only looked whether they are there.
+    Look,
+    /// To an open workflow.
+    OnlyOpen,
+    /// To any run that goes on.
+    Any,
+}
+
 impl Calls {
     pub(crate) async fn route_task(
         &self,
@@ -40,40 +51,41 @@ impl Calls {
             tasks: vec![read.definition.clone()],
             ..WorkflowDefinition::default()
         };
-        let placed = self.placed(namespace, &lone, 0, "tasks").await;
-        let placed = placed.map_err(|mut fault| {
-            let faults = fault.violations.drain(..).collect();
-            fault.violations = workflow::of_one_task(faults, "task").into_vec();
-            fault
-        })?;
-        let (group, reason) = placed
-            .into_iter()
-            .next()
-            .map(|one| (one.group, one.reason))
-            .unwrap_or_default();
+        let mut placement = None;
+        if !self.has_task(namespace, &workflow_id, &read).await? {
+            let placed = self.placed(namespace, &lone, 0, "tasks").await;
+            let placed = placed.map_err(|mut fault| {
+                let faults = fault.violations.drain(..).collect();
+                fault.violations = workflow::of_one_task(faults, "task").into_vec();
+                fault
+            })?;
+            placement = placed.into_iter().next();
+        }
         let (name, already) = self.add_to_open(namespace, &workflow_id, read).await?;
         let task_id = lone.tasks.into_iter().next().map(|task| task.id);
-        let waits_for = self
+        let (waits_for, target) = self
             .desk
             .look(&name, |loaded| {
                 let task = loaded.run.find(&task_id.unwrap_or_default());
-                match task.and_then(|task| loaded.run.waits(task)) {
-                    Some(Waits::Dependencies { open, .. }) => ids(&loaded.run, &open),
-                    Some(
-                        Waits::Over
-                        | Waits::Condition
-                        | Waits::Resume
-                        | Waits::Slot { .. }
-                        | Waits::Queue { .. }
-                        | Waits::Agent { .. }
-                        | Waits::Shard
-                        | Waits::Input
-                        | Waits::Addition,
-                    )
-                    | None => Vec::new(),
-                }
+                let waits = task.and_then(|task| loaded.run.waits(task));
+                let waits_for = if let Some(Waits::Dependencies { open, .. }) = waits {
+                    ids(&loaded.run, &open)
+                } else {
+                    Vec::new()
+                };
+                let target = task.and_then(|task| loaded.target(task)).cloned();
+                (waits_for, target)
             })
             .await?;
+        // Where it was sent, or would go now.
+        let (mut group, mut reason) = placement
+            .map(|one| (one.group, one.reason))
+            .unwrap_or_default();
+        if let Some(target) = target
+            && target.group != group
+        {
+            (group, reason) = (target.group, "it was sent there".to_owned());
+        }
         Ok(wire::RouteTaskResponse {
             run_id: name.run_id.to_string(),
             group,
@@ -83,6 +95,24 @@ impl Calls {
         })
     }
 
+    /// Whether the newest run of a workflow has this very task.
+    async fn has_task(
+        &self,
+        namespace: &str,
+        workflow_id: &str,
+        read: &workflow::ReadTask,
+    ) -> Answer<bool> {
+        let Some((run_id, _)) = self.newest(namespace, workflow_id).await? else {
+            return Ok(false);
+        };
+        let name = RunName::new(namespace, &run_id);
+        match self.add(&name, vec![read.clone()], Adding::Look).await {
+            Err(fault) if fault.reason == Reason::RunNotFound => Ok(false),
+            other => other,
+        }
+    }
+
+    /// Adds a task to the open workflow of an id, which is made where it is unknown.
     pub(super) async fn add_to_open(
         &self,
         namespace: &str,
@@ -93,7 +123,7 @@ impl Calls {
         for _ in 0..5 {
             if let Some((run_id, _)) = self.newest(namespace, workflow_id).await? {
                 let name = RunName::new(namespace, &run_id);
-                match self.add(&name, vec![read.clone()], true).await {
+                match self.add(&name, vec![read.clone()], Adding::OnlyOpen).await {
                     Ok(already) => return Ok((name, already)),
                     Err(fault) if fault.reason == Reason::RunNotFound => continue,
                     Err(mut fault) => {
@@ -130,27 +160,45 @@ impl Calls {
         Err(StepError::Contended.into())
     }
 
+    /// Adds tasks to a run; true when the same were added before.
     pub(super) async fn add(
         &self,
         name: &RunName,
         read: Vec<workflow::ReadTask>,
-        only_open: bool,
+        adding: Adding,
     ) -> Answer<bool> {
-        let known = self.desk.look(name, |loaded| {
-            let definition = loaded.run.definition();
-            let same = read.iter().all(|task| {
-                let number = loaded.run.find(&task.definition.id);
-                let place = number.and_then(|number| usize::try_from(number).ok());
-                let known = place.and_then(|place| definition.tasks.get(place));
-                known == Some(&task.definition)
-            });
-            (same, definition.is_open, loaded.run.head().is_closed)
-        });
-        let (is_same, is_open, is_closed) = known.await?;
-        if is_same {
+        let (known, is_open, is_closed) = self
+            .desk
+            .look(name, |loaded| {
+                let definition = loaded.run.definition();
+                let known = read.iter().map(|task| {
+                    let number = loaded.run.find(&task.definition.id)?;
+                    let known = definition.tasks.get(usize::try_from(number).ok()?)?;
+                    (*known == task.definition).then_some(number)
+                });
+                let known: Option<Vec<TaskIndex>> = known.collect();
+                (known, definition.is_open, loaded.run.head().is_closed)
+            })
+            .await?;
+        if let Some(known) = known {
+            let partition = name.partition(&self.desk.store).ok_or(StepError::Gone)?;
+            let store = &self.desk.store;
+            let stored = store.run_contents(&partition, &name.run_id, &known).await?;
+            for (task, stored) in read.iter().zip(stored) {
+                if stored.unwrap_or_default() != task.content.encode_to_vec() {
+                    let id = &task.definition.id;
+                    return Err(Fault::new(
+                        Reason::TaskExists,
+                        format!("the run has a task `{id}` with other content"),
+                    ));
+                }
+            }
             return Ok(true);
         }
-        if only_open && !is_open {
+        if adding == Adding::Look {
+            return Ok(false);
+        }
+        if adding == Adding::OnlyOpen && !is_open {
             return Err(illegal(Illegal::NotOpenWorkflow));
         }
         if is_closed {
@@ -192,8 +240,12 @@ impl Calls {
             tasks: read.iter().map(|task| task.definition.clone()).collect(),
             ..WorkflowDefinition::default()
         };
+        // Tasks that were added before are not held against the groups that are there now.
+        if self.add(&name, read.clone(), Adding::Look).await? {
+            return Ok(wire::AddTasksResponse { already: true });
+        }
         let _now = self.placed(namespace, &asked, 0, "tasks").await?;
-        let already = self.add(&name, read, false).await?;
+        let already = self.add(&name, read, Adding::Any).await?;
         Ok(wire::AddTasksResponse { already })
     }
 }

@@ -21,6 +21,8 @@ use crate::{
 const RESULT_SHOWN: u64 = 65_536;
 /// Results that ride along with one look at a run, in bytes.
 const RESULTS_SHOWN: u64 = 4 * 1024 * 1024;
+/// Runs read at once for a list.
+const PAGE: usize = 200;
 /// Runs that one call looks through for labels.
 const LOOKED_THROUGH: usize = 5_000;
 
@@ -42,6 +44,7 @@ impl Calls {
         })
     }
 
+    /// A run with the newest event that it shows.
     pub(crate) async fn snapshot(&self, name: &RunName) -> Answer<wire::Workflow> {
         let partition = name.partition(&self.desk.store).ok_or(StepError::Gone)?;
         // Before the look: what happens in between is shown twice, never missed.
@@ -58,6 +61,7 @@ impl Calls {
         Ok(workflow)
     }
 
+    /// Puts results into a shown run, as far as there is room for them.
     pub(super) async fn fill_results(
         &self,
         name: &RunName,
@@ -117,6 +121,7 @@ impl Calls {
         }
     }
 
+    /// The result of a task.
     pub(super) async fn result(&self, name: &RunName, task: TaskIndex) -> Answer<Option<Bytes>> {
         let partition = name.partition(&self.desk.store).ok_or(StepError::Gone)?;
         let (store, run_id) = (&self.desk.store, &name.run_id);
@@ -151,11 +156,12 @@ impl Calls {
             let page = self
                 .desk
                 .store
-                .list_runs(&here, status, since, (before.0, &before.1), limit)
+                .list_runs(&here, status, since, (before.0, &before.1), PAGE)
                 .await?;
-            is_end = page.len() < limit;
-            seen += page.len();
-            for one in page {
+            is_end = page.is_end;
+            seen += PAGE;
+            let last = page.last;
+            for one in page.runs {
                 before = (one.created_ms, one.run_id.clone());
                 let shown = view::heading(&one).map_err(StepError::from)?;
                 let is_wanted = listing
@@ -164,11 +170,17 @@ impl Calls {
                     .all(|(key, value)| shown.labels.get(key) == Some(value));
                 if is_wanted {
                     workflows.push(shown);
-                    if workflows.len() == limit {
-                        is_end = false;
-                        break;
-                    }
                 }
+                if workflows.len() == limit {
+                    break;
+                }
+            }
+            // The last one read may have been deleted meanwhile; what was not looked at is not
+            // passed over.
+            let is_full = workflows.len() == limit;
+            is_end &= !is_full || last.as_ref() == Some(&before);
+            if let Some(last) = last.filter(|_| !is_full) {
+                before = last;
             }
         }
         let next_cursor = if is_end {
@@ -198,6 +210,7 @@ impl Calls {
         Ok(wire::GetHistoryResponse { events, more })
     }
 
+    /// Events of a run behind one; from the beginning where that is empty.
     pub(crate) async fn events(
         &self,
         name: &RunName,

@@ -47,46 +47,24 @@ impl Calls {
             result: result.clone(),
             add_tasks: Vec::new(),
         };
+        let detail = Bytes::from(ack.encode_to_vec());
+        let signal = Signal::Succeeded {
+            has_result: !result.is_empty(),
+        };
         let decided = self
-            .decide(
+            .signal(
                 &name,
                 task,
-                TaskOutcome::Succeeded,
-                ack.encode_to_vec().into(),
+                (TaskOutcome::Succeeded, detail),
+                &signal,
+                &result,
             )
             .await?;
-        let already = match decided {
-            Decided::Applied => false,
-            Decided::Before => {
-                self.same_result(&name, task, &request.task_id, &result)
-                    .await?;
-                true
-            },
-            Decided::InPartition => {
-                let signal = Signal::Succeeded {
-                    has_result: !result.is_empty(),
-                };
-                let step = self.desk.step(&name, |draft| {
-                    draft.apply(Event::Signalled {
-                        task,
-                        signal: signal.clone(),
-                    })?;
-                    if !result.is_empty() {
-                        draft.put_result(task, result.clone());
-                    }
-                    Ok(())
-                });
-                match step.await? {
-                    Ok(()) => false,
-                    Err(Illegal::AlreadyFinal { .. }) => {
-                        self.same_result(&name, task, &request.task_id, &result)
-                            .await?;
-                        true
-                    },
-                    Err(why) => return Err(illegal(why)),
-                }
-            },
-        };
+        if decided == Decided::Before {
+            self.same_result(&name, task, &request.task_id, &result)
+                .await?;
+        }
+        let already = decided == Decided::Before;
         let triggered_tasks = self
             .desk
             .look(&name, |loaded| triggered(&loaded.run, task))
@@ -97,6 +75,7 @@ impl Calls {
         })
     }
 
+    /// Whether a task that is over succeeded with this result.
     pub(super) async fn same_result(
         &self,
         name: &RunName,
@@ -120,6 +99,7 @@ impl Calls {
         Ok(())
     }
 
+    /// Where a task is.
     pub(super) async fn status_of(&self, name: &RunName, task: TaskIndex) -> Answer<TaskStatus> {
         let status = self.desk.look(name, |loaded| {
             loaded.run.task(task).map(|state| state.status)
@@ -149,44 +129,81 @@ impl Calls {
                 format!("task `{}` is `{status}` already", request.task_id),
             ))
         };
-        match self
-            .decide(&name, task, TaskOutcome::Failed, detail)
-            .await?
-        {
-            Decided::Applied => Ok(wire::SignalTaskFailureResponse { already: false }),
+        let signal = Signal::Failed { reason };
+        let how = (TaskOutcome::Failed, detail);
+        let nothing = Bytes::new();
+        match self.signal(&name, task, how, &signal, &nothing).await? {
+            Decided::Now => Ok(wire::SignalTaskFailureResponse { already: false }),
             Decided::Before => over(self.status_of(&name, task).await?),
-            Decided::InPartition => {
-                let step = self.desk.step(&name, |draft| {
-                    let reason = reason.clone();
-                    let signal = Signal::Failed { reason };
-                    draft.apply(Event::Signalled { task, signal })
-                });
-                match step.await? {
-                    Ok(()) => Ok(wire::SignalTaskFailureResponse { already: false }),
-                    Err(Illegal::AlreadyFinal { status }) => over(status),
-                    Err(why) => Err(illegal(why)),
-                }
-            },
         }
     }
 
+    /// Decides a task: by the shard of its open attempt, or by its partition where it has none. One
+    /// that changes hands meanwhile is looked at again.
+    async fn signal(
+        &self,
+        name: &RunName,
+        task: TaskIndex,
+        (outcome, detail): (TaskOutcome, Bytes),
+        signal: &Signal,
+        result: &Bytes,
+    ) -> Answer<Decided> {
+        for _ in 0..OUTCOME_LOOKS {
+            match self.decide(name, task, outcome, detail.clone()).await? {
+                Some(Decided::Now) => return Ok(Decided::Now),
+                // A question is no end of the task: the signal may still decide it.
+                Some(Decided::Before) if !self.status_of(name, task).await?.is_final() => {
+                    tokio::time::sleep(OUTCOME_PAUSE).await;
+                    continue;
+                },
+                Some(Decided::Before) => return Ok(Decided::Before),
+                None => {},
+            }
+            let step = self.desk.step(name, |draft| {
+                let state = draft.run().task(task);
+                if state.is_some_and(|state| state.status.is_open() && state.is_placed) {
+                    // It was sent to a shard meanwhile: that decides.
+                    return Ok(false);
+                }
+                draft.apply(Event::Signalled {
+                    task,
+                    signal: signal.clone(),
+                })?;
+                draft.put_result(task, result.clone());
+                Ok(true)
+            });
+            match step.await? {
+                Ok(true) => return Ok(Decided::Now),
+                Ok(false) => {},
+                Err(Illegal::AlreadyFinal { .. }) => return Ok(Decided::Before),
+                Err(why) => return Err(illegal(why)),
+            }
+        }
+        Err(Fault::new(
+            Reason::Unreachable,
+            "the task changes hands all the while; ask again in a moment",
+        ))
+    }
+
+    /// Has the shard of an open attempt decide it, and applies what it decided; none where no attempt
+    /// is open. Where another outcome came first that one is waited for.
     async fn decide(
         &self,
         name: &RunName,
         task: TaskIndex,
         outcome: TaskOutcome,
         detail: Bytes,
-    ) -> Answer<Decided> {
+    ) -> Answer<Option<Decided>> {
         let open = self.desk.look(name, |loaded| open_attempt(loaded, task));
         let Some((attempt, Target { stream, group })) = open.await? else {
-            return Ok(Decided::InPartition);
+            return Ok(None);
         };
         let shard = self.desk.store.shard(&name.namespace, &stream, 0);
         let key = dispatch_key(&name.run_id, task, attempt);
         let resolved = self
             .desk
             .store
-            .resolve_task(&shard, &group, &key, outcome, detail.clone(), 0)
+            .resolve_task(&shard, &group, &key, outcome, detail.clone())
             .await?;
         match resolved {
             Resolved::Ended { .. } => {
@@ -197,13 +214,13 @@ impl Calls {
                 if let Err(why) = step.await? {
                     metrics::illegal_event(&why);
                 }
-                Ok(Decided::Applied)
+                Ok(Some(Decided::Now))
             },
             Resolved::Already(_) => {
                 for _ in 0..OUTCOME_LOOKS {
                     let open = self.desk.look(name, |loaded| open_attempt(loaded, task));
                     if open.await?.is_none_or(|(now, _)| now != attempt) {
-                        return Ok(Decided::Before);
+                        return Ok(Some(Decided::Before));
                     }
                     tokio::time::sleep(OUTCOME_PAUSE).await;
                 }
@@ -246,14 +263,13 @@ impl Calls {
     }
 }
 
-/// Who decided a task.
+/// When a task was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decided {
-    /// The shard of its open attempt, just now.
-    Applied,
-    /// Somebody else, before.
+    /// By this call.
+    Now,
+    /// Before it.
     Before,
-    /// It has no attempt that a shard knows of.
-    InPartition,
 }
 
 /// The open attempt of a task and where it was sent.

@@ -72,6 +72,7 @@ impl Calls {
         }
     }
 
+    /// The answer to a submit of a workflow that is there.
     pub(super) async fn again(
         &self,
         namespace: &str,
@@ -127,6 +128,7 @@ impl Calls {
         }
     }
 
+    /// A workflow without faults, and where its tasks would go now.
     pub(super) async fn checked(
         &self,
         namespace: &str,
@@ -140,6 +142,7 @@ impl Calls {
         Ok((submitted, placements))
     }
 
+    /// Where the tasks from number `from` on would go now.
     pub(super) async fn placed(
         &self,
         namespace: &str,

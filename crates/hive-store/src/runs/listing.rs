@@ -30,6 +30,17 @@ pub struct Heading {
     pub head: Vec<(String, Bytes)>,
 }
 
+/// Some runs of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The newest first; those that were deleted meanwhile are left out.
+    pub runs: Vec<Heading>,
+    /// Creation time and id of the last one looked at: where the list goes on.
+    pub last: Option<(u64, String)>,
+    /// Whether there are no more.
+    pub is_end: bool,
+}
+
 /// What is owed to a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
@@ -117,7 +128,7 @@ impl Store {
         since_ms: u64,
         before: (u64, &str),
         limit: usize,
-    ) -> Result<Vec<Heading>, StoreError> {
+    ) -> Result<Page, StoreError> {
         let mut ids = Pipeline::new();
         for partition in partitions {
             let key = status.map_or_else(|| partition.runs(), |one| partition.runs_of(one));
@@ -129,7 +140,7 @@ impl Store {
                 .arg("REV")
                 .arg("LIMIT")
                 .arg(0)
-                .arg(limit + TIES)
+                .arg(limit + 1 + TIES)
                 .arg("WITHSCORES");
         }
         let mut found = Vec::new();
@@ -143,7 +154,11 @@ impl Store {
             }
         }
         found.sort_unstable_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        let is_end = found.len() <= limit;
         found.truncate(limit);
+        let last = found
+            .last()
+            .map(|(created, run_id, _)| (*created, run_id.clone()));
         let mut heads = Pipeline::new();
         for (_, run_id, partition) in &found {
             heads
@@ -151,10 +166,14 @@ impl Store {
                 .arg(partition.run(run_id, RunKey::Head));
         }
         if found.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Page {
+                runs: Vec::new(),
+                last,
+                is_end,
+            });
         }
         let replies = self.pipeline(Purpose::Control, heads).await?;
-        let mut list = Vec::new();
+        let mut runs = Vec::new();
         for ((created_ms, run_id, _), reply) in found.into_iter().zip(replies) {
             let mut head = Vec::new();
             for (name, value) in pairs(reply)? {
@@ -162,14 +181,14 @@ impl Store {
             }
             // One that was deleted in between has no head any more.
             if !head.is_empty() {
-                list.push(Heading {
+                runs.push(Heading {
                     run_id,
                     created_ms,
                     head,
                 });
             }
         }
-        Ok(list)
+        Ok(Page { runs, last, is_end })
     }
 
     /// For each partition, runs that must be looked at by `now_ms`, at most `limit` of each.
@@ -225,22 +244,22 @@ impl Store {
             .collect()
     }
 
-    /// For each partition, what is owed to shards and was written by `until_ms`, the oldest first,
-    /// at most `limit` of each.
+    /// For each partition, what is owed to shards behind an entry (`0-0` from the beginning) and was
+    /// written by `until_ms`, the oldest first, at most `limit` of each.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn read_outboxes(
         &self,
-        partitions: &[Partition],
+        partitions: &[(Partition, String)],
         until_ms: u64,
         limit: usize,
     ) -> Result<Vec<Vec<OutboxEntry>>, StoreError> {
         let mut read = Pipeline::new();
-        for partition in partitions {
+        for (partition, after) in partitions {
             read.cmd("XRANGE")
                 .arg(partition.outbox())
-                .arg("-")
+                .arg(format!("({after}"))
                 .arg(until_ms)
                 .arg("COUNT")
                 .arg(limit);
@@ -330,6 +349,20 @@ impl Store {
         }
     }
 
+    /// What the messages of tasks say, in the order asked for; none where nothing is stored.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn run_contents(
+        &self,
+        partition: &Partition,
+        run_id: &str,
+        tasks: &[u32],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let key = partition.run(run_id, RunKey::Contents);
+        self.values(key, tasks).await
+    }
+
     /// Results of tasks, in the order asked for; none where there is none.
     ///
     /// # Errors
@@ -340,13 +373,16 @@ impl Store {
         run_id: &str,
         tasks: &[u32],
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let key = partition.run(run_id, RunKey::Results);
+        self.values(key, tasks).await
+    }
+
+    async fn values(&self, key: String, tasks: &[u32]) -> Result<Vec<Option<Bytes>>, StoreError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
         let mut read = Cmd::new();
-        read.arg("HMGET")
-            .arg(partition.run(run_id, RunKey::Results))
-            .arg(tasks);
+        read.arg("HMGET").arg(key).arg(tasks);
         let values = self.command(Purpose::Control, read).await?.list()?;
         let values = values.into_iter().map(Reply::maybe_bytes);
         values

@@ -20,6 +20,7 @@ KEYS
   12 results  hash    task number -> result
   13 from     hash    contents of the run that this one begins anew, its own where there is none
   14 kept     hash    results of that run, its own where there is none
+  15 finished zset    run ids by when they ended
 ARGV
   1 workflow_id    name
   2 run_id         name
@@ -35,22 +36,28 @@ ARGV
   12 dispatch_count u53    outbox entries that follow
   13 record_count  u53     history records that follow
   14 drop_count    u53     tasks that follow whose results are not taken over
-  15.. fields of (name, value), contents of (task, bytes), notes of (task, bytes), outbox entries of
+  15 finished      0|1     1: it ends with its first step
+  16.. fields of (name, value), contents of (task, bytes), notes of (task, bytes), outbox entries of
       (bytes), records of (bytes), drops of (task)
 RETURNS  { status, detail, owed, newest }
   CREATED  created ms     stored; ids of the outbox entries, id of the newest history record
   EXISTS   run id         the id names this run, of the same digest; nothing was written
-  OTHER    run id         the id names this run, of another digest; nothing was written
+  OTHER    run id         the id names this run, of another digest, or none that could be
+                          replaced; nothing was written
 IDEMPOTENT  yes: the second call answers EXISTS
 COST        O(tasks)
 INVARIANTS  W1 (a run is stored whole), W2 (one run per id and digest)
 ]]
 local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known then
-  local run, digest = string.match(known, '^(%S+) (%S+)$')
-  if run ~= ARGV[4] and digest == ARGV[3] then return { 'EXISTS', run, {}, '' } end
-  if run ~= ARGV[4] then return { 'OTHER', run, {}, '' } end
+local run, digest = string.match(known or '', '^(%S+) (%S+)$')
+if run and run ~= ARGV[4] then
+  -- A write, so that a caller who waits for the disk waits for the call that stored it.
+  redis.call('HSET', KEYS[1], ARGV[1], known)
+  if digest == ARGV[3] then return { 'EXISTS', run, {}, '' } end
+  return { 'OTHER', run, {}, '' }
 end
+-- What is begun anew must be there: without its contents agents would get empty messages.
+if ARGV[4] ~= '' and not run then return { 'OTHER', '', {}, '' } end
 local now = tonumber(ARGV[8])
 if now == 0 then
   local time = redis.call('TIME')
@@ -60,7 +67,7 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
 redis.call('SET', KEYS[3], ARGV[5])
 redis.call('SET', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[2], 'version', 1, 'created_ms', now)
-local at = 14
+local at = 15
 for _ = 1, tonumber(ARGV[9]) do
   redis.call('HSET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
   at = at + 2
@@ -91,4 +98,5 @@ end
 redis.call('ZADD', KEYS[8], now, ARGV[2])
 redis.call('ZADD', KEYS[9], now, ARGV[2])
 if ARGV[7] ~= '0' then redis.call('ZADD', KEYS[10], ARGV[7], ARGV[2]) end
+if ARGV[15] == '1' then redis.call('ZADD', KEYS[15], now, ARGV[2]) end
 return { 'CREATED', string.format('%.0f', now), owed, newest }

@@ -147,7 +147,7 @@ async fn a_step_is_taken_from_the_state_that_it_was_worked_out_from_and_once() {
         panic!("{done:?}");
     };
     assert_eq!(version, 2);
-    let here = [at.clone()];
+    let here = [(at.clone(), "0-0".to_owned())];
     let owed = world.store.read_outboxes(&here, u64::MAX >> 11, 10).await;
     let owed = owed.expect("read").remove(0);
     let ids: Vec<&str> = owed.iter().map(|entry| entry.id.as_str()).collect();
@@ -295,7 +295,7 @@ async fn lists_go_on_behind_the_last_run_seen() {
             .store
             .list_runs(&[at.clone()], None, 0, before, limit)
             .await;
-        let list = list.expect("read").into_iter();
+        let list = list.expect("read").runs.into_iter();
         list.map(|one| one.run_id).collect::<Vec<_>>()
     };
     assert_eq!(list((u64::MAX >> 11, ""), 2).await, ["c", "b"]);

@@ -117,7 +117,7 @@ async fn resolve(world: &World, number: u32, outcome: TaskOutcome) -> Resolved {
     let detail = Bytes::from_static(b"from outside");
     let resolved = world
         .store
-        .resolve_task(&world.shard, "g", &key(number), outcome, detail, 0)
+        .resolve_task(&world.shard, "g", &key(number), outcome, detail)
         .await;
     resolved.expect("an answer")
 }
