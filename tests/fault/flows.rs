@@ -2,7 +2,7 @@
 //! what it depends on is done, none is done twice, and every run ends.
 //!
 //! What agents saw and what the service says at the end are held against each other from outside.
-//! The short form runs with all tests; `scripts/torture-workflows` runs the same test for longer.
+//! The short form runs with all tests; `scripts/torture --workflows` runs the same test for longer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
