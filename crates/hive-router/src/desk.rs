@@ -22,7 +22,7 @@ use hive_domain::{
     workflow::{
         Effect, Event, Illegal, Limits, Resolution, Run, RunStatus, TaskDefinition, TaskIndex,
         condition::Condition,
-        run::{DISPATCHES_MAX, Refused},
+        run::{DISPATCHES_MAX, Entry, Refused},
     },
 };
 use hive_protocol::fault::{Fault, Reason};
@@ -188,6 +188,12 @@ impl Draft<'_> {
     /// Keeps the question or the answer of a task.
     pub(crate) fn put_answer(&mut self, task: TaskIndex, answer: Bytes) {
         self.answers.push((task, answer));
+    }
+
+    /// Notes something in the history that changes nothing.
+    pub(crate) fn record(&mut self, task: TaskIndex, what: Entry) {
+        let record = history::record(&self.loaded.run, Some(task), what);
+        self.history.push(record);
     }
 
     /// Sends an attempt that no group served so far to one, where there is one by now.

@@ -156,12 +156,32 @@ pub(crate) fn take(
         SettledWhat::Started {
             consumer,
             deliveries,
-        } => draft.apply(Event::Started {
-            task,
-            attempt,
-            consumer: consumer.clone(),
-            deliveries: u32::try_from(*deliveries).unwrap_or(u32::MAX),
-        }),
+        } => {
+            let seen = |draft: &Draft<'_>| {
+                let state = draft.run().task(task);
+                state.map(|state| (state.status, state.deliveries))
+            };
+            let before = seen(draft);
+            draft.apply(Event::Started {
+                task,
+                attempt,
+                consumer: consumer.clone(),
+                deliveries: u32::try_from(*deliveries).unwrap_or(u32::MAX),
+            })?;
+            // To the run it is the same; to whoever watches, another agent has it now.
+            let is_again = before.is_some_and(|(status, _)| status == TaskStatus::Running);
+            if is_again && before != seen(draft) {
+                draft.record(
+                    task,
+                    Entry::Became {
+                        status: TaskStatus::Running,
+                        attempt,
+                        reason: format!("delivery {deliveries}"),
+                    },
+                );
+            }
+            Ok(())
+        },
         SettledWhat::Ended { outcome, detail } => ended(draft, task, attempt, *outcome, detail),
     }
 }

@@ -72,15 +72,27 @@ for _ = 1, tonumber(ARGV[9]) do
   redis.call('SETRANGE', KEYS[2], tonumber(ARGV[at + 1]) * ARGV[3], ARGV[at + 2])
   at = at + 2
 end
+-- Many fields in one call: a call costs more than a field. What Lua unpacks is far more.
 local function put(key, count)
+  local set, gone = {}, {}
   for _ = 1, tonumber(count) do
     if ARGV[at + 2] == '' then
-      redis.call('HDEL', key, ARGV[at + 1])
+      gone[#gone + 1] = ARGV[at + 1]
     else
-      redis.call('HSET', key, ARGV[at + 1], ARGV[at + 2])
+      set[#set + 1], set[#set + 2] = ARGV[at + 1], ARGV[at + 2]
+    end
+    if #set >= 4000 then
+      redis.call('HSET', key, unpack(set))
+      set = {}
+    end
+    if #gone >= 4000 then
+      redis.call('HDEL', key, unpack(gone))
+      gone = {}
     end
     at = at + 2
   end
+  if #set > 0 then redis.call('HSET', key, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 end
 put(KEYS[3], ARGV[10])
 put(KEYS[4], ARGV[11])

@@ -76,10 +76,14 @@ if KEYS[13] ~= KEYS[4] then
   redis.call('COPY', KEYS[13], KEYS[4])
   redis.call('COPY', KEYS[14], KEYS[12])
 end
+-- Many fields in one call: a call costs more than a field. 4,000 values are well below what Lua
+-- unpacks.
 for _, part in ipairs({ { KEYS[4], ARGV[10] }, { KEYS[6], ARGV[11] } }) do
-  for _ = 1, tonumber(part[2]) do
-    redis.call('HSET', part[1], ARGV[at + 1], ARGV[at + 2])
-    at = at + 2
+  local last = at + 2 * part[2]
+  while at < last do
+    local upto = math.min(last, at + 4000)
+    redis.call('HSET', part[1], unpack(ARGV, at + 1, upto))
+    at = upto
   end
 end
 local owed, newest = {}, ''
@@ -91,9 +95,11 @@ for _ = 1, tonumber(ARGV[13]) do
   newest = redis.call('XADD', KEYS[7], '*', 'm', ARGV[at + 1])
   at = at + 1
 end
-for _ = 1, tonumber(ARGV[14]) do
-  redis.call('HDEL', KEYS[12], ARGV[at + 1])
-  at = at + 1
+local last = at + ARGV[14]
+while at < last do
+  local upto = math.min(last, at + 4000)
+  redis.call('HDEL', KEYS[12], unpack(ARGV, at + 1, upto))
+  at = upto
 end
 redis.call('ZADD', KEYS[8], now, ARGV[2])
 redis.call('ZADD', KEYS[9], now, ARGV[2])
