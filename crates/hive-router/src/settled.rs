@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use hive_domain::workflow::{Event, Illegal, Limits, Outcome, TaskIndex, TaskStatus, run::Refused};
+use hive_domain::workflow::{
+    Event, Illegal, Limits, Outcome, TaskIndex, TaskStatus,
+    run::{Entry, Refused},
+};
 use hive_protocol::{limits::PAYLOAD_BYTES_MAX, outcome::cut_reason, wire, workflow};
 use hive_store::{
     StoreError,
