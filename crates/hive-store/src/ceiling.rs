@@ -132,6 +132,23 @@ pub async fn latencies(
     Ok(latencies)
 }
 
+/// Memory that the Redis at this URL uses, in bytes, as `INFO memory` tells.
+///
+/// # Errors
+/// When Redis cannot be reached, or tells nothing.
+pub async fn redis_memory(url: &str) -> Result<u64, CeilingError> {
+    let mut connection = connect(&Client::open(url)?).await?;
+    let info: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(&mut connection)
+        .await?;
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"))
+        .and_then(|text| text.trim().parse().ok());
+    used.ok_or(CeilingError::Reply { command: "INFO" })
+}
+
 /// CPU time that the Redis at this URL has used since its start, as `INFO cpu` tells.
 ///
 /// # Errors

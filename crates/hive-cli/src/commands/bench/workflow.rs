@@ -19,6 +19,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod stored;
+
+use stored::Stored;
+
 use super::{Quantiles, gateway, median, private::Private, quantiles};
 use crate::{
     connection::{Common, refused},
@@ -48,6 +52,10 @@ pub(crate) struct WorkflowBenchArgs {
     /// Agents.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     agents: u32,
+    /// Then run so many small workflows to their end, and measure looking among them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    stored: u32,
     /// One small round, to see that nothing is lost; its figures mean little.
     #[arg(long)]
     short: bool,
@@ -167,6 +175,7 @@ struct Report {
     step_ms: Quantiles,
     median_ratio: Option<f64>,
     rounds: Vec<Round>,
+    stored: Option<Stored>,
 }
 
 /// When tasks were begun, by workflow and task.
@@ -290,7 +299,12 @@ async fn measure_with(
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let stored = match args.stored {
+        0 => None,
+        runs => Some(stored::measure(client, runs, redis_url).await?),
+    };
     Ok(Report {
+        stored,
         tasks,
         wrong,
         step_ms: quantiles(&steps)?,
@@ -327,21 +341,7 @@ async fn shape_run(
         async move { client.submit_workflow(workflow).await.map_err(refused) }
     });
     futures_util::future::try_join_all(submits).await?;
-    loop {
-        let request = wire::ListWorkflowsRequest {
-            state: wire::WorkflowState::Running.into(),
-            limit: 1,
-            ..wire::ListWorkflowsRequest::default()
-        };
-        let going = client.list_workflows(request).await.map_err(refused)?;
-        if going.workflows.is_empty() {
-            break;
-        }
-        if started.elapsed() > STALLED_AFTER {
-            bail!("a run of shape {} does not end", shape.name());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_none_runs(client, STALLED_AFTER).await?;
     let elapsed = started.elapsed();
     let mut done = Done {
         tasks: 0,
@@ -377,6 +377,26 @@ async fn shape_run(
         .map(|(one, next)| next.saturating_duration_since(one))
         .collect();
     Ok(done)
+}
+
+/// Waits until no run goes on.
+async fn until_none_runs(client: &Client, patience: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let request = wire::ListWorkflowsRequest {
+            state: wire::WorkflowState::Running.into(),
+            limit: 1,
+            ..wire::ListWorkflowsRequest::default()
+        };
+        let going = client.list_workflows(request).await.map_err(refused)?;
+        let Some(run) = going.workflows.first() else {
+            return Ok(());
+        };
+        if started.elapsed() > patience {
+            bail!("the run of `{}` does not end", run.workflow_id);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 impl WorkflowBenchArgs {
@@ -435,7 +455,11 @@ impl Report {
             figure(median_ratio.map(|ratio| ratio * 100.0), 1),
             step_ms.p50,
             step_ms.p99,
-        )
+        ) + &self
+            .stored
+            .as_ref()
+            .map(|stored| format!("\n{}", stored.text()))
+            .unwrap_or_default()
     }
 }
 
