@@ -368,7 +368,7 @@ fn submitted_text(run: &Submitted) -> String {
         return format!("`{id}` was submitted before: run `{run_id}`");
     }
     let (routed, waiting) = (run.routed_tasks.len(), run.waiting_tasks);
-    format!("run `{run_id}` of `{id}`: {routed} tasks handed out, {waiting} wait")
+    format!("run `{run_id}` of `{id}`: handed out {routed}, waiting {waiting}")
 }
 
 async fn validate(client: &Client, file: &str, out: Output) -> anyhow::Result<Exit> {

@@ -72,7 +72,7 @@ fn a_submit_says_what_became_of_the_tasks() {
     };
     assert_eq!(
         submitted_text(&run),
-        "run `r` of `w`: 1 tasks handed out, 2 wait"
+        "run `r` of `w`: handed out 1, waiting 2"
     );
     run.already = true;
     assert_eq!(submitted_text(&run), "`w` was submitted before: run `r`");
