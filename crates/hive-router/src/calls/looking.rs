@@ -152,14 +152,19 @@ impl Calls {
             .collect();
         let status = listing.state.map(RunStatus::as_str);
         let (mut workflows, mut seen, mut is_end) = (Vec::new(), 0, false);
+        let page_size = if listing.labels.is_empty() {
+            limit
+        } else {
+            PAGE
+        };
         while workflows.len() < limit && seen < LOOKED_THROUGH && !is_end {
             let page = self
                 .desk
                 .store
-                .list_runs(&here, status, since, (before.0, &before.1), PAGE)
+                .list_runs(&here, status, since, (before.0, &before.1), page_size)
                 .await?;
             is_end = page.is_end;
-            seen += PAGE;
+            seen += page.runs.len().max(1);
             let last = page.last;
             for one in page.runs {
                 before = (one.created_ms, one.run_id.clone());

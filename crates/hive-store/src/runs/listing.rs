@@ -16,8 +16,11 @@ pub(crate) const INLINE_EACH_MAX: u64 = 65_536;
 /// Largest results that ride along with one task together, in bytes.
 pub(crate) const INLINE_ALL_MAX: u64 = 1_048_576;
 
-/// Runs of one partition and one ms that a page may begin in the middle of.
-const TIES: usize = 64;
+/// Runs read of a partition at least.
+const SHARE: usize = 4;
+
+/// A run of a list: when it was created, its id, where it lies.
+type Found<'a> = (u64, String, &'a Partition);
 
 /// The head of a run in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +119,8 @@ impl Store {
     }
 
     /// The newest runs of partitions behind `before` (creation time and run id of the last one
-    /// seen), created at `since_ms` or later, at most `limit`, with their heads; all, or those of
-    /// one status.
+    /// seen), created at `since_ms` or later, at most `limit` and often fewer, with their heads;
+    /// all, or those of one status.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -129,36 +132,33 @@ impl Store {
         before: (u64, &str),
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let mut ids = Pipeline::new();
-        for partition in partitions {
-            let key = status.map_or_else(|| partition.runs(), |one| partition.runs_of(one));
-            ids.cmd("ZRANGE")
-                .arg(key)
-                .arg(before.0)
-                .arg(since_ms)
-                .arg("BYSCORE")
-                .arg("REV")
-                .arg("LIMIT")
-                .arg(0)
-                .arg(limit + 1 + TIES)
-                .arg("WITHSCORES");
-        }
-        let mut found = Vec::new();
-        let replies = self.pipeline(Purpose::Control, ids).await?;
-        for (partition, reply) in partitions.iter().zip(replies) {
-            for (run_id, created) in pairs(reply)? {
-                let (created, run_id) = (created.number()?, run_id.text()?);
-                if (created, run_id.as_str()) < before {
-                    found.push((created, run_id, partition));
-                }
+        // Of many partitions each has a small share of a page: reading a whole page of each would
+        // read most of it for nothing.
+        let mut each = limit
+            .saturating_mul(2)
+            .checked_div(partitions.len())
+            .unwrap_or(0)
+            .saturating_add(SHARE);
+        let (found, last, is_end) = loop {
+            let (mut found, cut) = self
+                .newest_of_each(partitions, status, (since_ms, before), each)
+                .await?;
+            // Below the last one of a partition that has more, others may be missing.
+            if let Some(cut) = &cut {
+                found.retain(|(created, run_id, _)| (*created, run_id) >= (cut.0, &cut.1));
             }
-        }
-        found.sort_unstable_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
-        let is_end = found.len() <= limit;
-        found.truncate(limit);
-        let last = found
-            .last()
-            .map(|(created, run_id, _)| (*created, run_id.clone()));
+            if found.is_empty() && cut.is_some() {
+                // So many of one ms that all that was read is in front of `before`.
+                each = each.saturating_mul(4);
+                continue;
+            }
+            let is_end = cut.is_none() && found.len() <= limit;
+            found.truncate(limit);
+            let last = found
+                .last()
+                .map(|(created, run_id, _)| (*created, run_id.clone()));
+            break (found, last, is_end);
+        };
         let mut heads = Pipeline::new();
         for (_, run_id, partition) in &found {
             heads
@@ -189,6 +189,50 @@ impl Store {
             }
         }
         Ok(Page { runs, last, is_end })
+    }
+
+    /// The newest `each` runs of each partition behind `before`, in order, and the newest of the
+    /// last ones of those partitions that have more.
+    async fn newest_of_each<'a>(
+        &self,
+        partitions: &'a [Partition],
+        status: Option<&str>,
+        (since_ms, before): (u64, (u64, &str)),
+        each: usize,
+    ) -> Result<(Vec<Found<'a>>, Option<(u64, String)>), StoreError> {
+        let mut ids = Pipeline::new();
+        for partition in partitions {
+            let key = status.map_or_else(|| partition.runs(), |one| partition.runs_of(one));
+            ids.cmd("ZRANGE")
+                .arg(key)
+                .arg(before.0)
+                .arg(since_ms)
+                .arg("BYSCORE")
+                .arg("REV")
+                .arg("LIMIT")
+                .arg(0)
+                .arg(each)
+                .arg("WITHSCORES");
+        }
+        let (mut found, mut cut) = (Vec::new(), None);
+        let replies = self.pipeline(Purpose::Control, ids).await?;
+        for (partition, reply) in partitions.iter().zip(replies) {
+            let rows = pairs(reply)?;
+            let is_full = rows.len() >= each;
+            let mut last = None;
+            for (run_id, created) in rows {
+                let (created, run_id) = (created.number()?, run_id.text()?);
+                last = Some((created, run_id.clone()));
+                if (created, run_id.as_str()) < before {
+                    found.push((created, run_id, partition));
+                }
+            }
+            if is_full {
+                cut = cut.max(last);
+            }
+        }
+        found.sort_unstable_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        Ok((found, cut))
     }
 
     /// For each partition, runs that must be looked at by `now_ms`, at most `limit` of each.

@@ -305,3 +305,50 @@ async fn lists_go_on_behind_the_last_run_seen() {
     let early = world.store.due_runs(&[at.clone()], 76, 10).await;
     assert!(early.expect("read")[0].is_empty());
 }
+
+#[tokio::test]
+async fn pages_of_a_list_over_partitions_leave_out_nothing_and_repeat_nothing() {
+    let world = world().await;
+    let base = partition(&world);
+    let namespace = base.tag().split(['{', '/']).nth(1).expect("a namespace");
+    let partitions: Vec<Partition> = (0..3)
+        .map(|number| world.store.partition(namespace, number))
+        .collect();
+    let mut all = Vec::new();
+    for number in 0..60_u64 {
+        let mut run = new(&format!("r{number}"), "d");
+        run.workflow_id = run.run_id.clone();
+        // One partition has most of them, and many are of one ms.
+        let place = usize::try_from(number % 7 % 3).expect("small");
+        let created = 10 + number / 25;
+        let stored = world
+            .store
+            .create_run(&partitions[place], &run, false, created)
+            .await;
+        stored.expect("an answer");
+        all.push((created, run.run_id));
+    }
+    all.sort_by(|a, b| b.cmp(a));
+    for limit in [1, 3, 50] {
+        let (mut seen, mut before) = (Vec::new(), (u64::MAX >> 11, String::new()));
+        loop {
+            let from = (before.0, before.1.as_str());
+            let page = world
+                .store
+                .list_runs(&partitions, None, 0, from, limit)
+                .await
+                .expect("a page");
+            assert!(page.runs.len() <= limit);
+            seen.extend(
+                page.runs
+                    .into_iter()
+                    .map(|run| (run.created_ms, run.run_id)),
+            );
+            match page.last.filter(|_| !page.is_end) {
+                Some(last) => before = last,
+                None => break,
+            }
+        }
+        assert_eq!(seen, all, "pages of {limit}");
+    }
+}
