@@ -9,8 +9,8 @@ use hive_protocol::limits::{
 use crate::rest::shape::{
     Field,
     Kind::{
-        self, Base64, Count, Json as AnyJson, Many, Name, Names, Number, One, Pairs, Priority,
-        Text, TextOrNull, Time, Word,
+        self, Base64, Count, Flag, Json as AnyJson, Many, Name, Names, Number, One, Pairs,
+        Priority, Text, TextOrNull, Time, Word,
     },
     Shape, optional, required,
 };
@@ -107,6 +107,11 @@ pub(in crate::rest) static MESSAGE: Shape = Shape::new(
                 Kind::Seconds(1, TTL_MS_MAX),
                 "Not delivered after this long; then it goes to the dead letters as `expired`.",
             ),
+            optional(
+                "track",
+                Flag,
+                "Keeps what becomes of it, with a result of up to 64 KiB, for 24 h after its                  end: see `getMessage`. To a group alone, and not with an ordering key. Default                  false.",
+            ),
         ],
     ],
 );
@@ -150,6 +155,12 @@ pub(in crate::rest) static STORED_MESSAGE: Shape = Shape::new(
             ),
             optional("expires_at", Time, "Not delivered after this time."),
             optional("published_at", Time, "When the gateway accepted it."),
+            optional("track", Flag, "True where what becomes of it is kept."),
+            optional(
+                "replay_of",
+                Name,
+                "Id of the message that this one repeats, in a replay.",
+            ),
         ],
     ],
 );

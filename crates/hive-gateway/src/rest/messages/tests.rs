@@ -45,6 +45,8 @@ fn what_is_sent_is_shown_as_it_was() {
     let mut message = message(&sent).unwrap();
     message.published_at = message.not_before;
     message.expires_at = message.not_before;
+    message.track = true;
+    message.replay_of = "first".into();
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
     assert_eq!(misfits(&shown, &STORED_MESSAGE), Vec::<String>::new());
     for (field, value) in sent.as_object().unwrap() {
