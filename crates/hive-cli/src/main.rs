@@ -21,7 +21,7 @@ use crate::{
         bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, doctor::DoctorArgs,
         fetch::FetchArgs, group::GroupCommand, peek::PeekArgs, publish::PublishArgs,
         serve::ServeArgs, settle::SettleArgs, stream::StreamCommand, supervise::SuperviseArgs,
-        work::WorkArgs, workflow::WorkflowCommand,
+        tracked::MessageCommand, work::WorkArgs, workflow::WorkflowCommand,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
@@ -61,6 +61,9 @@ enum Command {
     Work(WorkArgs),
     /// Send messages to a group or a stream.
     Publish(PublishArgs),
+    /// Follow and cancel messages that were published with --track.
+    #[command(subcommand)]
+    Message(MessageCommand),
     /// Create, show and steer consumer groups.
     #[command(subcommand)]
     Group(GroupCommand),
@@ -146,6 +149,7 @@ async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
         Command::Dev(args) => commands::dev::run(args, common).await,
         Command::Work(args) => commands::work::run(args, common).await,
         Command::Publish(args) => commands::publish::run(args, common).await,
+        Command::Message(command) => commands::tracked::run(command, common).await,
         Command::Doctor(args) => commands::doctor::run(args, common).await,
         Command::Bench(args) => commands::bench::run(args, common).await,
         Command::Group(command) => commands::group::run(command, common).await,

@@ -45,6 +45,10 @@ pub(crate) struct MessageView {
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_at: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    track: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    replay_of: String,
 }
 
 /// Priority of a message that names none.
@@ -69,6 +73,8 @@ impl From<wire::Message> for MessageView {
             task_id: message.task_id,
             required_capabilities: message.required_capabilities,
             ordering_key: message.ordering_key,
+            track: message.track,
+            replay_of: message.replay_of,
             not_before: rfc3339(message.not_before.as_ref()),
             expires_at: rfc3339(message.expires_at.as_ref()),
             published_at: rfc3339(message.published_at.as_ref()),
@@ -98,6 +104,7 @@ pub(crate) struct MessageLine {
     delay_seconds: Option<f64>,
     not_before: Option<jiff::Timestamp>,
     ttl_seconds: Option<f64>,
+    track: bool,
     retry: Option<RetryLine>,
 }
 
@@ -156,6 +163,7 @@ impl MessageLine {
             required_capabilities: self.required_capabilities,
             idempotency_key: self.idempotency_key,
             ordering_key: self.ordering_key,
+            track: self.track,
             ..wire::Message::default()
         })
     }

@@ -31,6 +31,7 @@ mod lifecycle;
 mod members;
 pub mod metrics;
 mod recover;
+mod replay;
 mod retain;
 pub mod settings;
 mod shard;

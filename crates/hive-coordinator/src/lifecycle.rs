@@ -169,7 +169,10 @@ async fn remove(scope: &Scope, group: &GroupDefinition) -> Result<bool, StoreErr
     let (store, shard) = (&scope.store, &scope.shard);
     let mut delayed = 0;
     loop {
-        delayed = store.cancel_scheduled(shard, &group.name, delayed).await?.0;
+        delayed = store
+            .cancel_scheduled(shard, &group.name, (delayed, false))
+            .await?
+            .0;
         if delayed == 0 {
             break;
         }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hive_runtime::metrics::{Counter, Gauge, Histogram, Label, MetricDef, MetricKind, Unit};
 
-const LOOPS: Label = Label::of("loop", &["beat", "recover", "due", "tend", "audit"]);
+const LOOPS: Label = Label::of(
+    "loop",
+    &["beat", "recover", "due", "tend", "audit", "replay"],
+);
 const RECOVERED_REASONS: Label = Label::of(
     "reason",
     &[
@@ -17,6 +20,7 @@ const RECOVERED_REASONS: Label = Label::of(
 );
 const DUE_KINDS: Label = Label::of("kind", &["delayed", "scheduled"]);
 const EXPIRED_REASONS: Label = Label::of("reason", &["ttl", "no_capable_consumer", "retention"]);
+const FORGOTTEN_REASONS: Label = Label::of("reason", &["age", "bytes"]);
 const GONE_REASONS: Label = Label::of("reason", &["gateway_lost", "silent"]);
 const INVARIANTS: Label = Label::of(
     "invariant",
@@ -91,6 +95,16 @@ const TRIMMED: MetricDef = counter(
     "Settled messages deleted because retention no longer keeps them",
     &[],
 );
+const OUTCOMES_FORGOTTEN: MetricDef = counter(
+    "hive_outcomes_forgotten_total",
+    "Outcomes of tracked messages that are no longer kept: by their age, or sooner for their bytes",
+    &[FORGOTTEN_REASONS],
+);
+const REPLAYED: MetricDef = counter(
+    "hive_messages_replayed_total",
+    "Messages of a stream's history that were published once more",
+    &[],
+);
 const MEMBERS_GONE: MetricDef = counter(
     "hive_members_expired_total",
     "Consumers whose membership was ended by a coordinator",
@@ -126,11 +140,22 @@ pub const TABLE: &[MetricDef] = &[
     DUE,
     EXPIRED,
     TRIMMED,
+    OUTCOMES_FORGOTTEN,
+    REPLAYED,
     MEMBERS_GONE,
     VIOLATIONS,
     DATA_LOSS,
     DATASET_CHANGED,
 ];
+
+/// Why an outcome is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// Its time was over.
+    Age,
+    /// All outcomes of its shard took too much memory.
+    Bytes,
+}
 
 /// A loop of this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +170,8 @@ pub enum Loop {
     Tend,
     /// Invariants.
     Audit,
+    /// Replays of history.
+    Replay,
 }
 
 impl Loop {
@@ -157,6 +184,7 @@ impl Loop {
             Self::Due => "due",
             Self::Tend => "tend",
             Self::Audit => "audit",
+            Self::Replay => "replay",
         }
     }
 }
@@ -253,6 +281,18 @@ pub(crate) fn expired(reason: Expired, messages: u64) {
         Expired::Retention => "retention",
     };
     Counter::new(&EXPIRED, &[reason]).increment(messages);
+}
+
+pub(crate) fn outcomes_forgotten(reason: Forgotten, outcomes: u64) {
+    let reason = match reason {
+        Forgotten::Age => "age",
+        Forgotten::Bytes => "bytes",
+    };
+    Counter::new(&OUTCOMES_FORGOTTEN, &[reason]).increment(outcomes);
+}
+
+pub(crate) fn replayed(messages: u64) {
+    Counter::new(&REPLAYED, &[]).increment(messages);
 }
 
 pub(crate) fn trimmed(messages: u64) {

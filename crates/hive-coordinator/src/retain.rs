@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hive_domain::stream::StreamSettings;
+use hive_protocol::limits::{TRACKED_KEPT_BYTES_MAX, TRACKED_KEPT_MS};
 use hive_store::StoreError;
 use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
@@ -11,7 +12,7 @@ use hive_store::members::PLACEHOLDER;
 use hive_store::retention::{Keep, Trimmed, Unused};
 
 use crate::expire::Walks;
-use crate::metrics::{self, Loop};
+use crate::metrics::{self, Forgotten, Loop};
 use crate::shard::{Scope, View, every};
 use crate::{expire, lifecycle};
 
@@ -31,6 +32,8 @@ const TRIMS_MAX: u32 = 2_000;
 /// Slices in vain of a look at the bytes: 4,000 messages that are not settled, in front of those
 /// that are. The next pass of retention goes further.
 const VAIN_MAX: u32 = 20;
+/// Steps of 500 outcomes that are forgotten in one pass; more wait for the next one.
+const OUTCOME_STEPS_MAX: u32 = 1_000;
 /// Producers are forgotten in pages; more than these wait for the next pass.
 const PRODUCER_PAGES_MAX: u32 = 1_000;
 
@@ -99,6 +102,34 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
     }
     if agenda.forget {
         forget_producers(scope, now_ms).await?;
+        forget_outcomes(scope).await?;
+    }
+    Ok(())
+}
+
+/// Forgets outcomes of tracked messages by their age; and sooner, the oldest first, where all of
+/// them take more memory than they may.
+async fn forget_outcomes(scope: &Scope) -> Result<(), StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
+    let kept = Duration::from_millis(TRACKED_KEPT_MS);
+    let (aged, _) = store
+        .forget_outcomes(shard, kept, OUTCOME_STEPS_MAX)
+        .await?;
+    metrics::outcomes_forgotten(Forgotten::Age, aged);
+    let mut sooner = 0;
+    for _ in 0..OUTCOME_STEPS_MAX {
+        if store.bytes_of_outcomes(shard).await? <= TRACKED_KEPT_BYTES_MAX {
+            break;
+        }
+        let (forgotten, is_end) = store.forget_outcomes(shard, Duration::ZERO, 1).await?;
+        sooner += forgotten;
+        if is_end {
+            break;
+        }
+    }
+    if sooner > 0 {
+        metrics::outcomes_forgotten(Forgotten::Bytes, sooner);
+        tracing::warn!(?shard, outcomes = sooner, "outcomes_forgotten_sooner");
     }
     Ok(())
 }

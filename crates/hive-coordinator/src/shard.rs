@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::settings::Recovery;
 use crate::trouble::Trouble;
-use crate::{audit, due, recover, retain};
+use crate::{audit, due, recover, replay, retain};
 
 /// Deliveries settled per script call: 10 us each keeps a call within 1 ms.
 const SETTLE_SLICE: usize = 100;
@@ -227,6 +227,7 @@ pub(crate) async fn run(scope: Scope) {
         Box::pin(recover::run(scope.clone())),
         Box::pin(due::run(scope.clone())),
         Box::pin(retain::run(scope.clone())),
+        Box::pin(replay::run(scope.clone())),
         Box::pin(audit::run(scope)),
     );
 }

@@ -1,9 +1,9 @@
 //! The doorbell: wakes dispatchers and long polls when there may be new work, and tells of leases
-//! that are over.
+//! that are over and of the ends of tracked messages.
 //!
 //! One subscription per gateway hears the bells of all shards. A bell that is lost, or rings while
 //! the subscription is made anew, costs one poll interval, never a message; of a lease that is over
-//! the next heartbeat tells.
+//! the next heartbeat tells, of an end the next look.
 
 use std::{
     collections::HashMap,
@@ -35,11 +35,21 @@ impl Bells {
     /// A listener of a shard's bell; it ends when it is dropped.
     #[must_use]
     pub fn listen(&self, shard: &Shard) -> Arc<Notify> {
+        self.add(shard.doorbell())
+    }
+
+    /// A listener of what is said on a channel, these words alone; it ends when it is dropped.
+    #[must_use]
+    pub fn listen_to(&self, channel: &str, words: &str) -> Arc<Notify> {
+        self.add(said_on(channel, words))
+    }
+
+    fn add(&self, name: String) -> Arc<Notify> {
         let bell = Arc::new(Notify::new());
         let mut listeners = self.listeners.lock();
-        let of_shard = listeners.entry(shard.doorbell()).or_default();
-        of_shard.retain(|listener| listener.strong_count() > 0);
-        of_shard.push(Arc::downgrade(&bell));
+        let of_name = listeners.entry(name).or_default();
+        of_name.retain(|listener| listener.strong_count() > 0);
+        of_name.push(Arc::downgrade(&bell));
         bell
     }
 
@@ -85,18 +95,21 @@ impl Bells {
     }
 
     /// Hears the bells of all shards until cancelled; survives Redis going away and lines that go
-    /// silent. `cancel` gets the channel and the lease of a task that was decided elsewhere.
+    /// silent. `cancel` gets the channel and the lease of a task or tracked message that was decided
+    /// elsewhere.
     pub async fn hear<F>(self: Arc<Self>, store: Store, cancel: F)
     where
         F: Fn(&str, &CancelledLease) + Send + Sync,
     {
         loop {
-            if let Ok(line) = store.lines(&[Line::Work, Line::Cancels]).await {
+            let lines = [Line::Work, Line::Cancels, Line::Outcomes];
+            if let Ok(line) = store.lines(&lines).await {
                 // What rang while nobody heard.
                 self.ring_all();
                 line.listen(|channel, said| match CancelledLease::parse(said) {
                     Some(lease) => cancel(channel, &lease),
-                    None => self.ring(channel),
+                    None if said.is_empty() => self.ring(channel),
+                    None => self.ring(&said_on(channel, said)),
                 })
                 .await;
                 tracing::debug!("bells_lost");
@@ -104,4 +117,8 @@ impl Bells {
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+fn said_on(channel: &str, words: &str) -> String {
+    format!("{channel} {words}")
 }

@@ -20,20 +20,18 @@ use hive_store::{
     figures::Figures,
     members::{Kind, Leaving, Member},
     settle::{Action, Settle},
-    sweep::Take,
 };
 
 use crate::{
     catalog::GroupView,
     core::{Gateway, now_ms, reading},
     pull,
+    purge::Spare,
     streams::LISTED_TOGETHER,
 };
 
 /// How often a change is tried again when somebody else changed the definition meanwhile.
 pub(crate) const TRIES: usize = 5;
-/// Messages cancelled per step of a forced deletion.
-const CANCEL_STEP: u64 = 500;
 /// Longest forced deletion in one call; a coordinator carries on with the rest.
 const CANCEL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -470,7 +468,10 @@ impl Gateway {
         let (mut cancelled, mut delayed) = (0, Some(0));
         while std::time::Instant::now() < end {
             if let Some(cursor) = delayed {
-                let (next, moved) = self.store.cancel_scheduled(shard, group, cursor).await?;
+                let (next, moved) = self
+                    .store
+                    .cancel_scheduled(shard, group, (cursor, false))
+                    .await?;
                 cancelled += moved;
                 delayed = (next > 0).then_some(next);
                 if delayed.is_some() {
@@ -485,29 +486,11 @@ impl Gateway {
             }
             let lanes = self.catalog.read_lanes(shard).await?;
             let read = lanes.of_group(shard, group);
-            for (position, lane) in read.iter().enumerate() {
-                self.store
-                    .take_waiting(shard, group, lane, Take::All, CANCEL_STEP)
+            for position in 0..read.len() {
+                let slice = self
+                    .cancel_slice(&view, (&read, position), "-", Spare::Nothing)
                     .await?;
-                let page = ("-", CANCEL_STEP);
-                let pending = self
-                    .store
-                    .pending(group, &read, position, page, None)
-                    .await?;
-                let items: Vec<Settle> = pending
-                    .iter()
-                    .map(|entry| Settle {
-                        lease: entry.lease(&read, "*", 0),
-                        attach: 0,
-                        check_session: false,
-                        action: Action::Cancel,
-                    })
-                    .collect();
-                if !items.is_empty() {
-                    let settling = view.settling(&read);
-                    self.store.settle(shard, settling, &items, now_ms()).await?;
-                    cancelled += items.len() as u64;
-                }
+                cancelled += slice.tried;
             }
         }
         Err(Fault::new(

@@ -123,6 +123,11 @@ impl MessagingService for Door {
         fetch FetchRequest FetchResponse;
         settle SettleRequest SettleResponse;
         peek_messages PeekMessagesRequest PeekMessagesResponse;
+        get_message GetMessageRequest GetMessageResponse;
+        cancel_message CancelMessageRequest CancelMessageResponse;
+        replay_stream ReplayStreamRequest ReplayStreamResponse;
+        get_replay GetReplayRequest GetReplayResponse;
+        cancel_replay CancelReplayRequest CancelReplayResponse;
     }
 
     async fn publish(
@@ -191,6 +196,7 @@ impl GroupService for Door {
         list_groups ListGroupsRequest ListGroupsResponse;
         update_group UpdateGroupRequest UpdateGroupResponse;
         delete_group DeleteGroupRequest DeleteGroupResponse;
+        purge_group PurgeGroupRequest PurgeGroupResponse;
         pause_group PauseGroupRequest PauseGroupResponse;
         resume_group ResumeGroupRequest ResumeGroupResponse;
         list_blocked_keys ListBlockedKeysRequest ListBlockedKeysResponse;

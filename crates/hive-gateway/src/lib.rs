@@ -42,11 +42,14 @@ pub mod placing;
 pub mod publisher;
 pub mod publishing;
 pub mod pull;
+mod purge;
+mod replays;
 pub mod rest;
 pub mod routers;
 pub mod settings;
 pub mod settler;
 pub mod streams;
+mod tracked;
 pub mod watching;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hive_protocol::{
     fault::Fault,
+    limits::TRACKED_RESULT_BYTES_MAX,
     outcome::{self, Action as Wire},
     wire::{self, SettleResult, SettleStatus},
 };
@@ -13,6 +14,7 @@ use hive_store::{
     attempt::{self, Attempt},
     lane,
     settle::{Action, Settle, Verdict},
+    tracked,
 };
 use prost::Message as _;
 
@@ -212,6 +214,10 @@ pub fn settle(view: &GroupView, lease: Lease, attach: u64, action: Wire) -> Sett
             Action::Complete {
                 result: ack.encode_to_vec().into(),
             }
+        },
+        Wire::Ack { result, .. } if lane::names_tracked(&lease.lane) && !result.is_empty() => {
+            let result = tracked::keep(&result, TRACKED_RESULT_BYTES_MAX);
+            Action::Complete { result }
         },
         Wire::Ack { .. } | Wire::Extend => Action::Ack,
         Wire::Suspend { prompt, state } => Action::Suspend {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use hive_domain::stream::{Durability, StreamDefinition};
+use hive_domain::{
+    stream::{Durability, StreamDefinition},
+    violation::Violations,
+};
 use hive_protocol::{
     fault::{Fault, Reason},
     limits::{DIRECT_TTL_MS_DEFAULT, ORDERING_KEY_BYTES_MAX},
@@ -22,6 +25,7 @@ use hive_store::{
     header::{GROUP_BACKOFF, Header},
     publish::{Flushed, Idempotency, Item, Outcome},
     scripts::seeded,
+    tracked::tracking_key,
 };
 use prost::Message as _;
 use tokio::sync::oneshot;
@@ -309,6 +313,15 @@ impl Gateway {
                 };
                 message::accept(&message, &path, self.payload_max(), now.into()).err()
             };
+            if fault.is_none() && message.track && address.group.is_none() {
+                let field = if single {
+                    "message.track".to_owned()
+                } else {
+                    format!("{}.track", message::place("", place))
+                };
+                let rule = "a tracked message is for one group: publish it to the group";
+                fault = Some(Fault::invalid(Violations::one(field, rule)));
+            }
             if fault.is_none() && !message.required_capabilities.is_empty() {
                 let set = message::required_capabilities(&message).to_string();
                 if !sets.contains(&set) && !is_read {
@@ -504,10 +517,11 @@ fn refused_key(message: &wire::Message) -> String {
 fn lane(message: &wire::Message) -> Lane {
     Lane {
         priority: message::priority(message),
-        kind: if message.ordering_key.is_empty() {
-            LaneKind::Plain
-        } else {
-            LaneKind::Ordered
+        // The door lets no message have both.
+        kind: match (message.track, message.ordering_key.is_empty()) {
+            (true, _) => LaneKind::Tracked,
+            (false, true) => LaneKind::Plain,
+            (false, false) => LaneKind::Ordered,
         },
         capabilities: message::required_capabilities(message).to_string(),
         consumer: message.to_agent.clone(),
@@ -544,7 +558,11 @@ fn header(message: &wire::Message) -> Header<'_> {
         max_backoff_ms: backoff(retry.max_backoff_ms),
         expires_at_ms: message::expires_at(message).map_or(0, |at| at.as_millis()),
         ordering_key: message.ordering_key.as_str().into(),
-        dispatch_key: "".into(),
+        dispatch_key: if message.track {
+            tracking_key(&message.message_id).into()
+        } else {
+            "".into()
+        },
     }
 }
 
@@ -622,6 +640,10 @@ fn note(
             }
             return;
         },
+        Outcome::TrackedBefore => Fault::new(
+            Reason::MessageExists,
+            format!("a message `{}` is tracked already", one.message.message_id),
+        ),
         Outcome::KeyReused(id) => Fault::new(
             Reason::IdempotencyKeyReused,
             format!(

@@ -31,9 +31,11 @@ mod openapi;
 mod problem;
 mod publish;
 mod render;
+mod replays;
 mod route;
 mod shape;
 mod streams;
+mod tracked;
 mod workflows;
 
 /// What every path begins with.
@@ -41,7 +43,7 @@ const BASE: &str = "/api/v1";
 
 /// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
 /// would otherwise be taken for groups.
-const NOT_BUILT: [(&str, &str); 12] = [
+const NOT_BUILT: [(&str, &str); 10] = [
     ("/consumer-groups/rebalance", "rebalancing"),
     (
         "/consumer-groups/coordinator",
@@ -53,8 +55,6 @@ const NOT_BUILT: [(&str, &str); 12] = [
     ),
     ("/consumer-groups/dlq", "the dead-letter interface"),
     ("/consumer-groups/dlq/{*rest}", "the dead-letter interface"),
-    ("/consumer-groups/{group_name}/purge", "purging a group"),
-    ("/streams/{stream}/replay", "replaying a stream"),
     ("/dlq", "the dead-letter interface"),
     ("/dlq/{*rest}", "the dead-letter interface"),
     ("/scaling", "autoscaling"),
@@ -99,9 +99,11 @@ fn all_calls() -> impl Iterator<Item = &'static Call> {
         .iter()
         .chain(&consumers::CALLS)
         .chain(&messages::CALLS)
+        .chain(&tracked::CALLS)
         .chain(&publish::CALLS)
         .chain(&deliveries::CALLS)
         .chain(&streams::CALLS)
+        .chain(&replays::CALLS)
         .chain(&workflows::CALLS)
         .chain(&workflows::TASK_CALLS)
         .chain(&route::CALLS)

@@ -3,6 +3,8 @@
 //! A stream is made by the first group that reads it, or by itself, to take messages before that.
 //! How its end is decided and carried out stands in `hive-store/src/streams.rs`.
 
+use std::time::Duration;
+
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use hive_domain::{
     group::GroupDefinition,
@@ -129,6 +131,10 @@ impl Gateway {
         if let Closing::Filled(held) = closing {
             return Err(not_empty(name, held));
         }
+        // What became of its tracked messages goes with it; nothing is added any more.
+        self.store
+            .forget_outcomes(&shard, Duration::ZERO, u32::MAX)
+            .await?;
         let put = self.store.remove_stream(namespace, &definition).await?;
         self.catalog.forget_stream(namespace, name);
         match put {

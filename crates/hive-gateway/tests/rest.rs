@@ -697,7 +697,6 @@ async fn unknown_paths_methods_and_groups_are_told_apart() {
         ("POST", "/consumer-groups/dlq/replay/batch"),
         ("POST", "/consumer-groups/rebalance"),
         ("GET", "/consumer-groups/coordinator/config"),
-        ("POST", "/consumer-groups/a/purge"),
     ] {
         let answer = client.bare(method, &format!("/api/v1{path}")).await;
         refused(&answer, 501, "NOT_BUILT");

@@ -140,6 +140,10 @@ reasons! {
     RunNotFound = "RUN_NOT_FOUND", NotFound;
     /// The run has no such task.
     TaskNotFound = "TASK_NOT_FOUND", NotFound;
+    /// There is no tracked message of this id, or its outcome is no longer kept.
+    MessageNotFound = "MESSAGE_NOT_FOUND", NotFound;
+    /// The stream has no replay of this id, or it is no longer kept.
+    ReplayNotFound = "REPLAY_NOT_FOUND", NotFound;
     /// The task has no result.
     ResultNotFound = "RESULT_NOT_FOUND", NotFound;
     /// The history of the run has no such event, or none any more: watch from the beginning.
@@ -156,10 +160,16 @@ reasons! {
     ResultDiffers = "RESULT_DIFFERS", Exists;
     /// It exists already with other content; said by somebody else than us.
     AlreadyExists = "ALREADY_EXISTS", Exists;
+    /// A message of this id is tracked already.
+    MessageExists = "MESSAGE_EXISTS", Exists;
+    /// A replay of this id exists with other settings.
+    ReplayExists = "REPLAY_EXISTS", Exists;
     /// The idempotency key stands for another message.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", Exists;
     /// The moment is wrong; said by somebody else than us.
     FailedPrecondition = "FAILED_PRECONDITION", WrongState;
+    /// The message is settled already.
+    MessageOver = "MESSAGE_OVER", WrongState;
     /// The group still has unsettled messages.
     GroupNotEmpty = "GROUP_NOT_EMPTY", WrongState;
     /// The stream still has groups, unsettled messages or dead letters.
@@ -204,6 +214,8 @@ reasons! {
     TooManyCapabilitySets = "TOO_MANY_CAPABILITY_SETS", Saturated;
     /// The namespace keeps as many idempotency keys as it may.
     TooManyIdempotencyKeys = "TOO_MANY_IDEMPOTENCY_KEYS", Saturated;
+    /// The stream has as many replays under way as it may.
+    TooManyReplays = "TOO_MANY_REPLAYS", Saturated;
     /// The namespace has as many groups or streams as it may.
     TooManyGroups = "TOO_MANY_GROUPS", Saturated;
     /// The namespace has as many runs of workflows as it may.

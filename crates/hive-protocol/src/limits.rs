@@ -72,6 +72,18 @@ pub const COUNT_MAX: u64 = hive_domain::stream::COUNT_MAX;
 pub const REASON_BYTES_MAX: usize = 1 << 10;
 /// Largest result of an ack, tasks that it adds included: 1 MiB.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// Largest result of a tracked message that is kept: 64 KiB.
+pub const TRACKED_RESULT_BYTES_MAX: usize = 64 << 10;
+/// How long the outcome of a tracked message is kept: 24 h, in milliseconds.
+pub const TRACKED_KEPT_MS: u64 = 86_400_000;
+/// Most memory that the outcomes of one shard take, in bytes: 256 MiB. Then the oldest go sooner.
+pub const TRACKED_KEPT_BYTES_MAX: u64 = 256 << 20;
+/// Most messages per second of a replay.
+pub const REPLAY_RATE_MAX: u32 = 10_000;
+/// Messages per second of a replay that names no number.
+pub const REPLAY_RATE_DEFAULT: u32 = 100;
+/// Most types, and most senders, that a replay names.
+pub const REPLAY_NAMES_MAX: usize = 100;
 /// Most tasks that an ack adds to its run.
 pub const ADD_TASKS_MAX: usize = 1_000;
 /// Largest state of a task that is suspended: 64 KiB.

@@ -104,6 +104,12 @@ pub fn check(
             faults.push(field, "is set by the router alone, for tasks of workflows");
         }
     }
+    if !message.replay_of.is_empty() {
+        faults.push("replay_of", "is set by the server alone");
+    }
+    if message.track && !message.ordering_key.is_empty() {
+        faults.push("track", "must not be set with an ordering_key");
+    }
 
     let mut placed = Violations::new();
     placed.nest(prefix, faults);

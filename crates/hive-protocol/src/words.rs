@@ -2,7 +2,7 @@
 //!
 //! Routing modes, start positions and durabilities have theirs in `hive_domain`.
 
-use crate::wire::{ConsumerKind, MessageState, SettleStatus};
+use crate::wire::{ConsumerKind, MessageState, ReplayState, SettleStatus, TrackedState};
 
 /// The states of an unsettled message that a caller may ask for, with their words.
 pub const MESSAGE_STATES: [(MessageState, &str); 6] = [
@@ -40,6 +40,34 @@ pub const fn settle_status(status: SettleStatus) -> &'static str {
         SettleStatus::StaleLease => "stale_lease",
         SettleStatus::UnknownLease => "unknown_lease",
         SettleStatus::Invalid => "invalid",
+    }
+}
+
+/// The word for where a tracked message stands.
+#[must_use]
+pub const fn tracked_state(state: TrackedState) -> &'static str {
+    match state {
+        TrackedState::Unspecified => "unspecified",
+        TrackedState::Scheduled => "scheduled",
+        TrackedState::Waiting => "waiting",
+        TrackedState::Leased => "leased",
+        TrackedState::Retrying => "retrying",
+        TrackedState::Acked => "acked",
+        TrackedState::Dead => "dead",
+        TrackedState::Expired => "expired",
+        TrackedState::Cancelled => "cancelled",
+    }
+}
+
+/// The word for whether a replay goes on.
+#[must_use]
+pub const fn replay_state(state: ReplayState) -> &'static str {
+    match state {
+        ReplayState::Unspecified => "unspecified",
+        ReplayState::Running => "running",
+        ReplayState::Done => "done",
+        ReplayState::Cancelled => "cancelled",
+        ReplayState::Failed => "failed",
     }
 }
 

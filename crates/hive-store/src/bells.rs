@@ -4,11 +4,11 @@
 //! subscriber waits, and a line that went silent looks like a shard without work. So the line is
 //! asked for a sign of life, and one that gives none is over.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use futures_util::StreamExt as _;
 use redis::{
-    Cmd,
+    Cmd, Pipeline,
     aio::{PubSubSink, PubSubStream},
 };
 use tokio::time::{sleep, timeout};
@@ -34,6 +34,9 @@ pub enum Line {
     /// A lease of a task is over; the channel is the shard's `cancels`, what is said is a
     /// [`CancelledLease`].
     Cancels,
+    /// A tracked message ended; the channel is named as the shard's `outcomes`, what is said is
+    /// its key.
+    Outcomes,
     /// A partition of workflows owes something; the channel is named as its outbox.
     Outbox,
 }
@@ -44,6 +47,7 @@ impl Line {
             Self::Work => "bell",
             Self::Settled => "settled",
             Self::Cancels => "cancels",
+            Self::Outcomes => "outcomes",
             Self::Outbox => "outbox",
         }
     }
@@ -81,14 +85,27 @@ impl CancelledLease {
     }
 }
 
+impl fmt::Display for CancelledLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            consumer,
+            lane,
+            id,
+            deliveries,
+        } = self;
+        write!(f, "{group} {consumer} {lane} {id} {deliveries}")
+    }
+}
+
 /// A line on which bells are heard.
 pub struct BellLine {
     asks: PubSubSink,
     bells: PubSubStream,
 }
 
-impl std::fmt::Debug for BellLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for BellLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BellLine").finish_non_exhaustive()
     }
 }
@@ -157,6 +174,29 @@ impl Store {
         self.command(purpose, publish).await.map(drop)
     }
 
+    /// Tells gateways of leases that are over. One that is not heard of ends with its next
+    /// heartbeat.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn tell_cancelled(
+        &self,
+        shard: &Shard,
+        leases: &[CancelledLease],
+    ) -> Result<(), StoreError> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = Pipeline::with_capacity(leases.len());
+        for lease in leases {
+            pipeline
+                .cmd("PUBLISH")
+                .arg(shard.cancels())
+                .arg(lease.to_string());
+        }
+        self.pipeline(Purpose::Control, pipeline).await.map(drop)
+    }
+
     /// Rings the bell of a shard without waiting for it.
     pub fn ring_soon(&self, shard: &Shard) {
         let (store, shard) = (self.clone(), shard.clone());
@@ -177,6 +217,7 @@ mod tests {
     fn a_cancelled_lease_is_read_and_nothing_else() {
         let lease = CancelledLease::parse("g a g/p4t+gpu 1-0 2").expect("a lease");
         assert_eq!((lease.lane.as_str(), lease.deliveries), ("g/p4t+gpu", 2));
+        assert_eq!(lease.to_string(), "g a g/p4t+gpu 1-0 2");
         for other in ["", "g a g/p4t 1-0", "g a g/p4t 1-0 x", "g a g/p4t 1-0 2 3"] {
             assert_eq!(CancelledLease::parse(other), None, "{other}");
         }

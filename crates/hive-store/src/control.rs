@@ -264,7 +264,7 @@ impl Store {
         }
     }
 
-    async fn definition<T: DeserializeOwned + Versioned>(
+    pub(crate) async fn definition<T: DeserializeOwned + Versioned>(
         &self,
         key: String,
         name: &str,
@@ -275,7 +275,7 @@ impl Store {
         row.map(|row| parse(name, &row)).transpose()
     }
 
-    async fn definitions<T: DeserializeOwned + Versioned>(
+    pub(crate) async fn definitions<T: DeserializeOwned + Versioned>(
         &self,
         key: String,
     ) -> Result<Vec<T>, StoreError> {
@@ -350,8 +350,9 @@ impl Store {
         Ok(reply::status("group_state", value)?.0 == "SET")
     }
 
-    /// Moves one slice of the delayed messages in the lanes of a group that is being deleted to the
-    /// dead letters; answers the next cursor, 0 at the end, and how many went.
+    /// Moves one slice of the delayed messages in the lanes of a group that is being deleted, or
+    /// with `purge` of one that stays, to the dead letters; answers the next cursor, 0 at the end,
+    /// and how many went.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -359,14 +360,18 @@ impl Store {
         &self,
         shard: &Shard,
         group: &str,
-        cursor: u64,
+        (cursor, purge): (u64, bool),
     ) -> Result<(u64, u64), StoreError> {
         let mut call = Call::new(&SCHEDULED_CANCEL);
         call.key(shard.scheduled())
             .key(shard.bodies())
             .key(shard.dead())
             .key(shard.groups());
+        call.key(shard.group(group, GroupKey::Counters));
+        call.key(shard.sizes());
+        call.key(shard.tasks()).key(shard.outcomes());
         call.text(group).number(cursor).number(CANCEL_LIMIT);
+        call.flag(purge);
         let value = self.run_safely(Purpose::Control, call).await?;
         let (word, parts) = reply::status("scheduled_cancel", value)?;
         if word == "LIVE" {
@@ -438,6 +443,7 @@ impl Store {
             call.key(shard.group(group, GroupKey::Counters));
             call.key(shard.settled_below()).key(shard.sizes());
             call.key(shard.tasks()).key(shard.settled());
+            call.key(shard.outcomes());
             for lane in &*own {
                 call.key(&lane.stream);
             }
@@ -546,7 +552,7 @@ impl Store {
 }
 
 /// A definition that knows its stored version.
-trait Versioned {
+pub(crate) trait Versioned {
     fn set_version(&mut self, version: u64);
 }
 

@@ -96,7 +96,19 @@ impl Shard {
         self.key("settled:applied")
     }
 
-    /// Channel on which gateways hear that a lease of a task is over.
+    /// What became of tracked messages, for whoever asks; its name is its channel too.
+    #[must_use]
+    pub fn outcomes(&self) -> String {
+        self.key("outcomes")
+    }
+
+    /// Replays of the history of the shard.
+    #[must_use]
+    pub fn replays(&self) -> String {
+        self.key("replays")
+    }
+
+    /// Channel on which gateways hear that a lease of a task or tracked message is over.
     #[must_use]
     pub fn cancels(&self) -> String {
         self.key("cancels")
@@ -295,6 +307,8 @@ mod tests {
             shard.tasks(),
             shard.settled(),
             shard.settled_applied(),
+            shard.outcomes(),
+            shard.replays(),
             shard.cancels(),
             shard.settled_below(),
             shard.sizes(),

@@ -1,9 +1,10 @@
 //! Lanes: the Redis streams of a shard, told apart by what decides who may take an entry and how.
 //!
 //! A lane's name says its priority, whether its entries need a script on every step (`m` where they
-//! are ordered, `t` where they are tasks of workflows), the capabilities they require and the one
-//! consumer they are for: `p4`, `p9m`, `p4t`, `p4+cuda,gpu`, `p4@agent-1`. Names of groups and
-//! consumers hold none of the characters `/ + , @ |`, so a name is parsed without doubt.
+//! are ordered, `t` where they are tasks of workflows, `r` where their outcome is kept), the
+//! capabilities they require and the one consumer they are for: `p4`, `p9m`, `p4t`, `p4+cuda,gpu`,
+//! `p4@agent-1`. Names of groups and consumers hold none of the characters `/ + , @ |`, so a name is
+//! parsed without doubt.
 
 use std::{fmt, str::FromStr};
 
@@ -17,6 +18,9 @@ pub enum LaneKind {
     /// Tasks of workflows, each with a dispatch key: only scripts read and settle them, and what
     /// becomes of one is told to the router in the same step.
     Task,
+    /// Tracked messages, each with a key made of its id: only scripts read and settle them, and
+    /// what becomes of one is kept in the same step, for whoever asks.
+    Tracked,
 }
 
 impl LaneKind {
@@ -25,6 +29,7 @@ impl LaneKind {
             Self::Plain => "",
             Self::Ordered => "m",
             Self::Task => "t",
+            Self::Tracked => "r",
         }
     }
 }
@@ -81,6 +86,12 @@ impl Lane {
     #[must_use]
     pub fn is_of_tasks(&self) -> bool {
         self.kind == LaneKind::Task
+    }
+
+    /// Whether what becomes of its entries is kept.
+    #[must_use]
+    pub fn is_tracked(&self) -> bool {
+        self.kind == LaneKind::Tracked
     }
 
     /// What tells its ready set from others: capabilities and consumer.
@@ -143,6 +154,7 @@ impl FromStr for Lane {
         let (kind, rest) = match rest.split_at_checked(1) {
             Some(("m", rest)) => (LaneKind::Ordered, rest),
             Some(("t", rest)) => (LaneKind::Task, rest),
+            Some(("r", rest)) => (LaneKind::Tracked, rest),
             Some(_) | None => (LaneKind::Plain, rest),
         };
         let (rest, consumer) = rest.split_once('@').unwrap_or((rest, ""));
@@ -164,8 +176,20 @@ impl FromStr for Lane {
 /// Whether a ref names a lane of tasks: what `LaneRef` would say, without reading all of it.
 #[must_use]
 pub fn names_tasks(reference: &str) -> bool {
+    names_kind(reference, b't')
+}
+
+/// Whether a ref names a lane of tracked messages: what `LaneRef` would say, without reading all of
+/// it.
+#[must_use]
+pub fn names_tracked(reference: &str) -> bool {
+    names_kind(reference, b'r')
+}
+
+fn names_kind(reference: &str, letter: u8) -> bool {
     let lane = reference.split_once('/').map_or("", |(_, lane)| lane);
-    matches!(lane.as_bytes(), [b'p', digit, b't', ..] if digit.is_ascii_digit())
+    matches!(lane.as_bytes(), [b'p', digit, kind, ..]
+        if digit.is_ascii_digit() && *kind == letter)
 }
 
 /// A lane and whose it is: of one group, or (with an empty group) of all groups of the stream.
@@ -244,6 +268,7 @@ mod tests {
             "g/p4m+cuda,gpu@agent-1",
             "g/p4t",
             "g/p4t+gpu",
+            "g/p4r+gpu@a",
             "/p4@a.b:c",
         ] {
             let lane: LaneRef = text.parse().expect("a lane");
@@ -253,9 +278,19 @@ mod tests {
 
     #[test]
     fn a_lane_of_tasks_is_known_by_its_name() {
-        for text in ["g/p4t", "g/p9t+gpu", "g/p4", "g/p4m", "g/p4+t", "t/p4@p4t"] {
+        for text in [
+            "g/p4t",
+            "g/p9t+gpu",
+            "g/p4",
+            "g/p4m",
+            "g/p4+t",
+            "t/p4@p4t",
+            "g/p4r",
+            "g/p9r@a",
+        ] {
             let lane: LaneRef = text.parse().expect("a lane");
             assert_eq!(names_tasks(text), lane.lane.is_of_tasks(), "{text}");
+            assert_eq!(names_tracked(text), lane.lane.is_tracked(), "{text}");
         }
         assert!(!names_tasks("p4t"));
     }

@@ -21,8 +21,9 @@
 //!   lives; **C3** lost data is never gone on with by itself;
 //! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a
 //!   step of a run and what it owes are one; **W4** a step is taken once;
-//! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told
-//!   in the step that ends its entry, and no delivery behind it.
+//! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told in
+//!   the step that ends its entry, and no delivery behind it. Both hold of tracked messages, each
+//!   under its id.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 
@@ -57,6 +58,7 @@ pub mod preflight;
 pub mod publish;
 pub mod registry;
 pub mod repair;
+pub mod replays;
 pub mod reply;
 pub mod retention;
 pub mod runs;
@@ -65,6 +67,7 @@ pub mod settle;
 pub mod streams;
 pub mod sweep;
 pub mod tasks;
+pub mod tracked;
 
 pub use connection::{Purpose, Store, StoreConfig};
 pub use error::StoreError;

@@ -502,7 +502,11 @@ impl Store {
         call.key(&lane.stream).key(shard.dead());
         call.key(shard.group(group, GroupKey::Counters))
             .key(shard.sizes());
-        call.key(shard.tasks()).key(shard.settled());
+        call.key(shard.tasks()).key(if lane.lane.lane.is_tracked() {
+            shard.outcomes()
+        } else {
+            shard.settled()
+        });
         call.text(group).text(&lane.reference).text(from);
         call.number(EXPIRE_LIMIT).text(category);
         call.bytes(Bytes::copy_from_slice(record));

@@ -278,7 +278,11 @@ impl Store {
         ))
     }
 
-    async fn last_delivered(&self, group: &str, lane: &ReadLane) -> Result<String, StoreError> {
+    /// The newest entry of a lane that a group was ever delivered.
+    ///
+    /// # Errors
+    /// As in `StoreError`; `Lost` where the group does not read the lane.
+    pub async fn last_delivered(&self, group: &str, lane: &ReadLane) -> Result<String, StoreError> {
         let mut info = Cmd::new();
         info.arg("XINFO").arg("GROUPS").arg(&lane.stream);
         for row in self.command(Purpose::Control, info).await?.list()? {

@@ -76,6 +76,8 @@ pub enum Outcome {
     EarlierRefused,
     /// The caller had refused it.
     RefusedBefore,
+    /// A tracked message of its id is known.
+    TrackedBefore,
 }
 
 /// A flush as a whole.
@@ -199,9 +201,14 @@ struct Runs<'a> {
 }
 
 impl Item {
+    fn is_tracked(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.lane.is_tracked())
+    }
+
     /// Whether it asks for nothing but its lane: such items ride in runs.
     fn is_plain(&self) -> bool {
         self.lanes.len() == 1
+            && !self.is_tracked()
             && self.idempotency.is_none()
             && self.ordering_key.is_empty()
             && self.not_before_ms == 0
@@ -353,6 +360,9 @@ fn publish_call(shard: &Shard, flush: &Flush, bucket: u64) -> Call {
         // A clock that was set back by less than a bucket has used the next one already.
         call.key(shard.dedup(bucket + 1, *slice));
     }
+    if lanes.order.iter().any(|lane| lane.lane.is_tracked()) {
+        call.key(shard.tasks());
+    }
     call.number(flush.number)
         .number(flush.max_backlog)
         .flag(flush.buffer_without_groups)
@@ -398,6 +408,7 @@ fn outcomes(text: &str, expected: usize) -> Result<Vec<Outcome>, StoreError> {
                 'F' => Ok(Outcome::DedupFull),
                 'O' => Ok(Outcome::EarlierRefused),
                 'X' => Ok(Outcome::RefusedBefore),
+                'T' => Ok(Outcome::TrackedBefore),
                 _ => Err(wrong()),
             }
         })

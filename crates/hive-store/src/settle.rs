@@ -35,7 +35,8 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub enum Action {
     /// Handled.
     Ack,
-    /// A task of a workflow is handled, and this came out. Of other messages nothing is kept.
+    /// A task of a workflow or a tracked message is handled, and this came out. Of other messages
+    /// nothing is kept.
     Complete {
         /// What came out.
         result: Bytes,
@@ -765,6 +766,9 @@ fn settle_call(
     call.key(shard.tasks()).key(shard.settled());
     for lane in group.lanes {
         call.key(&lane.stream).key(&lane.ready);
+    }
+    if group.lanes.iter().any(|lane| lane.lane.lane.is_tracked()) {
+        call.key(shard.outcomes());
     }
     call.text(group.name)
         .number(group.ageing_ms)

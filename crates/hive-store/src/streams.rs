@@ -150,7 +150,7 @@ impl Store {
                 call.key(shard.lane(lane));
             }
             call.key(shard.producers()).key(shard.bodies());
-            call.key(shard.sizes());
+            call.key(shard.sizes()).key(shard.replays());
             call.number(created_at.0).number(MARK_KEPT_MS);
             call.count(lanes.all.len());
             for lane in &lanes.all {

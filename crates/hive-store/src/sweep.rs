@@ -227,7 +227,9 @@ impl Store {
                 .key(shard.lanes())
                 .key(shard.groups())
                 .key(shard.dead())
-                .key(shard.sizes());
+                .key(shard.sizes())
+                .key(shard.tasks())
+                .key(shard.outcomes());
             for lane in named() {
                 call.key(shard.lane(lane));
             }

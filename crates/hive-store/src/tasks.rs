@@ -17,6 +17,7 @@ use crate::{
     scripts::{
         Call, SETTLED_ADVANCE, SETTLED_READ, SETTLED_TRIM, TASK_DISPATCH, TASK_LOOK, TASK_RESOLVE,
     },
+    tracked::is_tracking_key,
 };
 
 /// Most tasks of one script call, 5 us each.
@@ -211,9 +212,11 @@ pub enum SettledWhat {
 }
 
 /// A row as it names its entry.
-struct Open {
-    lane: LaneRef,
-    reference: String,
+pub(crate) struct Open {
+    pub(crate) lane: LaneRef,
+    pub(crate) reference: String,
+    /// Of the entry; of a tracked message with a delay its scheduled member.
+    pub(crate) id: String,
 }
 
 impl Store {
@@ -292,11 +295,18 @@ impl Store {
             // A task lane is of one group: its own, whatever the caller thinks.
             let group = open.as_ref().map_or(group, |open| &open.lane.group);
             let mut call = Call::new(&TASK_RESOLVE);
-            call.key(shard.tasks()).key(shard.settled());
+            call.key(shard.tasks());
+            call.key(if is_tracking_key(dispatch_key) {
+                shard.outcomes()
+            } else {
+                shard.settled()
+            });
             call.key(shard.cancels());
             for key in [GroupKey::Counters, GroupKey::Delayed, GroupKey::Failures] {
                 call.key(shard.group(group, key));
             }
+            call.key(shard.scheduled()).key(shard.bodies());
+            call.key(shard.sizes());
             if let Some(open) = &open {
                 call.key(shard.lane(&open.lane));
                 call.key(shard.ready(group, &open.lane.lane.suffix()));
@@ -439,17 +449,23 @@ impl Store {
             call.key(shard.settled()).key(shard.tasks());
             call.key(shard.settled_applied());
             call.number(keep_ms).number(TRIM_LIMIT).number(now_ms);
-            let value = self.run_safely(Purpose::Control, call).await?;
-            let (_, parts) = reply::status("settled_trim", value)?;
-            let [removed, more] = parts
-                .try_into()
-                .map_err(|_error| StoreError::reply("settled_trim"))?;
-            total += removed.number()?;
-            if more.number()? == 0 {
+            let (removed, is_end) = self.trim_records(call).await?;
+            total += removed;
+            if is_end {
                 break;
             }
         }
         Ok(total)
+    }
+
+    /// One step of a trim: how many records it forgot, and whether no more may go.
+    pub(crate) async fn trim_records(&self, call: Call) -> Result<(u64, bool), StoreError> {
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("settled_trim", value)?;
+        let [removed, more] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("settled_trim"))?;
+        Ok((removed.number()?, more.number()? == 0))
     }
 
     /// The record of how a task ended; none where it has not, or where that was forgotten.
@@ -478,7 +494,11 @@ impl Store {
     }
 
     /// The lane that an open row names.
-    async fn open_row(&self, shard: &Shard, key: &str) -> Result<Option<Open>, StoreError> {
+    pub(crate) async fn open_row(
+        &self,
+        shard: &Shard,
+        key: &str,
+    ) -> Result<Option<Open>, StoreError> {
         let mut read = Cmd::new();
         read.arg("HGET").arg(shard.tasks()).arg(key);
         let row = self.command(Purpose::Control, read).await?.maybe_text()?;
@@ -490,8 +510,9 @@ impl Store {
         };
         let mut words = row.splitn(3, ' ');
         let entry = words.nth(2).ok_or_else(wrong)?;
-        let (reference, _id) = entry.rsplit_once('|').ok_or_else(wrong)?;
+        let (reference, id) = entry.rsplit_once('|').ok_or_else(wrong)?;
         Ok(Some(Open {
+            id: id.to_owned(),
             lane: reference.parse().map_err(|_error| wrong())?,
             reference: reference.to_owned(),
         }))

@@ -45,6 +45,20 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Moves what is unsettled to the dead letters, and leaves the group.
+    Purge {
+        /// Name of the group.
+        name: String,
+        /// Count what would go, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// The name of the group once more; needed unless it is a dry run.
+        #[arg(long, default_value = "", required_unless_present = "dry_run")]
+        confirm: String,
+        /// Leave what consumers hold to them.
+        #[arg(long)]
+        keep_leased: bool,
+    },
     /// Stops deliveries; publishes and settles go on.
     Pause {
         /// Name of the group.
@@ -222,6 +236,26 @@ struct Unblocked {
     unblocked: bool,
 }
 
+/// What a purge did.
+#[derive(Debug, Serialize)]
+struct Purged {
+    name: String,
+    dry_run: bool,
+    purged: u64,
+}
+
+/// What a purge would do.
+#[derive(Debug, Serialize)]
+struct PurgeCounted {
+    name: String,
+    dry_run: bool,
+    purged: u64,
+    waiting: u64,
+    leased: u64,
+    retrying: u64,
+    scheduled: u64,
+}
+
 /// An ordering key that a dead letter blocks.
 #[derive(Debug, Serialize)]
 struct BlockedKey {
@@ -338,6 +372,20 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
             out.done(&text, &Deleted { name, cancelled })?;
             return Ok(Exit::Done);
         },
+        GroupCommand::Purge {
+            name,
+            dry_run,
+            confirm,
+            keep_leased,
+        } => {
+            let purge = wire::PurgeGroupRequest {
+                name,
+                dry_run,
+                confirm,
+                keep_leased,
+            };
+            return purge_group(purge, common).await;
+        },
         GroupCommand::Blocked { name } => {
             let request = wire::ListBlockedKeysRequest { name };
             let answer = client.list_blocked_keys(request).await.map_err(refused)?;
@@ -384,6 +432,43 @@ pub(crate) async fn run(command: GroupCommand, common: &Common) -> anyhow::Resul
     let text = format!("{word} `{}` on stream `{}`", group.name, group.stream_name);
     out.done(&text, &group)?;
     Ok(Exit::Done)
+}
+
+/// Purges until nothing of the time before a call is left.
+async fn purge_group(purge: wire::PurgeGroupRequest, common: &Common) -> anyhow::Result<Exit> {
+    let (client, out, mut purged) = (common.client()?, common.out(), 0);
+    loop {
+        let answer = client.purge_group(purge.clone()).await.map_err(refused)?;
+        purged += answer.purged;
+        if purge.dry_run {
+            let counted = PurgeCounted {
+                name: purge.name,
+                dry_run: true,
+                purged,
+                waiting: answer.waiting,
+                leased: answer.leased,
+                retrying: answer.retrying,
+                scheduled: answer.scheduled,
+            };
+            let text = format!("{purged} messages would go to the dead letters");
+            out.done(&text, &counted)?;
+            return Ok(Exit::Done);
+        }
+        if !answer.more {
+            let text = format!(
+                "{purged} messages of `{}` went to the dead letters",
+                purge.name
+            );
+            let (name, dry_run) = (purge.name, false);
+            let item = Purged {
+                name,
+                dry_run,
+                purged,
+            };
+            out.done(&text, &item)?;
+            return Ok(Exit::Done);
+        }
+    }
 }
 
 impl CreateArgs {

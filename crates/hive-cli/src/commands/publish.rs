@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    commands::tracked,
     connection::{Common, exit_for, told},
     exit::{Exit, Failure},
     message::{MessageLine, priority},
@@ -56,6 +57,11 @@ pub(crate) struct PublishArgs {
     /// One message of JSON per line, with the fields of the REST API.
     #[arg(long, conflicts_with = "payload")]
     jsonl: bool,
+    /// Track it, wait for its end for this long, and print the result; anything but an ack is a
+    /// failure.
+    #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "1h",
+        require_equals = true, conflicts_with_all = ["jsonl", "stream"])]
+    wait: Option<Duration>,
     #[command(flatten)]
     envelope: EnvelopeArgs,
 }
@@ -102,6 +108,9 @@ struct EnvelopeArgs {
     /// Not delivered after this long.
     #[arg(long, value_parser = duration, conflicts_with = "jsonl")]
     ttl: Option<Duration>,
+    /// Keep what becomes of it: see `hive message`. To a group alone.
+    #[arg(long, conflicts_with_all = ["jsonl", "stream"])]
+    track: bool,
 }
 
 /// The answer to one message, as it is printed.
@@ -152,7 +161,8 @@ pub(crate) async fn run(args: PublishArgs, common: &Common) -> anyhow::Result<Ex
         Some(payload) => Bytes::from(payload.clone()),
         None => Bytes::from(read_all(args.file.as_ref())?),
     };
-    let message = args.envelope.into_message(payload);
+    let mut message = args.envelope.into_message(payload);
+    message.track |= args.wait.is_some();
     let deadline = Instant::now() + PATIENCE;
     let receipt = retried(
         &publisher,
@@ -164,6 +174,11 @@ pub(crate) async fn run(args: PublishArgs, common: &Common) -> anyhow::Result<Ex
     .map_err(|error| failure(&error))?;
     publisher.close().await;
     let receipt = ReceiptView::from(receipt);
+    if let Some(wait) = args.wait {
+        let group = args.group.unwrap_or_default();
+        let end = tracked::waited(&client, &receipt.message_id, &group, wait).await?;
+        return end.print_result(common.out());
+    }
     let text = match receipt.duplicate {
         false => receipt.message_id.clone(),
         true => format!("{} (published before)", receipt.message_id),
@@ -350,6 +365,7 @@ impl EnvelopeArgs {
             ordering_key: self.ordering_key,
             not_before: self.delay.and_then(moment_after),
             expires_at: self.ttl.and_then(moment_after),
+            track: self.track,
             ..wire::Message::default()
         }
     }

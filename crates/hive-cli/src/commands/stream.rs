@@ -7,6 +7,7 @@ use hive_protocol::wire;
 use serde::Serialize;
 
 use crate::{
+    commands::replay::{self, ReplayCommand},
     connection::{Common, refused},
     exit::Exit,
     output::Show,
@@ -27,6 +28,9 @@ pub(crate) enum StreamCommand {
     },
     /// Changes limits of a stream; what is not named stays.
     Update(LimitsArgs),
+    /// Publishes its history once more, to one group.
+    #[command(subcommand)]
+    Replay(ReplayCommand),
     /// Deletes a stream; refused while it has groups, unsettled messages or dead letters.
     Rm {
         /// Name of the stream.
@@ -164,6 +168,7 @@ pub(crate) async fn run(command: StreamCommand, common: &Common) -> anyhow::Resu
             let stream = StreamView::from(answer.stream.unwrap_or_default());
             out.done(&format!("{word} stream `{}`", stream.name), &stream)?;
         },
+        StreamCommand::Replay(command) => return replay::run(command, common).await,
         StreamCommand::Rm { name } => {
             let delete = wire::DeleteStreamRequest { name: name.clone() };
             client.delete_stream(delete).await.map_err(refused)?;

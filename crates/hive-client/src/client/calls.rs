@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use hive_protocol::wire::{
     AcceptLossRequest, AcceptLossResponse, AddConsumerRequest, AddConsumerResponse,
+    CancelMessageRequest, CancelMessageResponse, CancelReplayRequest, CancelReplayResponse,
     CreateGroupRequest, CreateGroupResponse, CreateStreamRequest, CreateStreamResponse,
     DeleteGroupRequest, DeleteGroupResponse, DeleteStreamRequest, DeleteStreamResponse,
-    FetchRequest, FetchResponse, GetGroupRequest, GetStreamRequest, Group, ListBlockedKeysRequest,
+    FetchRequest, FetchResponse, GetGroupRequest, GetMessageRequest, GetMessageResponse,
+    GetReplayRequest, GetReplayResponse, GetStreamRequest, Group, ListBlockedKeysRequest,
     ListBlockedKeysResponse, ListConsumersRequest, ListConsumersResponse, ListGroupsRequest,
     ListGroupsResponse, ListStreamsRequest, ListStreamsResponse, PauseGroupRequest,
     PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
-    PublishRequest, PublishResponse, RemoveConsumerRequest, RemoveConsumerResponse,
-    ResumeGroupRequest, SettleRequest, SettleResponse, StatsRequest, StatsResponse, Stream,
-    UnblockKeyRequest, UnblockKeyResponse, UpdateGroupRequest, UpdateStreamRequest,
+    PublishRequest, PublishResponse, PurgeGroupRequest, PurgeGroupResponse, RemoveConsumerRequest,
+    RemoveConsumerResponse, ReplayStreamRequest, ReplayStreamResponse, ResumeGroupRequest,
+    SettleRequest, SettleResponse, StatsRequest, StatsResponse, Stream, UnblockKeyRequest,
+    UnblockKeyResponse, UpdateGroupRequest, UpdateStreamRequest,
 };
 use uuid::Uuid;
 
@@ -57,6 +60,9 @@ impl Client {
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.
         add_consumer(AddConsumerRequest) -> AddConsumerResponse, Safe, groups;
+        /// Moves the unsettled messages of a group to the dead letters, or counts them. A repetition
+        /// after a lost answer answers what was left.
+        purge_group(PurgeGroupRequest) -> PurgeGroupResponse, Safe, groups;
         /// Removes a member. A repetition after a lost answer may say that there is none.
         remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;
         /// Creates a stream, for messages that come before its first group.
@@ -72,6 +78,12 @@ impl Client {
         settle(SettleRequest) -> SettleResponse, Safe, messaging;
         /// Looks at the unsettled messages of a group without taking any.
         peek_messages(PeekMessagesRequest) -> PeekMessagesResponse, Safe, messaging;
+        /// Ends a tracked message that is not settled.
+        cancel_message(CancelMessageRequest) -> CancelMessageResponse, Safe, messaging;
+        /// Shows how far a replay of a stream's history is.
+        get_replay(GetReplayRequest) -> GetReplayResponse, Safe, messaging;
+        /// Ends a replay of a stream's history.
+        cancel_replay(CancelReplayRequest) -> CancelReplayResponse, Safe, messaging;
     }
 
     /// Publishes one message. It is repeated after a lost answer only when it carries an
@@ -119,6 +131,39 @@ impl Client {
         let wait = waited(request.wait.as_ref());
         self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
             gateway.messaging().fetch(request).await
+        })
+        .await
+    }
+
+    /// Shows where a tracked message stands, and waits for its end if asked to.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn get_message(
+        &self,
+        request: GetMessageRequest,
+    ) -> Result<GetMessageResponse, CallError> {
+        let wait = waited(request.wait.as_ref());
+        self.call_waiting(request, Repeat::Safe, wait, |gateway, request| async move {
+            gateway.messaging().get_message(request).await
+        })
+        .await
+    }
+
+    /// Publishes a stream's history once more, to one group. Without an id one is minted, so that a
+    /// repetition after a lost answer begins no second replay.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or none answers in time.
+    pub async fn replay_stream(
+        &self,
+        mut request: ReplayStreamRequest,
+    ) -> Result<ReplayStreamResponse, CallError> {
+        if request.replay_id.is_empty() {
+            request.replay_id = Uuid::now_v7().to_string();
+        }
+        self.call(request, Repeat::Safe, |gateway, request| async move {
+            gateway.messaging().replay_stream(request).await
         })
         .await
     }

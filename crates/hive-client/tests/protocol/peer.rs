@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use hive_client::wire::{
-    ConsumeRequest, ConsumeResponse, FetchRequest, FetchResponse, Joined, Message,
+    self, ConsumeRequest, ConsumeResponse, FetchRequest, FetchResponse, Joined, Message,
     PeekMessagesRequest, PeekMessagesResponse, PublishBatchRequest, PublishBatchResponse,
     PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse, SettleRequest,
     SettleResponse, consume_request, consume_response,
@@ -233,5 +233,40 @@ impl MessagingService for Door {
         _request: Request<PeekMessagesRequest>,
     ) -> Result<Response<PeekMessagesResponse>, Status> {
         Ok(Response::new(PeekMessagesResponse::default()))
+    }
+
+    async fn get_message(
+        &self,
+        _request: Request<wire::GetMessageRequest>,
+    ) -> Result<Response<wire::GetMessageResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn cancel_message(
+        &self,
+        _request: Request<wire::CancelMessageRequest>,
+    ) -> Result<Response<wire::CancelMessageResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn replay_stream(
+        &self,
+        _request: Request<wire::ReplayStreamRequest>,
+    ) -> Result<Response<wire::ReplayStreamResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn get_replay(
+        &self,
+        _request: Request<wire::GetReplayRequest>,
+    ) -> Result<Response<wire::GetReplayResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn cancel_replay(
+        &self,
+        _request: Request<wire::CancelReplayRequest>,
+    ) -> Result<Response<wire::CancelReplayResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use self::shapes::{
     BLOCKED_KEYS, DELETE_QUERY, GROUP_CREATE, GROUP_DELETED, GROUP_DONE, GROUP_UPDATE, KEY_UNBLOCK,
-    KEY_UNBLOCKED,
+    KEY_UNBLOCKED, PURGE, PURGE_COUNTED, PURGED,
 };
 pub(super) use self::{shapes::GROUP, shown::GroupOut};
 use super::{
@@ -32,7 +32,7 @@ mod shapes;
 mod shown;
 
 /// The calls of this file.
-pub(crate) static CALLS: [Call; 9] = [
+pub(crate) static CALLS: [Call; 10] = [
     Call {
         method: "GET",
         path: "/consumer-groups",
@@ -116,6 +116,22 @@ pub(crate) static CALLS: [Call; 9] = [
         }],
         refusals: &[404, 409],
         route: || delete(remove),
+    },
+    Call {
+        method: "POST",
+        path: "/consumer-groups/{group_name}/purge",
+        id: "purgeGroup",
+        about: "Moves the unsettled messages of a group to the dead letters, category \
+                `cancelled`. A dry run counts them and changes nothing.",
+        query: &NOTHING,
+        body: Body::One(&PURGE),
+        answers: &[Answer {
+            status: 200,
+            about: "What went, or would go.",
+            body: Body::Either(&PURGED, &PURGE_COUNTED),
+        }],
+        refusals: &[404, 409],
+        route: || post(purge),
     },
     Call {
         method: "POST",
@@ -262,6 +278,36 @@ async fn remove(
         "cancelled": answer.cancelled,
     });
     Ok(Json(done).into_response())
+}
+
+async fn purge(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::of(&body, &PURGE, "");
+    let request = wire::PurgeGroupRequest {
+        name: asked.name("group_name"),
+        dry_run: fields.take_flag("dry_run").unwrap_or(false),
+        confirm: fields.take_text("confirm"),
+        keep_leased: fields.take_flag("keep_leased").unwrap_or(false),
+    };
+    fields.finish()?;
+    let dry_run = request.dry_run;
+    let answer = gateway.purge_group(&asked.namespace, request).await?;
+    let shown = if dry_run {
+        json!({
+            "dry_run": true,
+            "purged": answer.purged,
+            "waiting": answer.waiting,
+            "leased": answer.leased,
+            "retrying": answer.retrying,
+            "scheduled": answer.scheduled,
+        })
+    } else {
+        json!({ "dry_run": false, "purged": answer.purged, "more": answer.more })
+    };
+    Ok(Json(shown).into_response())
 }
 
 async fn pause(

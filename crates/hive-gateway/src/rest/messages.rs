@@ -96,6 +96,7 @@ pub(super) fn read(
         not_before: not_before.map(wire_time::to_timestamp),
         expires_at: ttl.map(|ttl| wire_time::to_timestamp(now.plus(ttl))),
         retry: read_retry(fields),
+        track: fields.take_flag("track").unwrap_or(false),
         ..wire::Message::default()
     };
     if fields.has_faults() {

@@ -102,6 +102,8 @@ fn every_fault_of_a_message_is_reported_at_once() {
         inputs: BTreeMap::from([("a".to_owned(), TaskInput::default())]),
         resumption: Some(Resumption::default()),
         published_at: None,
+        track: true,
+        replay_of: "m".to_owned(),
     };
     assert_eq!(
         fields(&message),
@@ -129,6 +131,8 @@ fn every_fault_of_a_message_is_reported_at_once() {
             "run_id",
             "inputs",
             "resumption",
+            "replay_of",
+            "track",
         ]
     );
 }

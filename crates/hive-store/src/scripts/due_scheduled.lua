@@ -11,7 +11,9 @@ KEYS
   4 groups     hash    group -> `<state> <version>`
   5 dead       stream  dead letters of the shard
   6 sizes      hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
-  7.. lane streams, then counters of the groups
+  7 tasks      hash    `~<message id>` of a tracked message -> `open a <lane ref>|<member>`
+  8 outcomes   stream  what became of tracked messages; its name is its channel too
+  9.. lane streams, then counters of the groups
 ARGV
   1 limit        u53     most messages to move
   2 now_ms       u53     0, or the time instead of Redis' own (tests)
@@ -34,8 +36,8 @@ if now == 0 then
 end
 local lane_count, group_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 local lanes, counters = {}, {}
-for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[6 + l] end
-for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[6 + lane_count + g] end
+for l = 1, lane_count do lanes[ARGV[4 + l]] = KEYS[8 + l] end
+for g = 1, group_count do counters[ARGV[4 + lane_count + g]] = KEYS[8 + lane_count + g] end
 -- A group that the caller does not know would get messages that nobody counts.
 local live, states = {}, redis.call('HGETALL', KEYS[4])
 for i = 1, #states, 2 do
@@ -78,16 +80,32 @@ local function make_lane(move)
     end
   end
 end
+-- The key of a tracked message whose row names the member that moves.
+local function row_of(move)
+  if not string.find(move.ref, '/p%dr') or string.byte(move.body, 1) ~= 2 then return nil end
+  local _, at = struct.unpack('>Hc0', move.body, 23)
+  local key = struct.unpack('>Hc0', move.body, at)
+  local row = redis.call('HGET', KEYS[7], key)
+  return row == 'open a ' .. move.ref .. '|' .. move.member and key
+end
 for _, move in ipairs(moves) do
+  local row = move.ref and row_of(move)
   local left = move.ref and redis.call('HINCRBY', KEYS[6], move.ref .. ' scheduled', -1)
   if left and left <= 0 then redis.call('HDEL', KEYS[6], move.ref .. ' scheduled') end
   if move.gone then
     redis.call('XADD', KEYS[5], '*', 'm', move.body, 'group', move.group, 'lane', move.ref, 'id',
       move.member, 'count', 0, 'category', 'cancelled', 'record', '', 'failures', '')
+    if row then
+      local record = redis.call('XADD', KEYS[8], '*', 'd', row, 'k', 'ended', 'o', 'dead_lettered',
+        'b', 'cancelled')
+      redis.call('HSET', KEYS[7], row, 'ended dead_lettered ' .. record)
+      redis.call('PUBLISH', KEYS[8], row)
+    end
   elseif move.ref then
     if redis.call('HEXISTS', KEYS[3], move.ref) == 0 then make_lane(move) end
     local id = redis.call('XADD', lanes[move.ref], '*', 'm', move.body)
     redis.call('HSET', KEYS[3], move.ref, id)
+    if row then redis.call('HSET', KEYS[7], row, 'open a ' .. move.ref .. '|' .. id) end
     redis.call('HINCRBY', KEYS[6], move.ref, #move.body)
     for group, key in pairs(live) do
       if move.group == group or move.group == '' and not move.held then

@@ -15,7 +15,8 @@ KEYS
   7 parked     zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   8 failures   hash    `<lane ref>|<id>` -> count and records
   9 credit     hash    gateway -> `<free credit> <ms>`
-  10 tasks     hash    dispatch key -> `open <s|a> <lane ref>|<id>` while it may be delivered
+  10 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
+                       ref>|<id>` while it may be delivered
   11 settled   stream  what became of tasks, for the router; its name is its channel too
   12.. per lane its stream and its ready zset
 ARGV
@@ -37,7 +38,7 @@ RETURNS  { status, detail, ... }
           chunk of a redelivery     { consumer_no, lane_no, { { id, ... } }, count, failures }
           sources: numbers of the lanes left with work, 0 for a ready set left with entries
           parked: entries that were read and not delivered: they wait for another of their ordering
-          key, or are tasks that were decided meanwhile and are settled here
+          key, or are tasks or tracked messages that were decided meanwhile and are settled here
   PAUSED  ""      the group is paused or not made yet
   GONE    ""      the group is absent or being deleted
   LANES   count   there are lanes that the caller does not know; nothing was written
@@ -87,9 +88,10 @@ end
 for l = 1, lane_count do
   local ref, classes = ARGV[9 + l * 2], ARGV[10 + l * 2]
   local stream, ready = KEYS[10 + l * 2], KEYS[11 + l * 2]
-  local priority, kind = string.match(ref, '/p(%d)([mt]?)')
+  local priority, kind = string.match(ref, '/p(%d)([mtr]?)')
   local lane = { no = l, ref = ref, key = stream, classes = classes, marked = kind == 'm',
-    of_tasks = kind == 't', base = tonumber(priority), ready_key = ready }
+    of_tasks = kind == 't' or kind == 'r', tracked = kind == 'r', base = tonumber(priority),
+    ready_key = ready }
   lane_of[ref] = lane
   local newest, served = redis.call('HGET', KEYS[2], ref), redis.call('HGET', KEYS[3], ref)
   local empty_at, at = '', now
@@ -176,6 +178,7 @@ local function start(lane, entry, consumer, count)
   end
   local row = key and redis.call('HGET', KEYS[10], key)
   if row and string.match(row, '^open %a (.*)$') == lane.ref .. '|' .. id then
+    if lane.tracked then return true end
     redis.call('XADD', KEYS[11], '*', 'd', key, 'k', 'started', 'c', consumer.id, 'n', count)
     started = true
     return true

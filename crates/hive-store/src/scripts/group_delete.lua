@@ -13,9 +13,11 @@ KEYS
   4 counters  hash    totals of the group
   5 settled_below  hash  lane ref -> id up to which all was settled when its last group went
   6 sizes     hash    lane ref -> bytes that it holds
-  7 tasks     hash    dispatch key -> `open <s|a> <lane ref>|<id>` of a task that is not decided
+  7 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
+                      ref>|<id>` while it is not decided
   8 settled   stream  what became of tasks, for the router; its name is its channel too
-  9.. lane streams, then the other keys of the group
+  9 outcomes  stream  what became of tracked messages; its name is its channel too
+  10.. lane streams, then the other keys of the group
 ARGV
   1 group       name
   2 retire      0|1     1: decide it of a live group; 0: remove one in state `deleting`
@@ -59,11 +61,11 @@ local pending, waiting = 0, {}
 -- A delayed message is accepted as any other; a forced deletion has cancelled those of its lanes.
 if retire then pending = tonumber(redis.call('HGET', KEYS[4], 'scheduled') or 0) end
 for l = 1, lane_count do
-  if redis.call('EXISTS', KEYS[8 + l]) == 1 then
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[8 + l])) do
+  if redis.call('EXISTS', KEYS[9 + l]) == 1 then
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[9 + l])) do
       if info[2] == ARGV[1] then
         pending = pending + info[6]
-        for _, entry in ipairs(redis.call('XRANGE', KEYS[8 + l], '(' .. info[8], '+', 'COUNT',
+        for _, entry in ipairs(redis.call('XRANGE', KEYS[9 + l], '(' .. info[8], '+', 'COUNT',
           limit + 1)) do
           waiting[#waiting + 1] = { ref = ARGV[3 + l], id = entry[1], body = entry[2][2] }
         end
@@ -77,15 +79,16 @@ end
 -- The end of a task; false where it was decided before: then it is no dead letter.
 local told = false
 local function end_task(one)
-  if not string.find(one.ref, '/p%dt') or string.byte(one.body, 1) ~= 2 then return true end
+  if not string.find(one.ref, '/p%d[tr]') or string.byte(one.body, 1) ~= 2 then return true end
   local _, at = struct.unpack('>Hc0', one.body, 23)
   local key = struct.unpack('>Hc0', one.body, at)
   local row = redis.call('HGET', KEYS[7], key) or ''
   if string.match(row, '^open %a (.*)$') ~= one.ref .. '|' .. one.id then return false end
-  local record = redis.call('XADD', KEYS[8], '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
+  local to = string.find(one.ref, '/p%dr') and KEYS[9] or KEYS[8]
+  local record = redis.call('XADD', to, '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
     'cancelled')
   redis.call('HSET', KEYS[7], key, 'ended dead_lettered ' .. record)
-  told = true
+  if to == KEYS[9] then redis.call('PUBLISH', to, key) else told = true end
   return true
 end
 local cancelled = 0
@@ -100,17 +103,17 @@ if told then redis.call('PUBLISH', KEYS[8], '') end
 for l = 1, lane_count do
   local ref = ARGV[3 + l]
   if string.sub(ref, 1, #own) == own then
-    redis.call('UNLINK', KEYS[8 + l])
+    redis.call('UNLINK', KEYS[9 + l])
     redis.call('HDEL', KEYS[2], ref)
     redis.call('HDEL', KEYS[6], ref, ref .. ' scheduled')
-  elseif redis.call('EXISTS', KEYS[8 + l]) == 1 then
-    redis.call('XGROUP', 'DESTROY', KEYS[8 + l], ARGV[1])
-    if #redis.call('XINFO', 'GROUPS', KEYS[8 + l]) == 0 then
+  elseif redis.call('EXISTS', KEYS[9 + l]) == 1 then
+    redis.call('XGROUP', 'DESTROY', KEYS[9 + l], ARGV[1])
+    if #redis.call('XINFO', 'GROUPS', KEYS[9 + l]) == 0 then
       redis.call('HSET', KEYS[5], ref, redis.call('HGET', KEYS[2], ref))
     end
   end
 end
-for k = 9 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
+for k = 10 + lane_count, #KEYS do redis.call('UNLINK', KEYS[k]) end
 if retire then
   redis.call('HSET', KEYS[1], ARGV[1], 'deleting ' .. version)
   return { 'RETIRED', '' }

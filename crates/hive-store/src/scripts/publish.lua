@@ -13,7 +13,8 @@ KEYS
   5 scheduled       zset    scheduled member by due time
   6 bodies          hash    scheduled member -> `<lane ref> <body>`
   7 sizes           hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
-  8.. lane streams, counters of the groups, members of the groups, dedup buckets (6 a slot)
+  8.. lane streams, counters of the groups, members of the groups, dedup buckets (6 a slot), and
+      where a lane is of tracked messages the hash `tasks`: `~<message id>` -> its row
 ARGV
   1 flush_no        u53     number of this flush, rising by 1
   2 max_backlog     u53     most unsettled messages of a group
@@ -37,7 +38,8 @@ RETURNS  { status, detail }
                           of message <id>, `C<id>` idempotency key used by other content, `B`
                           backlog full, `Y` full by bytes, `N` no such group, `W` no group at all,
                           `F` dedup slot full, `O` an earlier message of its ordering key was
-                          refused, `X` the caller had refused it before
+                          refused, `X` the caller had refused it before, `T` a tracked message of
+                          its id is known
   GROUPS   ""             the groups are not those of the caller; nothing was written
   MEMBERS  consumer       a held lane's consumer is a member by now; nothing was written
   CLOSED   ""             the stream is being deleted; nothing was written
@@ -45,7 +47,7 @@ RETURNS  { status, detail }
   LOST     lane ref       the lane's stream is gone, or its name: data loss; nothing was written
 IDEMPOTENT  yes: the same flush number answers the stored reply
 COST        O(items), one read a group; about 2 us a message in batches of 100
-INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per key), M3 (a lane has its groups)
+INVARIANTS  M1 (nothing accepted is lost), M2 (one entry per key), M3 (a lane has its groups), T1
 ]]
 local flush_no, max_backlog = ARGV[1], tonumber(ARGV[2])
 local stored = redis.call('HGET', KEYS[3], flush_no)
@@ -111,6 +113,7 @@ for l = 1, lane_count do
     if redis.call('HEXISTS', KEYS[members_at + m], held) == 1 then return { 'MEMBERS', held } end
   end
   local lane = { ref = ref, group = group, held = held, exists = exists, rooms = {},
+    tracked = string.find(name, '^p%dr'),
     all = group == '' and not held, published = 0, scheduled = 0, bytes = 0, later_bytes = 0 }
   for name, room in pairs(rooms) do
     if lane.all or group == name then lane.rooms[#lane.rooms + 1] = room end
@@ -174,7 +177,7 @@ local function take_room(lane, n, bytes)
 end
 
 -- Decide each item; nothing is written before all are decided.
-local replies, adds, seen_keys, refused_orders = {}, {}, {}, {}
+local replies, adds, seen_keys, refused_orders, rows_made = {}, {}, {}, {}, {}
 local function decide(add, lane, producer, sequence, order)
   local slot = add.dedup and add.dedup > 0 and dedup_at + (add.dedup - 1) * 6
   local found = slot and seen_keys[add.field]
@@ -192,6 +195,11 @@ local function decide(add, lane, producer, sequence, order)
     end
     if redis.call('HLEN', KEYS[slot + 1]) >= 4096 then return 'F' end
   end
+  if lane.tracked then
+    local _, from = struct.unpack('>Hc0', add.body, 23)
+    add.row = struct.unpack('>Hc0', add.body, from)
+    if rows_made[add.row] or redis.call('HEXISTS', KEYS[#KEYS], add.row) == 1 then return 'T' end
+  end
   if refused_orders[order] then return 'O' end
   if lane.refuses then return lane.refuses end
   -- The message that passes the limit of bytes is taken still: none is too large for ever.
@@ -199,6 +207,7 @@ local function decide(add, lane, producer, sequence, order)
     if room.count < 1 then return 'B' elseif room.bytes < 1 then return 'Y' end
   end
   adds[#adds + 1] = add
+  if add.row then rows_made[add.row] = true end
   if slot then seen_keys[add.field] = add.value; add.bucket = KEYS[slot + 1] end
   take_room(lane, 1, #add.body)
   if producer then accept(producer, sequence) end
@@ -252,7 +261,7 @@ for _ = 1, tonumber(ARGV[10]) do
       at = at + 1
       local reply = decide(add, lane, producer, sequence + i, order)
       taken, first = reply == '+', add
-      if string.find('BYNWFOCX', string.sub(reply, 1, 1), 1, true) then
+      if string.find('BYNWFOCXT', string.sub(reply, 1, 1), 1, true) then
         note_refusal(producer, sequence + i, order)
       end
       if producer and sequence + i > producer.last then producer.last = sequence + i end
@@ -284,18 +293,20 @@ for _, add in ipairs(adds) do
     redis.call('EXPIRE', add.bucket, 115200, 'NX')
   end
   if add.due and add.due > now then
-    local member = add.member .. '/' .. lane.ref
-    redis.call('ZADD', KEYS[5], add.due, member)
-    redis.call('HSET', KEYS[6], member, lane.ref .. ' ' .. add.body)
+    add.entry = add.member .. '/' .. lane.ref
+    redis.call('ZADD', KEYS[5], add.due, add.entry)
+    redis.call('HSET', KEYS[6], add.entry, lane.ref .. ' ' .. add.body)
     lane.scheduled, lane.later_bytes = lane.scheduled + 1, lane.later_bytes + #add.body
   else
     for i = 1, add.n or 1 do
       if add.at then add.body = ARGV[add.at + i] end
       lane.newest = redis.call('XADD', stream, '*', 'm', add.body)
     end
-    lane.published = lane.published + (add.n or 1)
+    add.entry, lane.published = lane.newest, lane.published + (add.n or 1)
     lane.bytes = lane.bytes + (add.bytes or #add.body)
   end
+  local row = add.row and 'open a ' .. lane.ref .. '|' .. add.entry
+  if row then redis.call('HSET', KEYS[#KEYS], add.row, row) end
 end
 for _, room in pairs(rooms) do
   if room.drained then redis.call('HSET', room.counters, 'bytes', 0) end

@@ -17,10 +17,11 @@ KEYS
   8 clock     hash    `grace_until` in ms: nothing expires by deadline before
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
   10 sizes    hash    lane ref -> bytes that it holds
-  11 tasks    hash    dispatch key -> `open <s|a> <lane ref>|<id>`, `acked`, or
-                      `ended <outcome> <settled id>`
+  11 tasks    hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
+                      ref>|<id>`, `acked`, or `ended <outcome> <id of its record>`
   12 settled  stream  what became of tasks, for the router; its name is its channel too
-  13.. per lane its stream, its ready zset
+  13.. per lane its stream, its ready zset; where a lane is of tracked messages then the stream
+      `outcomes`, what became of them; its name is its channel too
 ARGV
   1 group         name
   2 ageing_ms     u53     as in fetch
@@ -35,7 +36,7 @@ ARGV
   11 block        0|1     1: a failed entry that dies blocks its ordering key
   12.. lanes of (ref), items of (lane_no, id, count, consumer, session, attach, action, number,
       category, record): session `*` and attach 0 are not checked; action
-      a  ack           number: work in ms; record: of a task its result
+      a  ack           number: work in ms; record: of a task or tracked message its result
       s  suspended, a task alone: record: what it asks for
       n  nack          number: delay in ms, or -jitter in millionths of the backoff minus 1
       r  release       number: not before, in ms from now
@@ -77,7 +78,7 @@ for l = 1, lane_count do
   local ref = ARGV[11 + l]
   lane_of[ref] = { ref = ref, key = KEYS[11 + l * 2], ready = KEYS[12 + l * 2],
     priority = tonumber(string.match(ref, '/p(%d)')), marked = string.match(ref, '/p%dm'),
-    of_tasks = string.match(ref, '/p%dt') }
+    of_tasks = string.match(ref, '/p%d[tr]'), tracked = string.match(ref, '/p%dr') }
 end
 local totals = { settled = 0, acked = 0, failed = 0, released = 0, dead = 0, expired = 0, work = 0,
   bytes = 0 }
@@ -140,25 +141,29 @@ local function finish(lane, id, body)
     redis.call('HINCRBY', KEYS[10], lane.ref, -#body)
   end
 end
--- The open row of a task's entry: nil of other entries, false where the task was decided before.
+-- The open row of a task's or tracked entry: nil of others, false where it was decided before.
 local function task_of(lane, id, body)
   if not lane.of_tasks or not body or string.byte(body, 1) ~= 2 then return nil end
   local _, from = struct.unpack('>Hc0', body, 23)
   local key = struct.unpack('>Hc0', body, from)
   local how, mine = string.match(redis.call('HGET', KEYS[11], key) or '', '^open (%a) (.*)$')
-  return mine == lane.ref .. '|' .. id and { key = key, signalled = how == 's' }
+  return mine == lane.ref .. '|' .. id and { key = key, signalled = how == 's',
+    to = lane.tracked and KEYS[13 + lane_count * 2] }
 end
-local function end_task(task, outcome, bytes)
+local function end_task(task, outcome, bytes, consumer, failures, more)
   if not task then return end
   local row, is_over = 'acked', outcome ~= 'succeeded' or not task.signalled or bytes ~= ''
+  local attempts = (failures and struct.unpack('>I4', failures) or 0) + (more or 0)
   if is_over then
-    row = 'ended ' .. outcome .. ' ' .. redis.call('XADD', KEYS[12], '*', 'd', task.key, 'k',
-      'ended', 'o', outcome, 'b', bytes)
+    row = 'ended ' .. outcome .. ' ' .. redis.call('XADD', task.to or KEYS[12], '*', 'd', task.key,
+      'k', 'ended', 'o', outcome, 'b', bytes, unpack(task.to and { 'c', consumer, 'n', attempts }
+      or {}))
   end
   redis.call('HSET', KEYS[11], task.key, row)
-  totals.told = totals.told or is_over
+  if task.to then redis.call('PUBLISH', task.to, task.key) end
+  totals.told = totals.told or is_over and not task.to
 end
-local function to_dead(lane, id, count, body, category, record, failures, may_block)
+local function to_dead(lane, id, count, body, category, record, failures, may_block, more)
   local task = task_of(lane, id, body)
   -- What was decided before dies no second death.
   if task == false then finish(lane, id, body) return 'o' end
@@ -169,7 +174,8 @@ local function to_dead(lane, id, count, body, category, record, failures, may_bl
   finish(lane, id, body)
   totals.dead = totals.dead + 1
   local reason = string.match(record, '^[^\31]*\31%d+\31%d+\31[^\31]*\31(.+)$')
-  end_task(task, 'dead_lettered', category .. (reason and ': ' .. reason or ''))
+  end_task(task, 'dead_lettered', category .. (reason and ': ' .. reason or ''),
+    string.match(record, '^[^\31]*'), failures, more)
   if held and may_block and ARGV[11] == '1' then
     redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
     redis.call('HINCRBY', KEYS[2], 'blocked', 1)
@@ -223,14 +229,11 @@ end
 
 -- One more failed attempt: its record is kept, the newest 16 of them.
 local function fail(lane, id, count, record, category, delay)
-  local member = lane.ref .. '|' .. id
-  local body = body_of(lane, id)
+  local member, body = lane.ref .. '|' .. id, body_of(lane, id)
   local before = redis.call('HGET', KEYS[6], member)
   local failures = (before and struct.unpack('>I4', before) or 0) + 1
   local records = before and string.sub(before, 5) or ''
-  if failures > 16 then
-    records = string.sub(records, 5 + struct.unpack('>I4', records))
-  end
+  if failures > 16 then records = string.sub(records, 5 + struct.unpack('>I4', records)) end
   records = records .. struct.pack('>I4', #record) .. record
   local attempts, initial, longest = attempts_of(body), tonumber(ARGV[4]), tonumber(ARGV[5])
   if body and string.byte(body, 1) == 2 then
@@ -259,13 +262,10 @@ end
 -- An entry that ends in an index leaves it: a parked one would be let go a second time.
 local function unindex(lane, id, owner, body)
   local member = lane.ref .. '|' .. id
-  if owner == '~ready' then
-    redis.call('ZREM', lane.ready, member)
-  elseif owner == '~delayed' then
-    redis.call('ZREM', KEYS[3], member)
-  elseif owner == '~ordered' and body then
-    local order = order_of(body)
-    redis.call('ZREM', KEYS[5], parked_member(lane, id, order))
+  if owner == '~ready' then redis.call('ZREM', lane.ready, member) end
+  if owner == '~delayed' then redis.call('ZREM', KEYS[3], member) end
+  if owner == '~ordered' and body then
+    redis.call('ZREM', KEYS[5], parked_member(lane, id, order_of(body)))
   end
 end
 
@@ -281,16 +281,14 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
     end
   end
   if row[2] ~= consumer or row[4] ~= count then return 's' end
+  if action == 'n' then return fail(lane, id, count, record, category, number) end
+  if action == 'r' then return give_back(lane, id, count, row[2], number) end
   if action == 'l' or action == 'u' then
     if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
     local verdict = action == 'l' and fail(lane, id, count, record, category, 0)
       or give_back(lane, id, count, row[2], 0)
     if number > 0 and verdict ~= 'k' then totals.expired = totals.expired + 1 end
     return verdict
-  elseif action == 'n' then
-    return fail(lane, id, count, record, category, number)
-  elseif action == 'r' then
-    return give_back(lane, id, count, row[2], number)
   end
   local body = body_of(lane, id)
   local failures = redis.call('HGET', KEYS[6], lane.ref .. '|' .. id)
@@ -298,13 +296,15 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
     local held = held_key(lane, id, body)
     if held == false then return 'k' end
     finish(lane, id, body)
-    end_task(task_of(lane, id, body), action == 'a' and 'succeeded' or 'suspended', record)
+    end_task(task_of(lane, id, body), action == 'a' and 'succeeded' or 'suspended', record,
+      consumer, failures, 1)
     -- A question is neither a success nor a failure.
     if action == 'a' then totals.acked, totals.work = totals.acked + 1, totals.work + number end
     next_of_key(held)
     return 'o'
   end
-  local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j')
+  local verdict = to_dead(lane, id, count, body, category, record, failures, action == 'j',
+    action == 'j' and 1)
   if verdict ~= 'k' then unindex(lane, id, row[2], body) end
   if action == 'j' and verdict == 'd' then totals.failed = totals.failed + 1 end
   return verdict

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 --[[
-settled_trim: forget what became of tasks once the router has applied it and a while has passed.
+settled_trim: forget what became of tasks once the router has applied it and a while has passed, or
+of tracked messages after a while.
 
 Why one script: a row without its record, or a record without its row, would let a dispatch key have
 a second outcome.
 
 KEYS
-  1 settled  stream  what became of tasks
+  1 settled  stream  what became of tasks; or `outcomes`, what became of tracked messages
   2 tasks    hash    dispatch key -> `open <s|a> <lane ref>|<id>`, `acked`, or
                      `ended <outcome> <settled id>`
-  3 applied  hash    `id` -> the last record that was applied
+  3 applied  hash    `id` -> the last record that was applied; absent for `outcomes`
 ARGV
   1 keep_ms  u53     keep records for so long
   2 limit    u53     most records to remove
@@ -29,7 +30,8 @@ local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
 end
-local applied_ms, applied_seq = parts(redis.call('HGET', KEYS[3], 'id') or '0-0')
+local applied_ms, applied_seq = math.huge, 0
+if KEYS[3] then applied_ms, applied_seq = parts(redis.call('HGET', KEYS[3], 'id') or '0-0') end
 local old = now - tonumber(ARGV[1])
 local from, left, room, removed, last, is_end = '-', tonumber(ARGV[2]), 4194304, 0, nil, false
 while left > 0 and room > 0 and not is_end do

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 --[[
-task_look: what a shard knows of a task; a row whose entry is lost is removed.
+task_look: what a shard knows of a task or tracked message; a row whose entry is lost is removed.
 
 Why one script: an entry that is delivered or settled between two looks would pass for lost, and its
 task be done once more.

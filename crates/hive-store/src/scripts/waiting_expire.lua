@@ -10,8 +10,10 @@ KEYS
   2 dead      stream  dead letters of the shard
   3 counters  hash    totals of the group
   4 sizes     hash    lane ref -> bytes that it holds
-  5 tasks     hash    dispatch key -> `open <s|a> <lane ref>|<id>` of a task that is not decided
-  6 settled   stream  what became of tasks, for the router; its name is its channel too
+  5 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
+                      ref>|<id>` while it is not decided
+  6 settled   stream  what became of tasks, for the router, or of a lane of tracked messages
+                      `outcomes`, what became of those; its name is its channel too
 ARGV
   1 group     name    the one that reads the lane
   2 ref       ref     of the lane
@@ -48,7 +50,8 @@ if from == '-' or before(from, groups[1][8]) then from = '(' .. groups[1][8] end
 local left, room, largest, last = tonumber(ARGV[4]), 4194304, nil, ''
 local expired, dead, bytes = 0, 0, 0
 -- The end of a task; false where it was decided before: then it is no dead letter.
-local of_tasks, told = string.find(ARGV[2], '/p%dt'), false
+local of_tasks, told = string.find(ARGV[2], '/p%d[tr]'), false
+local is_tracked = string.find(ARGV[2], '/p%dr')
 local function end_task(id, body)
   if not of_tasks then return true end
   local _, at = struct.unpack('>Hc0', body, 23)
@@ -58,7 +61,7 @@ local function end_task(id, body)
   local record = redis.call('XADD', KEYS[6], '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
     ARGV[5])
   redis.call('HSET', KEYS[5], key, 'ended dead_lettered ' .. record)
-  told = true
+  if is_tracked then redis.call('PUBLISH', KEYS[6], key) else told = true end
   return true
 end
 while left > 0 and room > 0 do

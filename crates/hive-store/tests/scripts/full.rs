@@ -155,7 +155,10 @@ async fn everything_that_drains_it_goes_on() {
         .expect("due_scheduled");
     forget_settled(&world, &all).await;
     assert!(world.set_state("h", GroupState::Deleting, 2).await);
-    let cancelled = world.store.cancel_scheduled(&world.shard, "h", 0).await;
+    let cancelled = world
+        .store
+        .cancel_scheduled(&world.shard, "h", (0, false))
+        .await;
     cancelled.expect("scheduled_cancel");
     let removed = world.store.delete_on_shard(&world.shard, "h").await;
     assert_eq!(removed.expect("group_delete"), Removal::Done(0));

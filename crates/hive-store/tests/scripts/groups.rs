@@ -215,7 +215,7 @@ async fn cancel_scheduled(world: &World, group: &str) -> u64 {
     loop {
         let step = world
             .store
-            .cancel_scheduled(&world.shard, group, cursor)
+            .cancel_scheduled(&world.shard, group, (cursor, false))
             .await;
         let (next, moved) = step.expect("cancel");
         (cursor, cancelled) = (next, cancelled + moved);

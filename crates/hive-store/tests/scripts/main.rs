@@ -20,4 +20,5 @@ mod settle;
 mod streams;
 mod sweep;
 mod tasks;
+mod tracked;
 mod world;

@@ -328,3 +328,64 @@ pub(super) static DELETE_QUERY: Shape = Shape::new(
          false.",
     )]],
 );
+
+/// What to purge.
+pub(super) static PURGE: Shape = Shape::new(
+    "Purge",
+    "What to purge: a dry run, or the name of the group once more.",
+    &[&[
+        optional(
+            "dry_run",
+            Flag,
+            "Counts what would go, and changes nothing. Default false.",
+        ),
+        optional(
+            "confirm",
+            Name,
+            "The name of the group; needed unless it is a dry run.",
+        ),
+        optional(
+            "keep_leased",
+            Flag,
+            "Leaves what consumers hold to them; otherwise that goes too, and their leases are \
+             over. Default false.",
+        ),
+    ]],
+);
+
+/// What went.
+pub(super) static PURGED: Shape = Shape::new(
+    "Purged",
+    "What went.",
+    &[&[
+        required("dry_run", Flag, "False."),
+        required("purged", TOTAL, "Messages moved to the dead letters."),
+        required(
+            "more",
+            Flag,
+            "True where messages published before the call are left: call again.",
+        ),
+    ]],
+);
+
+/// What would go.
+pub(super) static PURGE_COUNTED: Shape = Shape::new(
+    "PurgeCounted",
+    "What would go.",
+    &[&[
+        required("dry_run", Flag, "True."),
+        required("purged", TOTAL, "All that would go."),
+        required("waiting", TOTAL, "Of that, never delivered."),
+        required("leased", TOTAL, "Of that, held by consumers."),
+        required(
+            "retrying",
+            TOTAL,
+            "Of that, delivered before and waiting to be again.",
+        ),
+        required(
+            "scheduled",
+            TOTAL,
+            "Of that, with a delay that is not over.",
+        ),
+    ]],
+);

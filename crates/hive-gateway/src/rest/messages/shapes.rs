@@ -107,6 +107,11 @@ pub(in crate::rest) static MESSAGE: Shape = Shape::new(
                 Kind::Seconds(1, TTL_MS_MAX),
                 "Not delivered after this long; then it goes to the dead letters as `expired`.",
             ),
+            optional(
+                "track",
+                Flag,
+                "Keeps what becomes of it, with a result of up to 64 KiB, for 24 h after its                  end: see `getMessage`. To a group alone, and not with an ordering key. Default                  false.",
+            ),
         ],
     ],
 );
@@ -164,6 +169,12 @@ pub(in crate::rest) static STORED_MESSAGE: Shape = Shape::new(
                 "resumption",
                 One(&RESUMPTION),
                 "The answer to a question of an earlier attempt.",
+            ),
+            optional("track", Flag, "True where what becomes of it is kept."),
+            optional(
+                "replay_of",
+                Name,
+                "Id of the message that this one repeats, in a replay.",
             ),
         ],
     ],

@@ -97,6 +97,10 @@ pub(in crate::rest) struct MessageOut {
     retry: Option<RetryOut>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_at: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    track: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    replay_of: String,
 }
 
 impl From<wire::Message> for MessageOut {
@@ -129,6 +133,8 @@ impl From<wire::Message> for MessageOut {
             required_capabilities: message.required_capabilities,
             idempotency_key: message.idempotency_key,
             ordering_key: message.ordering_key,
+            track: message.track,
+            replay_of: message.replay_of,
         }
     }
 }

@@ -61,6 +61,8 @@ fn what_is_sent_is_shown_as_it_was() {
         state: vec![0xff].into(),
         input: "\"this\"".into(),
     });
+    message.track = true;
+    message.replay_of = "first".into();
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
     assert_eq!(misfits(&shown, &STORED_MESSAGE), Vec::<String>::new());
     let input = &shown["inputs"]["a"];
