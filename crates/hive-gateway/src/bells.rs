@@ -95,8 +95,8 @@ impl Bells {
     }
 
     /// Hears the bells of all shards until cancelled; survives Redis going away and lines that go
-    /// silent. `cancel` gets the channel and the lease of a task or tracked message that was decided
-    /// elsewhere.
+    /// silent. `cancel` gets the channel and the lease of a task or tracked message that was
+    /// decided elsewhere.
     pub async fn hear<F>(self: Arc<Self>, store: Store, cancel: F)
     where
         F: Fn(&str, &CancelledLease) + Send + Sync,

@@ -137,7 +137,7 @@ impl Peer {
     }
 
     /// Takes the next Consume call and its join, and answers `joined` with `lost` leases.
-    pub(crate) async fn join(&mut self, joined: Joined) -> (Consumer, hive_client::wire::Join) {
+    pub(crate) async fn join(&mut self, joined: Joined) -> (Consumer, wire::Join) {
         let mut consumer = self.consumer().await;
         let consume_request::Frame::Join(join) = consumer.frame().await else {
             panic!("the first frame must be a join");

@@ -9,8 +9,8 @@ KEYS
   1 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
                       ref>|<id>`, `acked`, or `ended <outcome> <id of its record>`; of a tracked
                       message with a delay its id is its member of KEYS[7]
-  2 settled   stream  what became of tasks, for the router, or for a tracked message `outcomes`, what
-                      became of those; its name is its channel too
+  2 settled   stream  what became of tasks, for the router, or for a tracked message `outcomes`,
+                      what became of those; its name is its channel too
   3 cancels   channel on which gateways hear that a lease of theirs is over
   4 counters  hash    totals of the group
   5 delayed   zset    `<lane ref>|<id>` by due time

@@ -1,5 +1,5 @@
-//! `task_dispatch`, `task_resolve`, `task_look`, the `settled_*` scripts, and what `fetch`, `settle`,
-//! `waiting_expire` and `group_delete` do to tasks.
+//! `task_dispatch`, `task_resolve`, `task_look`, the `settled_*` scripts, and what `fetch`,
+//! `settle`, `waiting_expire` and `group_delete` do to tasks.
 
 mod random;
 

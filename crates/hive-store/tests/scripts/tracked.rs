@@ -74,7 +74,9 @@ async fn end(world: &World, id: &str) -> (TaskOutcome, String, u32, String) {
 }
 
 async fn cancel(world: &World, id: &str) -> Resolved {
-    let cancelled = world.store.cancel_tracked(&world.shard, id, "not wanted");
+    let cancelled = world
+        .store
+        .cancel_tracked(&world.shard, id, "not wanted", false);
     cancelled.await.expect("an answer")
 }
 
