@@ -1,6 +1,8 @@
 //! What `publish`, `fetch`, `settle`, `due_scheduled`, `scheduled_cancel`, `waiting_expire`,
 //! `group_delete`, `task_resolve`, `task_look` and `settled_trim` do to tracked messages.
 
+mod random;
+
 use std::time::Duration;
 
 use bytes::Bytes;
