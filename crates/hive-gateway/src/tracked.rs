@@ -54,7 +54,7 @@ impl Gateway {
                 });
             }
             // Time passed, or it rang: both mean to look again.
-            let _either = tokio::time::timeout(POLL.min(left), bell.notified()).await;
+            let _either = tokio::time::timeout(POLL.min(left), bell.heard()).await;
         }
     }
 
