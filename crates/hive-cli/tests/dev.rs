@@ -182,6 +182,71 @@ fn a_killed_process_is_started_again_and_the_end_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_message_is_published_and_waited_for_and_a_group_purged_and_replayed() {
+    let dev = Dev::start();
+    let run = |args: &[&str], code: i32| {
+        let done = dev.hive(args);
+        assert_eq!(done.status.code(), Some(code), "{args:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    run(&["group", "create", "g", "--max-attempts", "1"], 0);
+    let mut work = Command::new(HIVE)
+        .args([
+            "work",
+            "-g",
+            "g",
+            "--exec",
+            "read n; test $n = 4 && echo $((n * 10 + 2))",
+        ])
+        .env("HIVE_URL", &dev.url)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(
+        run(&["publish", "-g", "g", "--wait=60s", "4"], 0).trim(),
+        "42"
+    );
+    let failed = run(&["publish", "-g", "g", "--id", "bad", "--wait", "5"], 1);
+    assert!(failed.contains("bad is dead: "), "{failed}");
+    let shown = run(
+        &["message", "get", "bad", "--wait", "30s", "-o", "jsonl"],
+        0,
+    );
+    assert!(
+        shown.contains("\"state\":\"dead\",\"attempts\":1,"),
+        "{shown}"
+    );
+    run(&["message", "get", "unknown"], 2);
+    send(work.id(), Signal::TERM);
+    work.wait().unwrap();
+    run(&["publish", "-g", "g", "--id", "m", "--track", "4"], 0);
+    let cancelled = run(&["message", "cancel", "m", "-g", "g"], 0);
+    assert_eq!(cancelled.trim(), "cancelled `m`");
+    run(&["publish", "-g", "g", "4"], 0);
+    let counted = run(&["group", "purge", "g", "--dry-run"], 0);
+    assert!(counted.contains("messages would go"), "{counted}");
+    run(&["group", "purge", "g"], 64);
+    run(&["group", "purge", "g", "--confirm", "h"], 2);
+    run(&["group", "purge", "g", "--confirm", "g"], 0);
+    let lag = |text: &str| {
+        let shown = run(&["group", "get", "g", "-o", "jsonl"], 0);
+        assert!(shown.contains(text), "{shown}");
+    };
+    lag("\"lag\":0,");
+    let replayed = run(
+        &[
+            "stream", "replay", "start", "g", "-g", "g", "--id", "r", "--wait",
+        ],
+        0,
+    );
+    assert!(replayed.contains("replay `r` is done: "), "{replayed}");
+    let shown = run(&["stream", "replay", "get", "g", "r", "-o", "jsonl"], 0);
+    assert!(shown.contains("\"state\":\"done\""), "{shown}");
+    run(&["stream", "replay", "cancel", "g", "r"], 0);
+}
+
+#[test]
 fn a_hive_that_is_killed_takes_its_processes_along() {
     let mut dev = Dev::start();
     assert!(dev.processes().len() >= dev.table.len());

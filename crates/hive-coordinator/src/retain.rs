@@ -104,11 +104,10 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
         forget_producers(scope, now_ms).await?;
         forget_outcomes(scope).await?;
     }
-    Ok(())
+    hold_outcomes(scope).await
 }
 
-/// Forgets outcomes of tracked messages by their age; and sooner, the oldest first, where all of
-/// them take more memory than they may.
+/// Forgets outcomes of tracked messages by their age.
 async fn forget_outcomes(scope: &Scope) -> Result<(), StoreError> {
     let (store, shard) = (&scope.store, &scope.shard);
     let kept = Duration::from_millis(TRACKED_KEPT_MS);
@@ -116,6 +115,13 @@ async fn forget_outcomes(scope: &Scope) -> Result<(), StoreError> {
         .forget_outcomes(shard, kept, OUTCOME_STEPS_MAX)
         .await?;
     metrics::outcomes_forgotten(Forgotten::Age, aged);
+    Ok(())
+}
+
+/// Forgets outcomes sooner, the oldest first, where all of them take more memory than they may. At
+/// a second's pace: what is over is what a second brings.
+async fn hold_outcomes(scope: &Scope) -> Result<(), StoreError> {
+    let (store, shard) = (&scope.store, &scope.shard);
     let mut sooner = 0;
     for _ in 0..OUTCOME_STEPS_MAX {
         if store.bytes_of_outcomes(shard).await? <= TRACKED_KEPT_BYTES_MAX {

@@ -38,10 +38,30 @@ impl Bells {
         self.add(shard.doorbell())
     }
 
-    /// A listener of what is said on a channel, these words alone; it ends when it is dropped.
+    /// A listener of what is said on a channel, these words alone; it ends when it is dropped, and
+    /// leaves nothing behind: such words are without number.
     #[must_use]
-    pub fn listen_to(&self, channel: &str, words: &str) -> Arc<Notify> {
-        self.add(said_on(channel, words))
+    pub fn listen_to(self: &Arc<Self>, channel: &str, words: &str) -> Listener {
+        let name = said_on(channel, words);
+        Listener {
+            bell: self.add(name.clone()),
+            name,
+            bells: Arc::clone(self),
+        }
+    }
+
+    fn forget(&self, name: &str, bell: &Arc<Notify>) {
+        let mut listeners = self.listeners.lock();
+        let Some(of_name) = listeners.get_mut(name) else {
+            return;
+        };
+        let other = |listener: &Weak<Notify>| {
+            listener.strong_count() > 0 && !std::ptr::eq(listener.as_ptr(), Arc::as_ptr(bell))
+        };
+        of_name.retain(other);
+        if of_name.is_empty() {
+            listeners.remove(name);
+        }
     }
 
     fn add(&self, name: String) -> Arc<Notify> {
@@ -95,8 +115,8 @@ impl Bells {
     }
 
     /// Hears the bells of all shards until cancelled; survives Redis going away and lines that go
-    /// silent. `cancel` gets the channel and the lease of a task or tracked message that was decided
-    /// elsewhere.
+    /// silent. `cancel` gets the channel and the lease of a task or tracked message that was
+    /// decided elsewhere.
     pub async fn hear<F>(self: Arc<Self>, store: Store, cancel: F)
     where
         F: Fn(&str, &CancelledLease) + Send + Sync,
@@ -119,6 +139,49 @@ impl Bells {
     }
 }
 
+/// Who waits for certain words.
+#[derive(Debug)]
+pub struct Listener {
+    bell: Arc<Notify>,
+    name: String,
+    bells: Arc<Bells>,
+}
+
+impl Listener {
+    /// Waits until they are said; what was said since the last wait counts.
+    pub async fn heard(&self) {
+        self.bell.notified().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.bells.forget(&self.name, &self.bell);
+    }
+}
+
 fn said_on(channel: &str, words: &str) -> String {
     format!("{channel} {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_words_hears_them_and_leaves_nothing_behind() {
+        let bells = Arc::new(Bells::default());
+        let (first, second) = (
+            bells.listen_to("channel", "m"),
+            bells.listen_to("channel", "m"),
+        );
+        bells.ring(&said_on("channel", "n"));
+        bells.ring(&said_on("channel", "m"));
+        first.heard().await;
+        drop(first);
+        second.heard().await;
+        assert_eq!(bells.listeners.lock().len(), 1);
+        drop(second);
+        assert!(bells.listeners.lock().is_empty());
+    }
 }

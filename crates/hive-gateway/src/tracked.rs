@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use hive_domain::{name, violation::Violations};
+use hive_domain::{name, stream::Durability, violation::Violations};
 use hive_protocol::{
     fault::{Fault, Reason},
     limits::WAIT_MS_MAX,
@@ -41,7 +41,7 @@ impl Gateway {
         faults.into_result()?;
         let _pass = self.enter("get_message")?;
         let id = request.message_id.as_str();
-        let shard = reading(self.shard_of(namespace, &request.group, id)).await?;
+        let (shard, _) = reading(self.place_of(namespace, &request.group, id)).await?;
         let end = Instant::now() + Duration::from_millis(wait_ms);
         // Before the look: what ends during it must not be missed.
         let bell = self.bells.listen_to(&shard.outcomes(), &tracking_key(id));
@@ -54,7 +54,7 @@ impl Gateway {
                 });
             }
             // Time passed, or it rang: both mean to look again.
-            let _either = tokio::time::timeout(POLL.min(left), bell.notified()).await;
+            let _either = tokio::time::timeout(POLL.min(left), bell.heard()).await;
         }
     }
 
@@ -72,11 +72,13 @@ impl Gateway {
         faults.into_result()?;
         let _pass = self.enter("cancel_message")?;
         let id = request.message_id.as_str();
-        let shard = reading(self.shard_of(namespace, &request.group, id)).await?;
+        let place = reading(self.place_of(namespace, &request.group, id)).await?;
+        let (shard, durable) = place;
         // One that is no longer known must not get an end.
         self.look_up(&shard, id).await?;
         let reason = cut_reason(request.reason);
-        let was = match self.store.cancel_tracked(&shard, id, &reason).await? {
+        let cancelling = self.store.cancel_tracked(&shard, id, &reason, durable);
+        let was = match cancelling.await? {
             Resolved::Ended { .. } | Resolved::Already(TaskOutcome::Cancelled) => None,
             Resolved::Already(outcome) => Some(outcome),
         };
@@ -94,17 +96,24 @@ impl Gateway {
         }
     }
 
-    async fn shard_of(&self, namespace: &str, group: &str, id: &str) -> Result<Shard, Fault> {
-        let shards = if group.is_empty() {
-            let streams = self.store.streams(namespace).await?;
-            let shard = |name: &str| self.store.shard(namespace, name, 0);
-            streams.iter().map(|stream| shard(&stream.name)).collect()
+    /// Where a message is, and whether its stream promises to have on disk what it answers.
+    async fn place_of(
+        &self,
+        namespace: &str,
+        group: &str,
+        id: &str,
+    ) -> Result<(Shard, bool), Fault> {
+        let streams = if group.is_empty() {
+            self.store.streams(namespace).await?
         } else {
-            vec![self.catalog.group(namespace, group).await?.shard.clone()]
+            vec![self.catalog.group(namespace, group).await?.stream.clone()]
         };
+        let shard = |name: &str| self.store.shard(namespace, name, 0);
+        let shards: Vec<Shard> = streams.iter().map(|stream| shard(&stream.name)).collect();
         let place = self.store.shard_of_tracked(&shards, id).await?;
-        let shard = place.and_then(|place| shards.into_iter().nth(place));
-        shard.ok_or_else(|| not_found(id))
+        let found = place.and_then(|place| shards.into_iter().zip(streams).nth(place));
+        let (shard, stream) = found.ok_or_else(|| not_found(id))?;
+        Ok((shard, stream.settings.durability == Durability::Local))
     }
 
     async fn look_up(&self, shard: &Shard, id: &str) -> Result<wire::TrackedMessage, Fault> {

@@ -14,6 +14,8 @@ mod http;
 mod router;
 #[path = "rest/schema.rs"]
 mod schema;
+#[path = "rest/tracked.rs"]
+mod tracked;
 #[path = "rest/workflows.rs"]
 mod workflows;
 

@@ -3,8 +3,8 @@
 //! A lane's name says its priority, whether its entries need a script on every step (`m` where they
 //! are ordered, `t` where they are tasks of workflows, `r` where their outcome is kept), the
 //! capabilities they require and the one consumer they are for: `p4`, `p9m`, `p4t`, `p4+cuda,gpu`,
-//! `p4@agent-1`. Names of groups and consumers hold none of the characters `/ + , @ |`, so a name is
-//! parsed without doubt.
+//! `p4@agent-1`. Names of groups and consumers hold none of the characters `/ + , @ |`, so a name
+//! is parsed without doubt.
 
 use std::{fmt, str::FromStr};
 

@@ -21,9 +21,9 @@
 //!   lives; **C3** lost data is never gone on with by itself;
 //! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a
 //!   step of a run and what it owes are one; **W4** a step is taken once;
-//! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told in
-//!   the step that ends its entry, and no delivery behind it. Both hold of tracked messages, each
-//!   under its id.
+//! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told
+//!   in the step that ends its entry, and no delivery behind it. Both hold of tracked messages,
+//!   each under its id.
 //!
 //! Read next: `keys.rs`, then `scripts/publish.lua`, `fetch.lua` and `settle.lua`.
 

@@ -419,3 +419,44 @@ fn outcomes(text: &str, expected: usize) -> Result<Vec<Outcome>, StoreError> {
         Err(wrong())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::{Lane, LaneKind};
+
+    fn arity(kind: LaneKind) -> (usize, usize) {
+        let lane = Lane {
+            kind,
+            ..Lane::plain(4)
+        };
+        let item = Item {
+            lanes: [LaneRef::of_group("g", lane)].into(),
+            body: Bytes::from_static(b"m"),
+            producer: None,
+            idempotency: None,
+            ordering_key: String::new(),
+            not_before_ms: 0,
+        };
+        let flush = Flush {
+            number: 1,
+            incarnation: "i".into(),
+            max_backlog: 1,
+            max_backlog_bytes: 1,
+            buffer_without_groups: false,
+            groups: Vec::new(),
+            items: vec![item],
+            durable: false,
+        };
+        publish_call(&Shard::new("h", "n", "s", 0), &flush, 1).arity()
+    }
+
+    #[test]
+    fn only_a_flush_with_a_tracked_message_pays_for_tracking() {
+        // Seven keys, the lane and the counters of its group; eleven arguments, lane and group,
+        // the head of the run and the body.
+        assert_eq!(arity(LaneKind::Plain), (9, 19));
+        // One key more, and what a message that is judged alone brings.
+        assert_eq!(arity(LaneKind::Tracked), (10, 25));
+    }
+}

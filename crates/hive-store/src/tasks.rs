@@ -290,6 +290,19 @@ impl Store {
         outcome: TaskOutcome,
         detail: Bytes,
     ) -> Result<Resolved, StoreError> {
+        let key = (group, dispatch_key);
+        self.resolve(shard, key, outcome, detail, false).await
+    }
+
+    /// As `resolve_task`; with `durable` it is on disk before the answer.
+    pub(crate) async fn resolve(
+        &self,
+        shard: &Shard,
+        (group, dispatch_key): (&str, &str),
+        outcome: TaskOutcome,
+        detail: Bytes,
+        durable: bool,
+    ) -> Result<Resolved, StoreError> {
         for _ in 0..ROW_TRIES {
             let open = self.open_row(shard, dispatch_key).await?;
             // A task lane is of one group: its own, whatever the caller thinks.
@@ -314,7 +327,11 @@ impl Store {
             call.text(group).text(dispatch_key).text(outcome.as_str());
             call.bytes(detail.clone());
             call.text(open.as_ref().map_or("", |open| &open.reference));
-            let value = self.run_safely(Purpose::Control, call).await?;
+            let value = if durable {
+                self.run_durably(Purpose::Control, call).await?
+            } else {
+                self.run_safely(Purpose::Control, call).await?
+            };
             let (word, parts) = reply::status("task_resolve", value)?;
             match word.as_str() {
                 "ENDED" => {

@@ -2,8 +2,8 @@
 //!
 //! A tracked message is an entry of a tracked lane of one group. Its row lies beside those of the
 //! tasks of workflows, under a key made of its id, and the same scripts end it: the first end of it
-//! is its outcome. What became of it lies in the stream `outcomes` of the shard, in the order of the
-//! ends, and is forgotten from the oldest on, by age and by what all of it takes.
+//! is its outcome. What became of it lies in the stream `outcomes` of the shard, in the order of
+//! the ends, and is forgotten from the oldest on, by age and by what all of it takes.
 
 use std::time::Duration;
 
@@ -179,7 +179,8 @@ impl Store {
         })
     }
 
-    /// Ends a tracked message that is not ended yet, wherever it is; its consumer is told.
+    /// Ends a tracked message that is not ended yet, wherever it is; its consumer is told. With
+    /// `durable` it is on disk before the answer.
     ///
     /// # Errors
     /// As in `StoreError`. The same may be asked again whatever the error is.
@@ -188,10 +189,12 @@ impl Store {
         shard: &Shard,
         message_id: &str,
         reason: &str,
+        durable: bool,
     ) -> Result<Resolved, StoreError> {
         let (key, reason) = (tracking_key(message_id), Bytes::from(reason.to_owned()));
         let outcome = TaskOutcome::Cancelled;
-        self.resolve_task(shard, "", &key, outcome, reason).await
+        self.resolve(shard, ("", &key), outcome, reason, durable)
+            .await
     }
 
     /// Forgets outcomes that are older than `keep`, at most so many steps of 500 of them; answers

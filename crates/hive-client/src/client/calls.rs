@@ -60,8 +60,8 @@ impl Client {
         list_consumers(ListConsumersRequest) -> ListConsumersResponse, Safe, groups;
         /// Registers a pull consumer.
         add_consumer(AddConsumerRequest) -> AddConsumerResponse, Safe, groups;
-        /// Moves the unsettled messages of a group to the dead letters, or counts them. A repetition
-        /// after a lost answer answers what was left.
+        /// Moves the unsettled messages of a group to the dead letters, or counts them. A
+        /// repetition after a lost answer answers what was left.
         purge_group(PurgeGroupRequest) -> PurgeGroupResponse, Safe, groups;
         /// Removes a member. A repetition after a lost answer may say that there is none.
         remove_consumer(RemoveConsumerRequest) -> RemoveConsumerResponse, Safe, groups;

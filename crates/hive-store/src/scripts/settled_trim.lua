@@ -1,7 +1,6 @@
 #!lua flags=allow-oom
 --[[
-settled_trim: forget what became of tasks once the router has applied it and a while has passed, or
-of tracked messages after a while.
+settled_trim: forget what became of tasks that the router applied, or of tracked messages.
 
 Why one script: a row without its record, or a record without its row, would let a dispatch key have
 a second outcome.

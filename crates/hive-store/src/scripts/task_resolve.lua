@@ -9,15 +9,15 @@ KEYS
   1 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
                       ref>|<id>`, `acked`, or `ended <outcome> <id of its record>`; of a tracked
                       message with a delay its id is its member of KEYS[7]
-  2 settled   stream  what became of tasks, for the router, or for a tracked message `outcomes`, what
-                      became of those; its name is its channel too
+  2 settled   stream  what became of tasks, for the router, or for a tracked message `outcomes`,
+                      what became of those; its name is its channel too
   3 cancels   channel on which gateways hear that a lease of theirs is over
   4 counters  hash    totals of the group
   5 delayed   zset    `<lane ref>|<id>` by due time
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 scheduled zset    scheduled member by due time
   8 bodies    hash    scheduled member -> `<lane ref> <body>`
-  9 sizes     hash    `<lane ref> scheduled` -> messages
+  9 sizes     hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
   10.. of an open row its lane's stream and ready zset
 ARGV
   1 group         name
@@ -46,6 +46,7 @@ local ref, id = string.match(row, '^open %a (.*)|(.-)$')
 if (ref or '') ~= ARGV[5] then return { 'MOVED', ref or '' } end
 
 local held
+local is_tracked = string.sub(key, 1, 1) == '~'
 local is_later = ref and not string.match(id, '^%d+%-%d+$')
 if is_later and redis.call('ZREM', KEYS[7], id) == 1 then
   local body = string.match(redis.call('HGET', KEYS[8], id) or '', '^%S+ (.*)$') or ''
@@ -75,9 +76,17 @@ if ref and not is_later then
     if string.sub(pending[2], 1, 1) ~= '~' then
       held = { consumer = pending[2], count = pending[4] }
     end
+  elseif is_tracked then
+    -- Never delivered, and its lane is of this group alone: it need not wait for a fetch to go.
+    local entry = redis.call('XRANGE', KEYS[10], id, id)[1]
+    if entry then
+      redis.call('XDEL', KEYS[10], id)
+      redis.call('HINCRBY', KEYS[4], 'settled', 1)
+      redis.call('HINCRBY', KEYS[4], 'bytes', -#entry[2][2])
+      redis.call('HINCRBY', KEYS[9], ref, -#entry[2][2])
+    end
   end
 end
-local is_tracked = string.sub(key, 1, 1) == '~'
 local attempts = (failures and struct.unpack('>I4', failures) or 0) + (held and 1 or 0)
 local settled = redis.call('XADD', KEYS[2], '*', 'd', key, 'k', 'ended', 'o', outcome, 'b', ARGV[4],
   unpack(is_tracked and { 'c', held and held.consumer or '', 'n', attempts } or {}))

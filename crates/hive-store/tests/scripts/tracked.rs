@@ -1,13 +1,15 @@
 //! What `publish`, `fetch`, `settle`, `due_scheduled`, `scheduled_cancel`, `waiting_expire`,
 //! `group_delete`, `task_resolve`, `task_look` and `settled_trim` do to tracked messages.
 
+mod random;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
     fetch::Taker,
-    publish::{Item, Outcome},
+    publish::{Idempotency, Item, Outcome},
     settle::{Action, Verdict},
     sweep::Take,
     tasks::{Holder, Resolved, TaskOutcome},
@@ -74,7 +76,9 @@ async fn end(world: &World, id: &str) -> (TaskOutcome, String, u32, String) {
 }
 
 async fn cancel(world: &World, id: &str) -> Resolved {
-    let cancelled = world.store.cancel_tracked(&world.shard, id, "not wanted");
+    let cancelled = world
+        .store
+        .cancel_tracked(&world.shard, id, "not wanted", false);
     cancelled.await.expect("an answer")
 }
 
@@ -154,6 +158,26 @@ async fn an_id_that_is_tracked_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_repetition_under_an_idempotency_key_is_a_duplicate_of_the_first() {
+    let (world, a) = with_messages(&[]).await;
+    let keyed = |id: &str| Item {
+        idempotency: Some(Idempotency {
+            key: "k".into(),
+            fingerprint: 7,
+            message_id: id.into(),
+        }),
+        ..tracked(id)
+    };
+    assert_eq!(world.publish(vec![keyed("m")]).await, [Outcome::Added]);
+    let duplicate = Outcome::Duplicate("m".into());
+    for id in ["m", "n"] {
+        assert_eq!(world.publish(vec![keyed(id)]).await, [duplicate.clone()]);
+    }
+    assert_eq!(look(&world, "n").await, None);
+    assert_eq!(world.take("g", &a, 9).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_flush_sent_again_keeps_the_row_of_the_first() {
     let (world, a) = with_messages(&[]).await;
     let flush = world.flush(vec![tracked("m")]).await;
@@ -220,6 +244,15 @@ async fn a_cancelled_message_is_taken_from_its_holder_and_has_one_end() {
 async fn a_message_cancelled_before_its_delivery_is_never_delivered() {
     let (world, a) = with_messages(&["m", "n"]).await;
     assert_eq!(cancel(&world, "m").await, Resolved::Ended { holder: None });
+    assert_eq!(
+        world.places("g").await,
+        (1, 0, 0, 0, 0, 1),
+        "it is not counted"
+    );
+    let size = tracked("n").body.len() as u64;
+    assert_eq!(world.figures("g").await.unsettled_bytes, size);
+    let sizes: Vec<String> = world.redis(&["HVALS", &world.shard.sizes()]).await;
+    assert_eq!(sizes, [size.to_string()]);
     let taken = world.take("g", &a, 9).await;
     assert_eq!(taken.len(), 1);
     let expected = (

@@ -110,7 +110,9 @@ pub(in crate::rest) static MESSAGE: Shape = Shape::new(
             optional(
                 "track",
                 Flag,
-                "Keeps what becomes of it, with a result of up to 64 KiB, for 24 h after its                  end: see `getMessage`. To a group alone, and not with an ordering key. Default                  false.",
+                "Keeps what becomes of it, with a result of up to 64 KiB, for 24 h after its \
+                 end: see `getMessage`. To a group alone, and not with an ordering key. Default \
+                 false.",
             ),
         ],
     ],

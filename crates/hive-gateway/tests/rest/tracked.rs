@@ -1,0 +1,160 @@
+//! Tracked messages, purges and replays over REST.
+
+use serde_json::{Value, json};
+
+use crate::{GROUPS, Hive, QA, STREAM, refused};
+
+const MESSAGES: &str = "/api/v1/messages";
+
+#[tokio::test]
+async fn a_tracked_message_is_followed_over_rest() {
+    let hive = Hive::with_group().await;
+    let message = json!({ "message_id": "m", "payload": 1, "track": true });
+    hive.publish(&message).await;
+    let path = format!("{MESSAGES}/m");
+    let seen = hive.client.get(&path).await;
+    assert_eq!(seen.status, 200, "{seen:?}");
+    let waiting = json!({ "message_id": "m", "state": "waiting", "attempts": 0 });
+    assert_eq!(seen.body, waiting);
+    let again = hive.client.post(&format!("{QA}/messages"), &message).await;
+    refused(&again, 409, "MESSAGE_EXISTS");
+    let delivery = hive.fetch(1).await.remove(0);
+    assert_eq!(delivery["message"]["track"], true);
+    let seen = hive
+        .client
+        .get(&format!("{path}/?group=qa_engineers_consumers"))
+        .await;
+    assert_eq!(seen.body["state"], "leased");
+    assert_eq!(seen.body["consumer"], "qa_agent_1");
+    let result = json!({ "passed": [1, 2.5] });
+    let ack = json!([{ "lease": delivery["lease"], "action": "ack", "result": result }]);
+    assert_eq!(hive.settle(&ack).await, ["ok"]);
+    let seen = hive.client.get(&format!("{path}?wait_seconds=30")).await;
+    assert_eq!(
+        (&seen.body["state"], &seen.body["result"]),
+        (&json!("acked"), &result)
+    );
+    assert!(seen.body["ended_at"].is_string(), "{seen:?}");
+    refused(
+        &hive.client.bare("DELETE", &path).await,
+        409,
+        "MESSAGE_OVER",
+    );
+}
+
+#[tokio::test]
+async fn a_message_is_cancelled_over_rest() {
+    let hive = Hive::with_group().await;
+    let delayed = json!({
+        "message_id": "m", "payload": 1, "track": true, "delay_seconds": 60,
+    });
+    hive.publish(&delayed).await;
+    let path = format!("{MESSAGES}/m");
+    assert_eq!(hive.client.get(&path).await.body["state"], "scheduled");
+    let cancelled = hive
+        .client
+        .bare("DELETE", &format!("{path}?reason=too%20late"))
+        .await;
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    assert_eq!(cancelled.body["state"], "cancelled");
+    assert_eq!(cancelled.body["error"], "too late");
+    assert_eq!(hive.client.get(QA).await.body["scheduled_count"], 0);
+    let unknown = hive.client.get(&format!("{MESSAGES}/n")).await;
+    refused(&unknown, 404, "MESSAGE_NOT_FOUND");
+    let odd = hive
+        .client
+        .get(&format!("{path}?wait_seconds=31&group=a%20b"))
+        .await;
+    assert_eq!(odd.status, 422);
+    assert_eq!(odd.faulty_fields(), ["group", "wait_seconds"]);
+    let path = format!("{STREAM}/messages");
+    let to_all = hive
+        .client
+        .post(&path, &json!({ "payload": 1, "track": true }))
+        .await;
+    refused(&to_all, 422, "INVALID_ARGUMENT");
+    assert_eq!(to_all.faulty_fields(), ["track"]);
+}
+
+#[tokio::test]
+async fn a_group_is_purged_over_rest_only_by_its_name() {
+    let hive = Hive::with_group().await;
+    for _ in 0..3 {
+        hive.publish(&json!({ "payload": 1 })).await;
+    }
+    hive.fetch(1).await;
+    let path = format!("{QA}/purge");
+    let counted = hive.client.post(&path, &json!({ "dry_run": true })).await;
+    let expected = json!({
+        "dry_run": true, "purged": 3, "waiting": 2, "leased": 1, "retrying": 0, "scheduled": 0,
+    });
+    assert_eq!((counted.status, counted.body), (200, expected));
+    for confirm in [json!({}), json!({ "confirm": "other" })] {
+        let unsure = hive.client.post(&path, &confirm).await;
+        refused(&unsure, 422, "INVALID_ARGUMENT");
+        assert_eq!(unsure.faulty_fields(), ["confirm"]);
+    }
+    let confirm = json!({ "confirm": "qa_engineers_consumers" });
+    let purged = hive.client.post(&path, &confirm).await;
+    let expected = json!({ "dry_run": false, "purged": 3, "more": false });
+    assert_eq!((purged.status, purged.body), (200, expected));
+    let group = hive.client.get(QA).await.body;
+    assert_eq!(
+        (&group["lag"], &group["dead_total"]),
+        (&json!(0), &json!(3))
+    );
+    let gone = hive
+        .client
+        .post(&format!("{GROUPS}/nobody/purge"), &confirm)
+        .await;
+    refused(&gone, 422, "INVALID_ARGUMENT");
+}
+
+#[tokio::test]
+async fn a_replay_is_begun_shown_and_cancelled_over_rest() {
+    let hive = Hive::with_group().await;
+    let path = format!("{STREAM}/replay");
+    let body = json!({
+        "group": "qa_engineers_consumers", "replay_id": "r", "message_types": ["b", "a"],
+        "from": "2026-01-31T12:00:00Z", "rate": 7,
+    });
+    let begun = hive.client.post(&path, &body).await;
+    assert_eq!(begun.status, 202, "{begun:?}");
+    // No coordinator runs here: it stays as it began.
+    let shown = hive.client.get(&format!("{path}/r")).await;
+    assert_eq!((shown.status, &shown.body), (200, &begun.body));
+    assert_eq!(shown.body["state"], "running");
+    assert_eq!(shown.body["message_types"], json!(["a", "b"]));
+    assert_eq!(
+        (&shown.body["rate"], &shown.body["published"]),
+        (&json!(7), &json!(0))
+    );
+    let other: Value = json!({ "group": "qa_engineers_consumers", "replay_id": "r" });
+    refused(&hive.client.post(&path, &other).await, 409, "REPLAY_EXISTS");
+    let cancelled = hive.client.bare("DELETE", &format!("{path}/r")).await;
+    assert_eq!(
+        (cancelled.status, &cancelled.body["state"]),
+        (200, &json!("cancelled"))
+    );
+    let unknown = hive.client.get(&format!("{path}/x")).await;
+    refused(&unknown, 404, "REPLAY_NOT_FOUND");
+    let group = json!({
+        "name": "elsewhere", "stream_name": "other", "agent_type": "any",
+    });
+    hive.client.post(GROUPS, &group).await;
+    let elsewhere = hive
+        .client
+        .post(&path, &json!({ "group": "elsewhere" }))
+        .await;
+    refused(&elsewhere, 422, "INVALID_ARGUMENT");
+    assert_eq!(elsewhere.faulty_fields(), ["group"]);
+    for number in 0..11 {
+        let body = json!({ "group": "qa_engineers_consumers" });
+        let begun = hive.client.post(&path, &body).await;
+        if number < 10 {
+            assert_eq!(begun.status, 202, "{begun:?}");
+        } else {
+            refused(&begun, 429, "TOO_MANY_REPLAYS");
+        }
+    }
+}
