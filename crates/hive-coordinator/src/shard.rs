@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hive_domain::group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode};
+use hive_domain::group::{GroupDefinition, GroupState, OrderingOnDead};
 use hive_domain::stream::StreamDefinition;
 use hive_store::fetch::ReadLane;
 use hive_store::settle::{Settle, SettleGroup, Verdict};
@@ -165,12 +165,7 @@ impl View {
 
 /// Ageing of a group's priorities in ms; 0 where they are strict.
 pub(crate) const fn ageing_ms(group: &GroupDefinition) -> u64 {
-    match group.settings.routing_mode {
-        RoutingMode::PriorityBased => 0,
-        RoutingMode::LoadBalanced | RoutingMode::RoundRobin | RoutingMode::CapabilityMatched => {
-            group.settings.priority_ageing_ms
-        },
-    }
+    group.settings.ageing_ms()
 }
 
 fn settle_group<'a>(

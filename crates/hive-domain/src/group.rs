@@ -31,6 +31,8 @@ pub const PRIORITY_AGEING_MS_MIN: u64 = 1_000;
 pub const PRIORITY_AGEING_MS_MAX: u64 = 86_400_000;
 /// Longest time that a lost connection may take to come back: 300 s.
 pub const RECONNECT_GRACE_MS_MAX: u64 = 300_000;
+/// How long a task is held for the consumer that last worked on its run: 2 s.
+pub const AFFINITY_WAIT_MS: u64 = 2_000;
 
 /// Who gets the next message.
 #[derive(
@@ -47,15 +49,19 @@ pub enum RoutingMode {
     PriorityBased,
     /// The most specialised capable consumer that is free.
     CapabilityMatched,
+    /// A task of a workflow: the consumer that last worked on its run, if it has room within
+    /// [`AFFINITY_WAIT_MS`]; all else as load balanced.
+    WorkflowAware,
 }
 
 impl RoutingMode {
     /// All modes, in the order in which messages name them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::LoadBalanced,
         Self::RoundRobin,
         Self::PriorityBased,
         Self::CapabilityMatched,
+        Self::WorkflowAware,
     ];
 
     /// The word for it in JSON, TOML and on command lines.
@@ -66,6 +72,20 @@ impl RoutingMode {
             Self::RoundRobin => "round_robin",
             Self::PriorityBased => "priority_based",
             Self::CapabilityMatched => "capability_matched",
+            Self::WorkflowAware => "workflow_aware",
+        }
+    }
+
+    /// How long a task waits for the consumer that last worked on its run, in ms; 0 where it does
+    /// not.
+    #[must_use]
+    pub const fn affinity_wait_ms(self) -> u64 {
+        match self {
+            Self::WorkflowAware => AFFINITY_WAIT_MS,
+            Self::LoadBalanced
+            | Self::RoundRobin
+            | Self::PriorityBased
+            | Self::CapabilityMatched => 0,
         }
     }
 }
@@ -297,6 +317,18 @@ impl GroupSettings {
     #[must_use]
     pub const fn heartbeat_ms(&self) -> u64 {
         self.lease_ms / 3
+    }
+
+    /// Ageing of priorities in ms; 0 where they are strict.
+    #[must_use]
+    pub const fn ageing_ms(&self) -> u64 {
+        match self.routing_mode {
+            RoutingMode::PriorityBased => 0,
+            RoutingMode::LoadBalanced
+            | RoutingMode::RoundRobin
+            | RoutingMode::CapabilityMatched
+            | RoutingMode::WorkflowAware => self.priority_ageing_ms,
+        }
     }
 
     /// The retry policy of messages that bring none.

@@ -7,13 +7,18 @@
 //! Which message comes first is not decided here: the script that fetches compares what waits, and
 //! ages low priorities so that they keep moving.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 use crate::{capability::CapabilitySet, group::RoutingMode};
 
 /// Most requests for one consumer in a plan. The first eleven ask for 1, 1, 2, 4 … 512, together
 /// 1,024; the twelfth takes all that is left, which is more than one fetch may carry.
 pub const SLOTS_PER_CONSUMER_MAX: u32 = 12;
+/// Most consumers that [`carried`] asks for one message behind the others.
+pub const ASKED_BEHIND_MAX: usize = 1_000;
 
 /// A consumer with room for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +65,9 @@ struct Rank {
 /// [`Free::index`] of the consumer that got the last message: turns and ties go on behind it, so
 /// that a trickle of single messages does not all end at the first of several idle consumers.
 ///
-/// - `load_balanced`, `priority_based`: the largest free share of its capacity first, counting
-///   what this plan has given already.
+/// - `load_balanced`, `priority_based`, `workflow_aware`: the largest free share of its capacity
+///   first, counting what this plan has given already. Whose the tasks of a workflow are is known
+///   to the script that reads them: see [`carried`].
 /// - `round_robin`: in turn.
 /// - `capability_matched`: the fewest capabilities first while they have room, among equals the
 ///   largest free share.
@@ -73,7 +79,9 @@ pub fn rounds(mode: RoutingMode, free: &[Free], last_served: Option<usize>) -> V
             .checked_div(u64::from(consumer.capacity))
             .unwrap_or(u64::MAX);
         let (specialisation, share) = match mode {
-            RoutingMode::LoadBalanced | RoutingMode::PriorityBased => (0, share),
+            RoutingMode::LoadBalanced | RoutingMode::PriorityBased | RoutingMode::WorkflowAware => {
+                (0, share)
+            },
             RoutingMode::RoundRobin => (0, 0),
             RoutingMode::CapabilityMatched => (consumer.specialisation, share),
         };
@@ -117,6 +125,36 @@ pub fn rounds(mode: RoutingMode, free: &[Free], last_served: Option<usize>) -> V
         }
     }
     plan
+}
+
+/// The plan as far as one fetch of `most` messages carries it: (consumer, messages).
+///
+/// In `workflow_aware` whoever is cut off has one message asked for behind all others, up to
+/// [`ASKED_BEHIND_MAX`] consumers: what waits for a consumer with room must find it among the
+/// fetch's, however many have more.
+#[must_use]
+pub fn carried(mode: RoutingMode, plan: &[Slot], most: u32) -> Vec<(usize, u32)> {
+    let mut left = most;
+    let mut slots: Vec<(usize, u32)> = Vec::new();
+    let mut asked = BTreeSet::new();
+    let mut behind = 0_usize;
+    for slot in plan {
+        let mut count = slot.count.min(left);
+        left = left.saturating_sub(count);
+        if count == 0 {
+            if mode.affinity_wait_ms() == 0 || behind == ASKED_BEHIND_MAX {
+                break;
+            }
+            if asked.contains(&slot.index) {
+                continue;
+            }
+            behind = behind.saturating_add(1);
+            count = 1;
+        }
+        asked.insert(slot.index);
+        slots.push((slot.index, count));
+    }
+    slots
 }
 
 /// Whether whatever a consumer could take has a more specialised taker elsewhere: for each of the

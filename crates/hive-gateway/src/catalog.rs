@@ -12,7 +12,7 @@ use std::{
 };
 
 use hive_domain::{
-    group::{GroupDefinition, GroupState, OrderingOnDead, RoutingMode},
+    group::{GroupDefinition, GroupState, OrderingOnDead},
     stream::{Durability, StreamDefinition},
 };
 use hive_protocol::fault::{Fault, Reason};
@@ -45,12 +45,13 @@ impl GroupView {
     /// Ageing of priorities as scripts take it: 0 for strict priorities.
     #[must_use]
     pub fn ageing_ms(&self) -> u64 {
-        match self.definition.settings.routing_mode {
-            RoutingMode::PriorityBased => 0,
-            RoutingMode::LoadBalanced
-            | RoutingMode::RoundRobin
-            | RoutingMode::CapabilityMatched => self.definition.settings.priority_ageing_ms,
-        }
+        self.definition.settings.ageing_ms()
+    }
+
+    /// How long a task is held for who last worked on its run, as the fetch takes it.
+    #[must_use]
+    pub fn affinity_wait_ms(&self) -> u64 {
+        self.definition.settings.routing_mode.affinity_wait_ms()
     }
 
     /// What a settle must know of the group.

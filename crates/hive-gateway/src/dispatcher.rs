@@ -59,6 +59,8 @@ const LOOKS_MAX: usize = 16;
 const FETCH_MAX: u32 = 100;
 /// A dispatcher without consumers ends after this long.
 const RETIRE: Duration = Duration::from_secs(60);
+/// Calls of one look for what is due: enough for all tasks that a group holds at once.
+const DUE_CALLS: u32 = 3;
 /// Pause after a failed fetch.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -96,6 +98,8 @@ struct Memory {
     woke: Instant,
     /// When those who left it to others have their turn.
     again_at: Option<Instant>,
+    /// When a task that is held for one consumer is anybody's.
+    due_at: Option<Instant>,
     /// Who those others are.
     elsewhere: Elsewhere,
 }
@@ -108,12 +112,23 @@ impl Default for Memory {
             reconcile_after: None,
             woke: Instant::now(),
             again_at: None,
+            due_at: None,
             elsewhere: Elsewhere::default(),
         }
     }
 }
 
 impl Memory {
+    fn has_alarm(&self) -> bool {
+        self.again_at.or(self.due_at).is_some()
+    }
+
+    /// Waits until the first of what it is to be woken for.
+    async fn alarm(&self) {
+        let first = self.again_at.into_iter().chain(self.due_at).min();
+        tokio::time::sleep_until(first.unwrap_or_else(Instant::now).into()).await;
+    }
+
     /// Whose turn was the last, as `routing` takes it: a position among the hungry.
     fn turn(&self, hungry: &Hungry) -> Option<usize> {
         let last = self.last_served.as_ref()?;
@@ -306,11 +321,13 @@ impl Dispatcher {
             tokio::select! {
                 () = self.wake.notified() => {},
                 () = tokio::time::sleep(POLL), if !seeded::is(seeded::NO_POLL) => {},
-                () = tokio::time::sleep_until(memory.again_at.unwrap_or_else(Instant::now).into()),
-                    if memory.again_at.is_some() => {},
+                () = memory.alarm(), if memory.has_alarm() => {},
                 () = gateway.shutdown.draining() => return,
             }
             memory.again_at = None;
+            if memory.due_at.take().is_some_and(|at| at <= Instant::now()) {
+                next_due = Instant::now();
+            }
             if !self.may_have_work.load(Ordering::Acquire) {
                 memory.woke = Instant::now();
             }
@@ -449,7 +466,8 @@ impl Dispatcher {
             .collect();
         let free = hungry.free();
         let mode = view.definition.settings.routing_mode;
-        let slots = bounded(&routing::rounds(mode, &free, memory.turn(hungry)));
+        let plan = routing::rounds(mode, &free, memory.turn(hungry));
+        let slots = routing::carried(mode, &plan, FETCH_MAX);
         let wanted: u64 = slots.iter().map(|(_, count)| u64::from(*count)).sum();
         let mut reserved = hungry.reserve(&slots);
         let fetch = Fetch {
@@ -458,6 +476,7 @@ impl Dispatcher {
             own_free: free.iter().map(|one| u64::from(one.free)).sum(),
             ageing_ms: view.ageing_ms(),
             group_limit: u64::from(view.definition.settings.max_in_flight),
+            hold_ms: mode.affinity_wait_ms(),
             known_lanes: lanes.all.len(),
             lanes: &read,
             takers: &takers,
@@ -470,7 +489,11 @@ impl Dispatcher {
                 fenced,
                 left,
                 parked,
+                due_in_ms,
             } => {
+                if due_in_ms > 0 {
+                    memory.due_at = Some(Instant::now() + Duration::from_millis(due_in_ms));
+                }
                 for position in fenced {
                     if let Some(consumer) = hungry.get(position) {
                         consumer.fence();
@@ -669,28 +692,19 @@ impl Gateway {
             return;
         };
         let lanes = lanes.of_group(shard, group);
-        let due = self
-            .store
-            .due_delayed(shard, group, &lanes, view.ageing_ms())
-            .await;
-        if due.is_ok_and(|due| due.lanes_changed) {
-            // The next poll has the lanes.
-            drop(self.catalog.read_lanes(shard).await);
+        for _ in 0..DUE_CALLS {
+            let due = self
+                .store
+                .due_delayed(shard, group, &lanes, view.ageing_ms())
+                .await;
+            let Ok(due) = due else { return };
+            if due.lanes_changed {
+                // The next poll has the lanes.
+                drop(self.catalog.read_lanes(shard).await);
+            }
+            if due.next_ms == 0 || due.next_ms > self.store.now_ms() {
+                return;
+            }
         }
     }
-}
-
-/// The plan as far as one fetch carries it.
-fn bounded(plan: &[routing::Slot]) -> Vec<(usize, u32)> {
-    let mut left = FETCH_MAX;
-    let mut slots = Vec::with_capacity(plan.len());
-    for slot in plan {
-        let count = slot.count.min(left);
-        if count == 0 {
-            break;
-        }
-        left -= count;
-        slots.push((slot.index, count));
-    }
-    slots
 }

@@ -243,6 +243,7 @@ impl Gateway {
                 own_free: u64::from(max_messages),
                 ageing_ms: view.ageing_ms(),
                 group_limit: u64::from(view.definition.settings.max_in_flight),
+                hold_ms: view.affinity_wait_ms(),
                 known_lanes: lanes.all.len(),
                 lanes: &read,
                 takers: std::slice::from_ref(member),

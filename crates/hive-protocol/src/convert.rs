@@ -208,6 +208,7 @@ pub const fn routing_mode(mode: RoutingMode) -> wire::RoutingMode {
         RoutingMode::RoundRobin => wire::RoutingMode::RoundRobin,
         RoutingMode::PriorityBased => wire::RoutingMode::PriorityBased,
         RoutingMode::CapabilityMatched => wire::RoutingMode::CapabilityMatched,
+        RoutingMode::WorkflowAware => wire::RoutingMode::WorkflowAware,
     }
 }
 
@@ -295,6 +296,7 @@ fn apply_group(
         Ok(wire::RoutingMode::RoundRobin) => RoutingMode::RoundRobin,
         Ok(wire::RoutingMode::PriorityBased) => RoutingMode::PriorityBased,
         Ok(wire::RoutingMode::CapabilityMatched) => RoutingMode::CapabilityMatched,
+        Ok(wire::RoutingMode::WorkflowAware) => RoutingMode::WorkflowAware,
         Err(unknown) => {
             faults.push(
                 "routing_mode",

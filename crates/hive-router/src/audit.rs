@@ -243,7 +243,7 @@ async fn look_up(
             Ok(())
         },
         TaskRow::Ended(_) => {
-            // A record that is still to come is in the shard's stream too, and changes nothing then.
+            // A record that is still to come is in the shard's stream too, and changes nothing.
             let Some(record) = desk.store.outcome_of_task(&shard, &key).await? else {
                 return Ok(());
             };

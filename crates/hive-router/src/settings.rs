@@ -23,8 +23,8 @@ const DURABILITY: Key<String> = Key::choice(
     "memory",
     &["memory", "local"],
     "\"local\"",
-    "When a submit and every step of a run is answered: `memory` once Redis has it, `local` once it \
-     is on the disk of Redis.",
+    "When a submit and every step of a run is answered: `memory` once Redis has it, `local` once \
+     it is on the disk of Redis.",
 );
 
 /// `[workflows]`.

@@ -96,13 +96,16 @@ pub struct Fetch<'a> {
     pub ageing_ms: u64,
     /// Most leased entries of the group; 0 for no limit.
     pub group_limit: u64,
+    /// How long a task is held for the consumer that last worked on its run, in ms; 0 for not.
+    pub hold_ms: u64,
     /// Number of lanes of the shard as the caller knows it.
     pub known_lanes: usize,
     /// Lanes that the group reads.
     pub lanes: &'a [ReadLane],
     /// Who takes.
     pub takers: &'a [Taker],
-    /// Who takes how many, in this order: (position in `takers`, count).
+    /// Who takes how many, in this order: (position in `takers`, count). A task may go to a taker
+    /// before its turn, but never more in all than its slots say.
     pub slots: &'a [(usize, u32)],
 }
 
@@ -128,15 +131,17 @@ pub struct Taken {
 pub enum Fetched {
     /// What was leased.
     Taken {
-        /// In order of slots.
+        /// In order of slots, but for tasks of runs that somebody works on.
         entries: Vec<Taken>,
         /// Positions in `takers` whose session or connection is an old one.
         fenced: Vec<usize>,
         /// Positions in `lanes` that are left with work; `None` stands for a ready set.
         left: Vec<Option<usize>>,
         /// Entries that were read and not delivered: parked behind another of their ordering key,
-        /// or tasks that were decided meanwhile.
+        /// held for a consumer, or tasks that were decided meanwhile.
         parked: u64,
+        /// In so many ms `due_delayed` makes a held task anybody's; 0 where none is held.
+        due_in_ms: u64,
     },
     /// The group is paused.
     Paused,
@@ -205,8 +210,8 @@ impl Store {
             .into_iter()
             .map(position)
             .collect::<Result<_, _>>()?;
-        let [_, left, parked] = summary.array()?;
-        let parked = parked.number()?;
+        let [_, left, parked, due_in] = summary.array()?;
+        let (parked, due_in_ms) = (parked.number()?, due_in.number()?);
         let left = left
             .list()?
             .into_iter()
@@ -221,6 +226,7 @@ impl Store {
             fenced,
             left,
             parked,
+            due_in_ms,
         })
     }
 
@@ -343,6 +349,14 @@ fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
         call.key(shard.group(fetch.group, key));
     }
     call.key(shard.tasks()).key(shard.settled());
+    for key in [
+        GroupKey::Delayed,
+        GroupKey::Held,
+        GroupKey::Affinity,
+        GroupKey::AffinityOld,
+    ] {
+        call.key(shard.group(fetch.group, key));
+    }
     for lane in fetch.lanes {
         call.key(&lane.stream).key(&lane.ready);
     }
@@ -355,7 +369,8 @@ fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
         .number(0)
         .count(fetch.lanes.len())
         .count(fetch.takers.len())
-        .count(fetch.slots.len());
+        .count(fetch.slots.len())
+        .number(fetch.hold_ms);
     let (classes, class_of) = classes(fetch);
     for lane in fetch.lanes {
         call.text(&*lane.reference);
@@ -371,11 +386,18 @@ fn fetch_call(shard: &Shard, fetch: &Fetch<'_>) -> Call {
             .collect();
         call.text(serves);
     }
-    for (taker, class) in fetch.takers.iter().zip(class_of) {
+    let mut rooms = vec![0_u64; fetch.takers.len()];
+    for (taker, count) in fetch.slots {
+        if let Some(room) = rooms.get_mut(*taker) {
+            *room += u64::from(*count);
+        }
+    }
+    for ((taker, class), room) in fetch.takers.iter().zip(class_of).zip(rooms) {
         call.text(&taker.consumer)
             .text(&taker.session)
             .number(taker.attach)
-            .count(class + 1);
+            .count(class + 1)
+            .number(room);
     }
     for (taker, count) in fetch.slots {
         call.count(taker + 1).number(u64::from(*count));

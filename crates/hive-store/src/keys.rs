@@ -198,11 +198,17 @@ pub enum GroupKey {
     Served,
     /// Free credit of each gateway.
     Credit,
+    /// Tasks held for the consumer that last worked on their run, by due time.
+    Held,
+    /// Consumer that last worked on each workflow run.
+    Affinity,
+    /// The same of runs before the latest ones.
+    AffinityOld,
 }
 
 impl GroupKey {
     /// All of them, for the deletion of a group.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Delayed,
         Self::Busy,
         Self::Parked,
@@ -211,6 +217,9 @@ impl GroupKey {
         Self::Counters,
         Self::Served,
         Self::Credit,
+        Self::Held,
+        Self::Affinity,
+        Self::AffinityOld,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -223,6 +232,9 @@ impl GroupKey {
             Self::Counters => "counters",
             Self::Served => "served",
             Self::Credit => "credit",
+            Self::Held => "held",
+            Self::Affinity => "affinity",
+            Self::AffinityOld => "affinity_old",
         }
     }
 }

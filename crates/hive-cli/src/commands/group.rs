@@ -122,6 +122,8 @@ enum Mode {
     PriorityBased,
     /// The most specialised capable consumer that is free.
     CapabilityMatched,
+    /// Tasks of a workflow run to the consumer that last worked on it, if it has room within 2 s.
+    WorkflowAware,
 }
 
 /// Settings; what is not named keeps its value, or gets the default of a new group.
@@ -497,6 +499,7 @@ impl SettingsArgs {
             Some(Mode::RoundRobin) => wire::RoutingMode::RoundRobin,
             Some(Mode::PriorityBased) => wire::RoutingMode::PriorityBased,
             Some(Mode::CapabilityMatched) => wire::RoutingMode::CapabilityMatched,
+            Some(Mode::WorkflowAware) => wire::RoutingMode::WorkflowAware,
         };
         wire::GroupSettings {
             max_consumers: self.max_consumers,

@@ -273,6 +273,7 @@ impl World {
             own_free: u64::from(count),
             ageing_ms: 30_000,
             group_limit: 0,
+            hold_ms: 0,
             known_lanes: all.all.len(),
             lanes: &lanes,
             takers: std::slice::from_ref(&agent.taker),

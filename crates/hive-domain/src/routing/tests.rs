@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, is_outdone, rounds};
+use super::{Free, SLOTS_PER_CONSUMER_MAX, Slot, carried, is_outdone, rounds};
 use crate::{capability::CapabilitySet, group::RoutingMode};
 
 fn free(index: usize, free: u32, capacity: u32) -> Free {
@@ -80,6 +80,47 @@ proptest! {
         let most = counts.values().max().copied().unwrap_or(0);
         // A request of round k is as large as all earlier ones of its consumer together.
         prop_assert!(most - least <= least.max(1), "{counts:?}");
+    }
+
+    #[test]
+    fn a_fetch_asks_for_no_more_than_the_room_and_in_the_order_of_the_plan(
+        mode in modes(), free in consumers(), most in 0..200_u32
+    ) {
+        let slots = carried(mode, &rounds(mode, &free, None), most);
+        let plan = carried(RoutingMode::LoadBalanced, &rounds(mode, &free, None), most);
+        prop_assert_eq!(slots.get(..plan.len()), Some(&plan[..]));
+        let behind = slots.len() - plan.len();
+        prop_assert!(behind == 0 || mode == RoutingMode::WorkflowAware);
+        prop_assert!(plan.iter().map(|slot| slot.1).sum::<u32>() <= most);
+        let mut asked: BTreeMap<usize, u32> = BTreeMap::new();
+        for (index, count) in slots {
+            prop_assert!(count > 0);
+            *asked.entry(index).or_default() += count;
+        }
+        for (index, count) in asked {
+            prop_assert!(free.iter().any(|one| one.index == index && one.free >= count));
+        }
+    }
+
+    #[test]
+    fn a_workflow_aware_fetch_asks_for_everybody_with_room(
+        free in consumers(), most in 0..200_u32, last in proptest::option::of(0..20_usize)
+    ) {
+        let mode = RoutingMode::WorkflowAware;
+        let slots = carried(mode, &rounds(mode, &free, last), most);
+        for one in free.iter().filter(|one| one.free > 0) {
+            prop_assert!(slots.iter().any(|(index, _)| *index == one.index));
+        }
+    }
+
+    #[test]
+    fn a_workflow_aware_group_is_planned_as_a_load_balanced_one(
+        free in consumers(), last in proptest::option::of(0..20_usize)
+    ) {
+        prop_assert_eq!(
+            rounds(RoutingMode::WorkflowAware, &free, last),
+            rounds(RoutingMode::LoadBalanced, &free, last)
+        );
     }
 
     #[test]

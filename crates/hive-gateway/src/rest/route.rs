@@ -80,6 +80,7 @@ const MODES: &[&str] = &[
     "round_robin",
     "priority_based",
     "capability_matched",
+    "workflow_aware",
 ];
 
 static ROUTE_QUERY: Shape = Shape::new(

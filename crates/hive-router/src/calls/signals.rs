@@ -185,8 +185,8 @@ impl Calls {
         ))
     }
 
-    /// Has the shard of an open attempt decide it, and applies what it decided; none where no attempt
-    /// is open. Where another outcome came first that one is waited for.
+    /// Has the shard of an open attempt decide it, and applies what it decided; none where no
+    /// attempt is open. Where another outcome came first that one is waited for.
     async fn decide(
         &self,
         name: &RunName,

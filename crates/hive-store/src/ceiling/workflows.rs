@@ -235,6 +235,7 @@ impl<'a> Line<'a> {
                 own_free: u64::from(BATCH),
                 ageing_ms: 30_000,
                 group_limit: 0,
+                hold_ms: 0,
                 known_lanes: all.all.len(),
                 lanes: &lanes,
                 takers: std::slice::from_ref(&self.taker),

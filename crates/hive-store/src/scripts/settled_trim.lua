@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 --[[
-settled_trim: forget what became of tasks that the router applied, or of tracked messages.
+settled_trim: forget what became of tasks or of tracked messages.
 
 Why one script: a row without its record, or a record without its row, would let a dispatch key have
 a second outcome.

@@ -275,6 +275,7 @@ async fn a_ready_entry_of_a_lane_that_the_caller_does_not_know_stays_where_it_is
         own_free: 9,
         ageing_ms: AGEING_MS,
         group_limit: 0,
+        hold_ms: 0,
         known_lanes: 2,
         lanes: &old,
         takers: &[a],

@@ -1,6 +1,7 @@
 //! `task_dispatch`, `task_resolve`, `task_look`, the `settled_*` scripts, and what `fetch`,
 //! `settle`, `waiting_expire` and `group_delete` do to tasks.
 
+mod affinity;
 mod random;
 
 use bytes::Bytes;

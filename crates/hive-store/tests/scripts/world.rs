@@ -327,6 +327,7 @@ impl World {
             own_free: slots.iter().map(|(_, count)| u64::from(*count)).sum(),
             ageing_ms: AGEING_MS,
             group_limit: 0,
+            hold_ms: 0,
             known_lanes: all.all.len(),
             lanes: &lanes,
             takers,

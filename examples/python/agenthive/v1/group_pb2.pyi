@@ -15,6 +15,7 @@ class RoutingMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTING_MODE_ROUND_ROBIN: _ClassVar[RoutingMode]
     ROUTING_MODE_PRIORITY_BASED: _ClassVar[RoutingMode]
     ROUTING_MODE_CAPABILITY_MATCHED: _ClassVar[RoutingMode]
+    ROUTING_MODE_WORKFLOW_AWARE: _ClassVar[RoutingMode]
 
 class StartPosition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -44,6 +45,7 @@ ROUTING_MODE_LOAD_BALANCED: RoutingMode
 ROUTING_MODE_ROUND_ROBIN: RoutingMode
 ROUTING_MODE_PRIORITY_BASED: RoutingMode
 ROUTING_MODE_CAPABILITY_MATCHED: RoutingMode
+ROUTING_MODE_WORKFLOW_AWARE: RoutingMode
 START_POSITION_UNSPECIFIED: StartPosition
 START_POSITION_EARLIEST: StartPosition
 START_POSITION_LATEST: StartPosition

@@ -21,6 +21,7 @@ pub(super) const ROUTING_MODES: &[&str] = &[
     "round_robin",
     "priority_based",
     "capability_matched",
+    "workflow_aware",
 ];
 pub(super) const STARTS: &[&str] = &["earliest", "latest"];
 

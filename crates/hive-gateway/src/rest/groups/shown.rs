@@ -67,6 +67,7 @@ impl From<wire::GroupSettings> for SettingsOut {
             wire::RoutingMode::RoundRobin => "round_robin",
             wire::RoutingMode::PriorityBased => "priority_based",
             wire::RoutingMode::CapabilityMatched => "capability_matched",
+            wire::RoutingMode::WorkflowAware => "workflow_aware",
         };
         let ordering_on_dead = match settings.ordering_on_dead() {
             wire::OrderingOnDead::Unspecified | wire::OrderingOnDead::Continue => "continue",

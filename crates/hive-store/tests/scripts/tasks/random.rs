@@ -9,14 +9,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use hive_domain::group::AFFINITY_WAIT_MS;
 use hive_store::{
     Lease,
-    fetch::Taker,
+    fetch::{Fetched, Taker},
     settle::{Action, Settle, Verdict},
     tasks::{Dispatched, Resolved, SettledWhat, TaskEntry, TaskOutcome, TaskRow},
 };
 use hive_testkit::rng::seeded;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 
 use super::{by_signal, dispatch, expiring, key, purge, task};
 use crate::world::{World, lose, nack, reject, with_group};
@@ -30,6 +35,8 @@ struct Run {
     world: World,
     rng: StdRng,
     takers: Vec<Taker>,
+    /// Whether tasks are held for who last worked on their run.
+    hold_ms: u64,
     /// Every lease that was ever given out, old ones too.
     leases: Vec<(Lease, u64)>,
     /// What resolves were answered to have decided.
@@ -56,9 +63,11 @@ impl Run {
             world.join("g", "a", &[]).await,
             world.join("g", "b", &[]).await,
         ];
+        let mut rng = StdRng::seed_from_u64(seed);
         Self {
             world,
-            rng: StdRng::seed_from_u64(seed),
+            hold_ms: rng.random_range(0..2) * AFFINITY_WAIT_MS,
+            rng,
             takers,
             leases: Vec::new(),
             decided: BTreeMap::new(),
@@ -126,14 +135,26 @@ impl Run {
     }
 
     async fn fetch(&mut self, count: u32) {
-        let taker = self.takers.choose(&mut self.rng).expect("a taker").clone();
+        let mut takers = self.takers.clone();
+        takers.shuffle(&mut self.rng);
+        takers.truncate(self.rng.random_range(1..3));
+        let slots: Vec<(usize, u32)> = (0..takers.len()).map(|at| (at, count)).collect();
         let ended = self.ended().await;
-        for taken in self.world.take("g", &taker, count).await {
+        let hold_ms = self.hold_ms;
+        let fetched = self
+            .world
+            .fetch_with("g", &takers, &slots, |fetch| fetch.hold_ms = hold_ms)
+            .await;
+        let Fetched::Taken { entries, .. } = fetched else {
+            panic!("{fetched:?}");
+        };
+        for taken in entries {
+            let taker = &takers[taken.taker];
             let (header, _) = hive_store::header::Header::split(&taken.body).expect("a header");
             let key = header.dispatch_key.to_string();
             assert!(!ended.contains_key(&key), "{key} was decided");
             self.log.push(format!("{key} to {}", taker.consumer));
-            let lease = self.world.lease("g", &taker, &taken).await;
+            let lease = self.world.lease("g", taker, &taken).await;
             self.leases.push((lease, taker.attach));
         }
     }
@@ -248,6 +269,7 @@ impl Run {
             self.world.settle_all("g", &[settle]).await;
         }
         self.world.end_backoffs("g").await;
+        self.hold_ms = 0;
         loop {
             self.fetch(100).await;
             let Some((lease, attach)) = self.leases.pop() else {
