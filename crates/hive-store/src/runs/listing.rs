@@ -288,8 +288,8 @@ impl Store {
             .collect()
     }
 
-    /// For each partition, what is owed to shards behind an entry (`0-0` from the beginning) and was
-    /// written by `until_ms`, the oldest first, at most `limit` of each.
+    /// For each partition, what is owed to shards behind an entry (`0-0` from the beginning) and
+    /// was written by `until_ms`, the oldest first, at most `limit` of each.
     ///
     /// # Errors
     /// As in `StoreError`.

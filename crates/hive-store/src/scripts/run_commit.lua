@@ -38,8 +38,8 @@ ARGV
   15 content_count u53     contents that follow
   16 answer_count  u53     questions and answers that follow
   17.. fields of (name, value), states of (task, record), notes of (task, bytes), results of (task,
-      bytes), outbox entries of (bytes), records of (bytes), plan, contents of (task, bytes), answers
-      of (task, bytes); empty notes, results and answers are removed
+      bytes), outbox entries of (bytes), records of (bytes), plan, contents of (task, bytes),
+      answers of (task, bytes); empty notes, results and answers are removed
 RETURNS  { status, detail, owed, newest }
   OK        new version    written; ids of the outbox entries, id of the newest history record
   CONFLICT  version        the state is another; nothing was written
