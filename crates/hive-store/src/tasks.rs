@@ -2,8 +2,8 @@
 //! became of them.
 //!
 //! A task is an entry of a task lane under a dispatch key, which names one dispatch of it. The
-//! shard is the one place that decides: the first outcome of a dispatch key is the outcome. What the
-//! keys and the bytes mean is the router's business.
+//! shard is the one place that decides: the first outcome of a dispatch key is the outcome. What
+//! the keys and the bytes mean is the router's business.
 
 use bytes::Bytes;
 use redis::Cmd;
