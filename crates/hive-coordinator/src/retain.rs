@@ -102,6 +102,8 @@ async fn round(scope: &Scope, agenda: Agenda, walks: &mut Walks) -> Result<(), S
     }
     if agenda.forget {
         forget_producers(scope, now_ms).await?;
+    }
+    if agenda.retain {
         forget_outcomes(scope).await?;
     }
     hold_outcomes(scope).await

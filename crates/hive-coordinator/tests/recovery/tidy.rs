@@ -10,7 +10,8 @@ use hive_store::keys::GroupKey;
 use hive_store::members::Kind;
 use hive_store::settle::{Action, Verdict};
 use hive_store::streams::Closing;
-use hive_store::{Lane, LaneRef};
+use hive_store::tracked::Tracked;
+use hive_store::{Lane, LaneKind, LaneRef};
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
 
@@ -41,6 +42,44 @@ async fn retention_deletes_settled_messages_alone() {
     assert_eq!(verdicts, [Verdict::Done]);
     until(seconds(5), "the fourth to go as well", async || {
         trimmed().await == Some(4.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_outcome_of_a_tracked_message_is_forgotten_a_day_after_its_end() {
+    let mut world = World::new(lease(30_000), StreamSettings::default()).await;
+    let (outcomes, tasks) = (world.shard.outcomes(), world.shard.tasks());
+    let old = r#"d ~old k ended o succeeded b "" c a n 1"#;
+    assert_eq!(
+        world.raw(&format!("XADD {outcomes} 1-1 {old}")).await,
+        "$3\r\n1-1"
+    );
+    let row = r#"~old "ended succeeded 1-1""#;
+    assert_eq!(world.raw(&format!("HSET {tasks} {row}")).await, ":1");
+    let lane = Lane {
+        kind: LaneKind::Tracked,
+        ..Lane::plain(4)
+    };
+    world.publish(1, lane, 0).await;
+    let agent = world.join("a", Kind::Pull, "-").await;
+    let leases = world.fetch(&agent, 1).await;
+    world.settle(&agent, &leases, Action::Ack).await;
+    let seen = async |id: &str| world.store.tracked(&world.shard, id).await.unwrap();
+    assert!(matches!(seen("old").await, Some(Tracked::Ended(_))));
+    let daemon = coordinator(&world.redis, &[OFTEN]).await;
+    until(seconds(5), "the old outcome to be forgotten", async || {
+        seen("old").await.is_none()
+    })
+    .await;
+    let new = "work-1-0";
+    assert!(
+        matches!(seen(new).await, Some(Tracked::Ended(_))),
+        "it is kept"
+    );
+    let forgotten = "hive_outcomes_forgotten_total{reason=\"age\"}";
+    until(seconds(5), "it to be counted", async || {
+        metric(&daemon, forgotten).await == Some(1.0)
     })
     .await;
 }

@@ -14,6 +14,7 @@ use hive_store::lease::size_of_body;
 use hive_store::members::{Joined, Joining, Kind};
 use hive_store::publish::{Flush, Flushed, Item, Outcome};
 use hive_store::settle::{Action, Settle, SettleGroup, Verdict};
+use hive_store::tracked::tracking_key;
 use hive_store::{Lane, LaneKind, LaneRef, Lease, Shard, Store, StoreConfig};
 use hive_testkit::daemon::Daemon;
 use hive_testkit::redis::RedisServer;
@@ -203,7 +204,11 @@ impl World {
                     max_backoff_ms: GROUP_BACKOFF,
                     expires_at_ms,
                     ordering_key: ordering_key.into(),
-                    dispatch_key: "".into(),
+                    dispatch_key: if lane.lane.is_tracked() {
+                        tracking_key(&message_id).into()
+                    } else {
+                        "".into()
+                    },
                 };
                 Item {
                     lanes: [lane.clone()].into(),

@@ -280,6 +280,6 @@ mod tests {
             ended_at: at,
         };
         let shown = serde_json::to_value(ReplayOut::from(replay)).unwrap();
-        assert_eq!(misfits(&shown, &REPLAY), [String::new(); 0]);
+        assert_eq!(misfits(&shown, &REPLAY), Vec::<String>::new());
     }
 }

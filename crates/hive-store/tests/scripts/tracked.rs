@@ -169,9 +169,9 @@ async fn a_repetition_under_an_idempotency_key_is_a_duplicate_of_the_first() {
         ..tracked(id)
     };
     assert_eq!(world.publish(vec![keyed("m")]).await, [Outcome::Added]);
-    let duplicate = Outcome::Duplicate("m".into());
+    let duplicate = [Outcome::Duplicate("m".into())];
     for id in ["m", "n"] {
-        assert_eq!(world.publish(vec![keyed(id)]).await, [duplicate.clone()]);
+        assert_eq!(world.publish(vec![keyed(id)]).await, duplicate);
     }
     assert_eq!(look(&world, "n").await, None);
     assert_eq!(world.take("g", &a, 9).await.len(), 1);
