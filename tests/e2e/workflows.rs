@@ -7,6 +7,7 @@ use hive_client::{Job, Outcome, wire};
 use hive_testkit::redis::Aof;
 use wire::{TaskState, WorkflowState};
 
+mod affinity;
 mod flow;
 mod rest;
 

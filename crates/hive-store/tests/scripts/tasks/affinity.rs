@@ -153,7 +153,7 @@ async fn a_held_task_is_taken_by_whom_it_is_held_for_and_by_nobody_else() {
 async fn a_held_task_is_anybodys_when_its_time_is_over_and_the_run_follows_it() {
     let (world, a, b) = held().await;
     end_holding(&world).await;
-    let got = aware(&world, &[b.clone()], &[(0, 1)]).await;
+    let got = aware(&world, std::slice::from_ref(&b), &[(0, 1)]).await;
     assert_eq!(got.entries, ["b 1"]);
     assert_eq!(rows(&world).await, 0);
     dispatch(&world, &[task(2)]).await;
@@ -269,7 +269,9 @@ async fn a_pause_keeps_what_is_held_and_nothing_is_stuck_behind_it() {
     let (world, _, b) = held().await;
     assert!(world.set_state("g", GroupState::Paused, 2).await);
     end_holding(&world).await;
-    let paused = world.fetch_with("g", &[b.clone()], &[(0, 9)], |_| {}).await;
+    let paused = world
+        .fetch_with("g", std::slice::from_ref(&b), &[(0, 9)], |_| {})
+        .await;
     assert_eq!(paused, Fetched::Paused);
     assert!(world.set_state("g", GroupState::Active, 3).await);
     assert_eq!(aware(&world, &[b], &[(0, 9)]).await.entries, ["b 1"]);
