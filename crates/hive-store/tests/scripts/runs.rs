@@ -293,16 +293,22 @@ async fn lists_go_on_behind_the_last_run_seen() {
     let list = async |before, limit| {
         let list = world
             .store
-            .list_runs(&[at.clone()], None, 0, before, limit)
+            .list_runs(std::slice::from_ref(&at), None, 0, before, limit)
             .await;
         let list = list.expect("read").runs.into_iter();
         list.map(|one| one.run_id).collect::<Vec<_>>()
     };
     assert_eq!(list((u64::MAX >> 11, ""), 2).await, ["c", "b"]);
     assert_eq!(list((5, "b"), 2).await, ["a"], "all are of one ms");
-    let due = world.store.due_runs(&[at.clone()], 77, 10).await;
+    let due = world
+        .store
+        .due_runs(std::slice::from_ref(&at), 77, 10)
+        .await;
     assert_eq!(due.expect("read")[0].len(), 3);
-    let early = world.store.due_runs(&[at.clone()], 76, 10).await;
+    let early = world
+        .store
+        .due_runs(std::slice::from_ref(&at), 76, 10)
+        .await;
     assert!(early.expect("read")[0].is_empty());
 }
 

@@ -1,7 +1,7 @@
 //! What a task of a workflow gets besides its payload, in files that go with its run: the results
 //! of the tasks before it, and the answer to a question that it asked. Variables could not hold it.
 
-use std::{fs, io, path::Path};
+use std::{fs, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hive_client::wire;
@@ -52,10 +52,11 @@ impl Scratch {
     }
 
     fn path(&self, name: &str, is_there: bool) -> String {
-        let path = |folder: &Path| folder.join(name).display().to_string();
-        is_there
-            .then(|| path(self.folder.path()))
-            .unwrap_or_default()
+        if is_there {
+            self.folder.path().join(name).display().to_string()
+        } else {
+            String::new()
+        }
     }
 }
 
