@@ -37,8 +37,6 @@ pub enum Line {
     /// A tracked message ended; the channel is named as the shard's `outcomes`, what is said is
     /// its key.
     Outcomes,
-    /// A partition of workflows owes something; the channel is named as its outbox.
-    Outbox,
 }
 
 impl Line {
@@ -48,7 +46,6 @@ impl Line {
             Self::Settled => "settled",
             Self::Cancels => "cancels",
             Self::Outcomes => "outcomes",
-            Self::Outbox => "outbox",
         }
     }
 }
