@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hive_domain::{
     time::Timestamp,
     workflow::{
-        Effect, Event, Illegal, Limits, Resolution, Run, RunStatus, TaskDefinition, TaskIndex,
+        Effect, Event, Illegal, Limits, Run, TaskDefinition, TaskIndex,
         condition::Condition,
         run::{DISPATCHES_MAX, Entry, Refused},
     },
@@ -41,7 +41,7 @@ use crate::{
     outbox::{Order, Owed},
     placing::{Facts, Placing},
     settings::Workflows,
-    stored::{self, Loaded, RECORD_BYTES, Target, Undecodable},
+    stored::{self, Loaded, RECORD_BYTES, Undecodable},
 };
 
 /// Tasks of all runs that are kept in memory, so that the next step need not read them again.
@@ -397,10 +397,7 @@ impl Desk {
             run_id: &name.run_id,
             version: loaded.version,
             record_bytes: RECORD_BYTES,
-            status: (
-                stored::status_word(before.status),
-                stored::status_word(loaded.run.status()),
-            ),
+            status: (before.status.as_str(), loaded.run.status().as_str()),
             has_ended: loaded.run.status().is_final(),
             durable: self.settings.durable,
         };
@@ -543,7 +540,7 @@ impl Desk {
             .iter()
             .flat_map(|state| stored::encode(state).to_vec())
             .collect();
-        stored::status_word(loaded.run.status()).clone_into(&mut new.status);
+        loaded.run.status().as_str().clone_into(&mut new.status);
         new.has_ended = loaded.run.status().is_final();
         new.first = Step {
             head: [
@@ -712,35 +709,5 @@ fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<
         answers: Vec::new(),
         to_evaluate: Vec::new(),
         has_new_plan: false,
-    }
-}
-
-/// Why a run fails or is cancelled, for the shards that end its tasks.
-pub(crate) fn reason_of(run: &Run, task: TaskIndex, resolution: Resolution) -> String {
-    match resolution {
-        Resolution::TimedOut => "timeout".to_owned(),
-        Resolution::Succeeded | Resolution::Failed => String::new(),
-        Resolution::Cancelled => {
-            let ending = run.head().ending.as_ref();
-            let own = run.task(task).map(|state| state.reason.clone());
-            ending
-                .map(|ending| match ending.status {
-                    RunStatus::Cancelled if ending.reason.is_empty() => "cancelled".to_owned(),
-                    RunStatus::Running
-                    | RunStatus::Paused
-                    | RunStatus::Succeeded
-                    | RunStatus::Failed
-                    | RunStatus::Cancelled => ending.reason.clone(),
-                })
-                .or(own)
-                .unwrap_or_default()
-        },
-    }
-}
-
-impl Loaded {
-    /// Where an attempt was sent, if it was.
-    pub(crate) fn target(&self, task: TaskIndex) -> Option<&Target> {
-        self.targets.get(&task)
     }
 }

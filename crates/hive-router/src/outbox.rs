@@ -21,7 +21,7 @@ use hive_store::{
 use prost::Message as _;
 
 use crate::{
-    desk::{Desk, StepError, reason_of},
+    desk::{Desk, StepError},
     metrics,
     names::{RunName, dispatch_key},
     stored::{Loaded, Target},
@@ -192,6 +192,20 @@ fn is_owed(run: &Run, owed: Owed) -> bool {
                 Owed::Resolve { .. } => state.status.is_open(),
             }
     })
+}
+
+/// Why a shard ends an attempt: the reason of the run's end, else that of the task's own.
+fn reason_of(run: &Run, task: TaskIndex, resolution: Resolution) -> String {
+    match resolution {
+        Resolution::TimedOut => "timeout".to_owned(),
+        Resolution::Succeeded | Resolution::Failed => String::new(),
+        Resolution::Cancelled => {
+            let of_run = run.head().ending.as_ref().map(|ending| &ending.reason);
+            let of_task = run.task(task).map(|state| &state.reason);
+            let said = of_run.or(of_task).filter(|reason| !reason.is_empty());
+            said.cloned().unwrap_or_else(|| "cancelled".to_owned())
+        },
+    }
 }
 
 fn parcel(run: &Run, task: TaskIndex, attempt: u32) -> Option<Parcel> {

@@ -39,14 +39,8 @@ impl Facts {
         workflow: &WorkflowDefinition,
         task: &TaskDefinition,
     ) -> Result<(Target, Choice), Unserved> {
-        let wanted = Wanted {
-            group: task.group.clone(),
-            kind: task.kind.clone(),
-            required_capabilities: task.required_capabilities.clone(),
-            is_by_capability: workflow.strategy.is_by_capability(),
-        };
         let mut groups = self.groups.lock();
-        let choice = placement::choose_group(&groups, &wanted)?;
+        let choice = placement::choose_group(&groups, &wanted(workflow, task))?;
         if let Some(group) = groups.iter_mut().find(|group| group.name == choice.group) {
             group.waiting = group.waiting.saturating_add(1);
         }
@@ -64,13 +58,7 @@ impl Facts {
         workflow: &WorkflowDefinition,
         task: &TaskDefinition,
     ) -> Result<Choice, Unserved> {
-        let wanted = Wanted {
-            group: task.group.clone(),
-            kind: task.kind.clone(),
-            required_capabilities: task.required_capabilities.clone(),
-            is_by_capability: workflow.strategy.is_by_capability(),
-        };
-        placement::choose_group(&self.groups.lock(), &wanted)
+        placement::choose_group(&self.groups.lock(), &wanted(workflow, task))
     }
 
     /// Whether the group that an attempt was sent to is no more, or is another one by now.
@@ -103,6 +91,16 @@ impl Facts {
             .iter()
             .find(|group| group.name == name)
             .cloned()
+    }
+}
+
+/// What a task of a workflow asks of a group.
+fn wanted(workflow: &WorkflowDefinition, task: &TaskDefinition) -> Wanted {
+    Wanted {
+        group: task.group.clone(),
+        kind: task.kind.clone(),
+        required_capabilities: task.required_capabilities.clone(),
+        is_by_capability: workflow.strategy.is_by_capability(),
     }
 }
 

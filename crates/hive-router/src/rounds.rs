@@ -27,7 +27,7 @@ use crate::{
     desk::{Desk, StepError},
     metrics::{self, Loop},
     names::{PARTITIONS, RunName},
-    settled, stored,
+    settled,
 };
 
 /// Pause between two rounds over definitions and owners.
@@ -346,7 +346,7 @@ impl Desk {
         let Some(partition) = name.partition(&self.store).filter(|_| has_ended) else {
             return Ok(false);
         };
-        let as_seen = (stored::status_word(status), version);
+        let as_seen = (status.as_str(), version);
         let deleted = self
             .store
             .delete_run(&partition, &workflow_id, &name.run_id, as_seen)

@@ -10,8 +10,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use hive_domain::{
     time::Timestamp,
     workflow::{
-        DependencyMode, Resolution, Run, RunStatus, Strategy, TaskIndex, TaskStatus,
-        WorkflowDefinition,
+        DependencyMode, Resolution, Run, Strategy, TaskIndex, TaskStatus, WorkflowDefinition,
         run::{Gate, Head, Mark, Parts, TaskState},
     },
 };
@@ -134,6 +133,11 @@ impl Loaded {
             targets,
             newest: String::new(),
         })
+    }
+
+    /// Where an attempt was sent, if it was.
+    pub(crate) fn target(&self, task: TaskIndex) -> Option<&Target> {
+        self.targets.get(&task)
     }
 
     /// The text of a task's note; empty where there is nothing to note.
@@ -277,11 +281,6 @@ fn decode(mut record: Bytes) -> Option<TaskState> {
         cause: (cause != NOBODY).then_some(cause),
         reason: String::new(),
     })
-}
-
-/// The word of a status as partitions index it.
-pub(crate) const fn status_word(status: RunStatus) -> &'static str {
-    status.as_str()
 }
 
 #[cfg(test)]
