@@ -68,7 +68,7 @@ async fn a_message_is_dead_after_exactly_its_attempts_with_their_history() -> Re
     for letter in dead {
         assert_eq!(
             (letter.group.as_str(), letter.category.as_str()),
-            ("work", "handler_exception")
+            ("work", "")
         );
         assert!(matches!(letter.failures, 2 | 4), "{letter:?}");
         assert_eq!(u32::try_from(letter.attempts.len())?, letter.failures);
@@ -112,6 +112,8 @@ async fn a_rejected_message_is_dead_at_once() -> Result<()> {
     let reject = wire::Reject {
         reason: "it makes no sense".into(),
         category: "nonsense".into(),
+        error_type: "SenseError".into(),
+        stack: "at work".into(),
     };
     let verdict = fleet
         .settle("work", vec![outcome(&got[0].lease, Action::Reject(reject))])

@@ -49,6 +49,13 @@ pub(crate) struct MessageView {
     track: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     replay_of: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    replay_number: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Priority of a message that names none.
@@ -75,6 +82,7 @@ impl From<wire::Message> for MessageView {
             ordering_key: message.ordering_key,
             track: message.track,
             replay_of: message.replay_of,
+            replay_number: message.replay_number,
             not_before: rfc3339(message.not_before.as_ref()),
             expires_at: rfc3339(message.expires_at.as_ref()),
             published_at: rfc3339(message.published_at.as_ref()),

@@ -244,6 +244,7 @@ fn action(
                 ended_ms: now_ms,
                 category: LEASE_EXPIRED.to_owned(),
                 reason: format!("no heartbeat for {} ms", entry.idle_ms),
+                ..Attempt::default()
             });
             let category = LEASE_EXPIRED.to_owned();
             let action = Action::Lose {

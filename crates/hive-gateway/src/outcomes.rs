@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hive_protocol::{
     fault::Fault,
     limits::TRACKED_RESULT_BYTES_MAX,
-    outcome::{self, Action as Wire},
+    outcome::{self, Action as Wire, Failure},
     wire::{self, SettleResult, SettleStatus},
 };
 use hive_store::{
@@ -24,9 +24,6 @@ use crate::{
     core::{Gateway, now_ms},
     metrics::Metrics,
 };
-
-/// Category of a nack or reject that names none.
-const HANDLER: &str = "handler_exception";
 
 /// The outcomes of one call or frame, checked: what breaks a rule has its result, the rest is ready
 /// for the store.
@@ -192,19 +189,26 @@ pub fn record(lease: &Lease, category: &str, reason: &str) -> Bytes {
         ended_ms: now_ms(),
         category: category.to_owned(),
         reason: reason.to_owned(),
+        ..Attempt::default()
+    })
+}
+
+/// The record of an attempt that its agent says failed.
+fn record_of(lease: &Lease, failure: Failure) -> Bytes {
+    attempt::record(&Attempt {
+        consumer: lease.consumer.to_string(),
+        started_ms: lease.delivered_ms,
+        ended_ms: now_ms(),
+        category: failure.category,
+        reason: failure.reason,
+        error_type: failure.error_type,
+        stack: failure.stack,
     })
 }
 
 /// An outcome as the store takes it. `Extend` is none; callers take it apart before.
 #[must_use]
 pub fn settle(view: &GroupView, lease: Lease, attach: u64, action: Wire) -> Settle {
-    let named = |category: String| {
-        if category.is_empty() {
-            HANDLER.to_owned()
-        } else {
-            category
-        }
-    };
     let action = match action {
         Wire::Ack { result, add_tasks }
             if lane::names_tasks(&lease.lane) && !(result.is_empty() && add_tasks.is_empty()) =>
@@ -223,25 +227,16 @@ pub fn settle(view: &GroupView, lease: Lease, attach: u64, action: Wire) -> Sett
         Wire::Suspend { prompt, state } => Action::Suspend {
             asked: wire::Suspend { prompt, state }.encode_to_vec().into(),
         },
-        Wire::Nack {
-            reason,
-            category,
+        Wire::Nack { failure, delay_ms } => Action::Nack {
             delay_ms,
-        } => {
-            let category = named(category);
-            let record = record(&lease, &category, &reason);
-            Action::Nack {
-                delay_ms,
-                jitter: jitter(view, &lease),
-                category,
-                record,
-            }
+            jitter: jitter(view, &lease),
+            category: failure.category.clone(),
+            record: record_of(&lease, failure),
         },
         Wire::Release { retry_after_ms } => Action::Release { retry_after_ms },
-        Wire::Reject { reason, category } => {
-            let category = named(category);
-            let record = record(&lease, &category, &reason);
-            Action::Reject { category, record }
+        Wire::Reject { failure } => Action::Reject {
+            category: failure.category.clone(),
+            record: record_of(&lease, failure),
         },
     };
     Settle {

@@ -70,6 +70,10 @@ pub const COUNT_MAX: u64 = hive_domain::stream::COUNT_MAX;
 
 /// Longest reason of a nack or reject that is kept, in bytes; the rest is cut.
 pub const REASON_BYTES_MAX: usize = 1 << 10;
+/// Longest type of an error that is kept, in bytes; the rest is cut.
+pub const ERROR_TYPE_BYTES_MAX: usize = 128;
+/// Longest stack trace that is kept: 4 KiB; of a longer one the middle is left out.
+pub const STACK_BYTES_MAX: usize = 4 << 10;
 /// Largest result of an ack, tasks that it adds included: 1 MiB.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Largest result of a tracked message that is kept: 64 KiB.

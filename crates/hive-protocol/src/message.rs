@@ -104,8 +104,13 @@ pub fn check(
             faults.push(field, "is set by the router alone, for tasks of workflows");
         }
     }
-    if !message.replay_of.is_empty() {
-        faults.push("replay_of", "is set by the server alone");
+    for (field, is_set) in [
+        ("replay_of", !message.replay_of.is_empty()),
+        ("replay_number", message.replay_number > 0),
+    ] {
+        if is_set {
+            faults.push(field, "is set by the server alone");
+        }
     }
     if message.track && !message.ordering_key.is_empty() {
         faults.push("track", "must not be set with an ordering_key");
@@ -329,7 +334,7 @@ pub(crate) fn check_retry(retry: &wire::RetryPolicy, faults: &mut Violations) {
 }
 
 /// Checks that `field` has at most `max` bytes.
-pub(crate) fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Violation> {
+pub fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Violation> {
     if bytes <= max {
         return Ok(());
     }

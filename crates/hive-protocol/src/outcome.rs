@@ -6,8 +6,8 @@ use prost::Message;
 
 use crate::{
     limits::{
-        ADD_TASKS_MAX, LEASE_BYTES_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX,
-        SUSPEND_STATE_BYTES_MAX,
+        ADD_TASKS_MAX, ERROR_TYPE_BYTES_MAX, LEASE_BYTES_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX,
+        SETTLE_DELAY_MS_MAX, STACK_BYTES_MAX, SUSPEND_STATE_BYTES_MAX,
     },
     message::at_most,
     time, wire,
@@ -43,10 +43,8 @@ pub enum Action {
     },
     /// Failed; counted.
     Nack {
-        /// For people, at most 1 KiB.
-        reason: String,
-        /// Failure category, a name or empty.
-        category: String,
+        /// What went wrong.
+        failure: Failure,
         /// Instead of the backoff, at most 24 h.
         delay_ms: Option<u64>,
     },
@@ -57,13 +55,24 @@ pub enum Action {
     },
     /// Can never be done.
     Reject {
-        /// For people, at most 1 KiB.
-        reason: String,
-        /// Failure category, a name or empty.
-        category: String,
+        /// What went wrong.
+        failure: Failure,
     },
     /// Not settled: its lease starts anew.
     Extend,
+}
+
+/// What an agent says of a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Failure {
+    /// For people, at most 1 KiB.
+    pub reason: String,
+    /// Failure category, a name; empty where it is to be found out.
+    pub category: String,
+    /// Type of the error, at most 128 bytes, or empty.
+    pub error_type: String,
+    /// Stack trace, at most 4 KiB, or empty.
+    pub stack: String,
 }
 
 /// Checks one outcome and cuts its reason.
@@ -135,12 +144,13 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
                 nack.delay.as_ref(),
                 SETTLE_DELAY_MS_MAX,
             ))?;
-            let reason = cut_reason(nack.reason);
-            Some(Action::Nack {
-                reason,
+            let failure = Failure {
+                reason: cut_reason(nack.reason),
                 category: nack.category,
-                delay_ms,
-            })
+                error_type: cut_error_type(nack.error_type),
+                stack: cut_stack(&nack.stack),
+            };
+            Some(Action::Nack { failure, delay_ms })
         },
         Wire::Release(release) => {
             let retry_after_ms = faults.take(time::optional_duration_ms(
@@ -155,8 +165,12 @@ fn checked(action: wire::outcome::Action, faults: &mut Violations) -> Option<Act
         Wire::Reject(reject) => {
             faults.take(name::check_optional("reject.category", &reject.category));
             Some(Action::Reject {
-                reason: cut_reason(reject.reason),
-                category: reject.category,
+                failure: Failure {
+                    reason: cut_reason(reject.reason),
+                    category: reject.category,
+                    error_type: cut_error_type(reject.error_type),
+                    stack: cut_stack(&reject.stack),
+                },
             })
         },
         Wire::Extend(wire::Extend {}) => Some(Action::Extend),
@@ -178,11 +192,32 @@ pub fn cut_reason(mut reason: String) -> String {
     reason
 }
 
+/// The first 128 bytes of the type of an error, cut between characters, in one line.
+#[must_use]
+pub fn cut_error_type(mut error_type: String) -> String {
+    error_type.truncate(error_type.floor_char_boundary(ERROR_TYPE_BYTES_MAX));
+    error_type.replace(['\n', '\r'], " ")
+}
+
+/// A stack trace of at most 4 KiB: of a longer one the middle is left out, for it begins with what
+/// was called and ends with what went wrong, or the other way round.
+#[must_use]
+pub fn cut_stack(stack: &str) -> String {
+    const GAP: &str = "\n[...]\n";
+    if stack.len() <= STACK_BYTES_MAX {
+        return stack.to_owned();
+    }
+    let half = STACK_BYTES_MAX.saturating_sub(GAP.len()) / 2;
+    let (head, _) = stack.split_at(stack.floor_char_boundary(half));
+    let (_, tail) = stack.split_at(stack.ceil_char_boundary(stack.len().saturating_sub(half)));
+    format!("{head}{GAP}{tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use prost_types::Duration;
 
-    use super::{Action, cut_reason, parse};
+    use super::{Action, Failure, cut_reason, cut_stack, parse};
     use crate::wire::{self, outcome::Action as Wire};
 
     fn outcome(action: Option<Wire>) -> wire::Outcome {
@@ -240,10 +275,16 @@ mod tests {
                     seconds: 2,
                     nanos: 0
                 }),
+                error_type: "OSError".to_owned(),
+                stack: "at main".to_owned(),
             })),
             Action::Nack {
-                reason: "no disk".to_owned(),
-                category: "timeout".to_owned(),
+                failure: Failure {
+                    reason: "no disk".to_owned(),
+                    category: "timeout".to_owned(),
+                    error_type: "OSError".to_owned(),
+                    stack: "at main".to_owned(),
+                },
                 delay_ms: Some(2_000),
             }
         );
@@ -254,11 +295,19 @@ mod tests {
         assert_eq!(
             read(Wire::Reject(wire::Reject::default())),
             Action::Reject {
-                reason: String::new(),
-                category: String::new()
+                failure: Failure::default()
             }
         );
         assert_eq!(read(Wire::Extend(wire::Extend {})), Action::Extend);
+    }
+
+    #[test]
+    fn a_long_stack_keeps_its_ends() {
+        let stack = format!("{}{}{}", "é".repeat(3_000), "middle", "ü".repeat(3_000));
+        let cut = cut_stack(&stack);
+        assert!(cut.len() <= 4_096, "{}", cut.len());
+        assert!(cut.starts_with('é') && cut.ends_with('ü') && !cut.contains("middle"));
+        assert_eq!(cut_stack("short"), "short");
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The calls of `WorkflowService`: what each reads, decides and answers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use hive_domain::{
     name,
     violation::Violations,
-    workflow::{Event, Illegal, Run, RunStatus, TaskIndex},
+    workflow::{Event, Illegal, Run, RunStatus, TaskIndex, TaskStatus},
 };
 use hive_protocol::{
     fault::{Fault, Reason},
+    limits::PAYLOAD_BYTES_MAX,
+    message::at_most,
     outcome::cut_reason,
     wire,
 };
 use hive_store::StoreError;
+use prost::Message as _;
 
 use crate::{
     desk::{Desk, StepError},
@@ -136,11 +140,46 @@ impl Calls {
         let task = self
             .task(&name, &request.workflow_id, &request.task_id)
             .await?;
-        let step = self
-            .desk
-            .step(&name, |draft| draft.apply(Event::Retry { task }));
-        step.await?.map_err(illegal)?;
-        Ok(wire::RetryTaskResponse {})
+        let content = match request.payload {
+            Some(payload) => Some(self.with_payload(&name, task, payload).await?),
+            None => None,
+        };
+        let failed = request.failed_attempt;
+        let step = self.desk.step(&name, |draft| {
+            let state = draft.run().task(task);
+            let (status, attempt) = state.map_or((TaskStatus::Pending, 0), |state| {
+                (state.status, state.attempt)
+            });
+            match retried(status, attempt, failed) {
+                Retried::Before => return Ok((attempt.max(failed.saturating_add(1)), true)),
+                Retried::TooEarly => return Err(still_at_work(&request.task_id, failed)),
+                Retried::Not => {},
+            }
+            draft.apply(Event::Retry { task }).map_err(illegal)?;
+            if let Some(content) = &content {
+                draft.put_content(task, content.clone());
+            }
+            Ok((attempt.saturating_add(1), false))
+        });
+        let (attempt, duplicate) = step.await??;
+        Ok(wire::RetryTaskResponse { attempt, duplicate })
+    }
+
+    /// What the message of a task says, with another payload.
+    async fn with_payload(&self, name: &RunName, task: TaskIndex, payload: Bytes) -> Answer<Bytes> {
+        let mut faults = Violations::new();
+        faults.take(at_most("payload", payload.len(), PAYLOAD_BYTES_MAX));
+        faults.into_result()?;
+        let store = &self.desk.store;
+        let partition = name.partition(store).ok_or(StepError::Gone)?;
+        let stored = store
+            .run_contents(&partition, &name.run_id, &[task])
+            .await?;
+        let stored = stored.into_iter().next().flatten().unwrap_or_default();
+        // What was written by a router of this build decodes.
+        let mut message = wire::Message::decode(stored).unwrap_or_default();
+        message.payload = payload;
+        Ok(message.encode_to_vec().into())
     }
 
     pub(crate) async fn delete_workflow(
@@ -206,6 +245,37 @@ impl Calls {
             .await?
             .ok_or_else(|| Fault::no_task(workflow_id, task_id))
     }
+}
+
+/// Whether the retry of a failed attempt was made before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retried {
+    /// No.
+    Not,
+    /// Yes: the task is past that attempt, or waits for its next one.
+    Before,
+    /// The attempt is not known to have failed: what its shard says of it is on the way.
+    TooEarly,
+}
+
+/// Judges a retry that names the attempt whose failure it answers; 0 names none.
+const fn retried(status: TaskStatus, attempt: u32, failed: u32) -> Retried {
+    if failed == 0 || attempt < failed {
+        Retried::Not
+    } else if attempt > failed {
+        Retried::Before
+    } else {
+        match status {
+            TaskStatus::Pending => Retried::Before,
+            TaskStatus::Queued | TaskStatus::Running => Retried::TooEarly,
+            _ => Retried::Not,
+        }
+    }
+}
+
+fn still_at_work(task_id: &str, attempt: u32) -> Fault {
+    let message = format!("attempt {attempt} of task `{task_id}` is not known to have failed yet");
+    Fault::new(Reason::TaskNotRetryable, message).with_retry_after(Duration::from_secs(1))
 }
 
 fn ids(run: &Run, tasks: &[TaskIndex]) -> Vec<String> {

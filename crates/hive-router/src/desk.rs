@@ -154,6 +154,11 @@ impl Draft<'_> {
         }
     }
 
+    /// From the next attempt on the message of a task says this.
+    pub(crate) fn put_content(&mut self, task: TaskIndex, content: Bytes) {
+        self.contents.push((task, content));
+    }
+
     /// Adds tasks with what their messages say; all of them or none.
     pub(crate) fn add_tasks(
         &mut self,

@@ -1,8 +1,8 @@
 //! What is kept of a failed attempt: a short record, stored with the entry until it ends.
 //!
 //! Fields are separated by the unit separator, so that a record needs no decoder to be read in
-//! Redis: consumer, started and ended in ms since 1970, category, reason. Scripts carry it as
-//! opaque bytes.
+//! Redis: consumer, started and ended in ms since 1970, category, reason, and where they are known
+//! the type of the error and its stack. Scripts carry it as opaque bytes but for the first five.
 
 use bytes::Bytes;
 
@@ -25,6 +25,10 @@ pub struct Attempt {
     pub category: String,
     /// For people.
     pub reason: String,
+    /// Type of the error; empty where nobody said.
+    pub error_type: String,
+    /// Stack trace; empty where nobody said.
+    pub stack: String,
 }
 
 /// The stored form of an attempt; a longer reason is cut at a character.
@@ -34,10 +38,17 @@ pub fn record(attempt: &Attempt) -> Bytes {
     while reason.len() > REASON_BYTES_MAX {
         reason.pop();
     }
-    Bytes::from(format!(
+    let mut record = format!(
         "{}{SEPARATOR}{}{SEPARATOR}{}{SEPARATOR}{}{SEPARATOR}{reason}",
         attempt.consumer, attempt.started_ms, attempt.ended_ms, attempt.category
-    ))
+    );
+    if !(attempt.error_type.is_empty() && attempt.stack.is_empty()) {
+        for text in [&attempt.error_type, &attempt.stack] {
+            record.push(SEPARATOR);
+            record.push_str(&text.replace(SEPARATOR, " "));
+        }
+    }
+    Bytes::from(record)
 }
 
 /// Reads the failure history of an entry: count of failures, and the newest records, oldest first.
@@ -69,13 +80,15 @@ fn number(bytes: &mut &[u8]) -> Option<u32> {
 /// Reads one record; none where there is none.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Attempt> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let mut parts = text.splitn(5, SEPARATOR);
+    let mut parts = text.splitn(7, SEPARATOR);
     Some(Attempt {
         consumer: parts.next()?.to_owned(),
         started_ms: parts.next()?.parse().ok()?,
         ended_ms: parts.next()?.parse().ok()?,
         category: parts.next()?.to_owned(),
         reason: parts.next()?.to_owned(),
+        error_type: parts.next().unwrap_or_default().to_owned(),
+        stack: parts.next().unwrap_or_default().to_owned(),
     })
 }
 
@@ -91,6 +104,8 @@ mod tests {
             ended_ms: 2,
             category: "timeout".into(),
             reason: "no answer".into(),
+            error_type: "Timeout\u{1f}Error".into(),
+            stack: "at main".into(),
         };
         let one = record(&attempt);
         let mut bytes = 7_u32.to_be_bytes().to_vec();
@@ -100,7 +115,11 @@ mod tests {
         }
         let (count, attempts) = history(&bytes).expect("a history");
         assert_eq!((count, attempts.len()), (7, 2));
-        assert_eq!(attempts.first(), Some(&attempt));
+        let read = Attempt {
+            error_type: "Timeout Error".into(),
+            ..attempt
+        };
+        assert_eq!(attempts.first(), Some(&read));
         assert!(history(bytes.get(..bytes.len() - 1).expect("not empty")).is_err());
     }
 

@@ -161,9 +161,14 @@ impl SettleArgs {
                 reason,
                 category,
                 delay,
+                ..wire::Nack::default()
             }),
             Verb::Release => Action::Release(wire::Release { retry_after: delay }),
-            Verb::Reject => Action::Reject(wire::Reject { reason, category }),
+            Verb::Reject => Action::Reject(wire::Reject {
+                reason,
+                category,
+                ..wire::Reject::default()
+            }),
             Verb::Extend => Action::Extend(wire::Extend {}),
         })
     }

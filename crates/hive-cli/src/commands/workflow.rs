@@ -295,6 +295,7 @@ pub(crate) async fn run(command: WorkflowCommand, common: &Common) -> anyhow::Re
                 workflow_id: task.workflow.clone(),
                 run_id: task.run.unwrap_or_default(),
                 task_id: task.task.clone(),
+                ..wire::RetryTaskRequest::default()
             };
             client.retry_task(request).await.map_err(refused)?;
             let text = format!("task `{}` of `{}` is tried again", task.task, task.workflow);

@@ -192,6 +192,7 @@ impl Outcome {
             Self::Reject { reason, category } => Action::Reject(wire::Reject {
                 reason: cut(reason),
                 category,
+                ..wire::Reject::default()
             }),
         }
     }
@@ -203,6 +204,7 @@ pub(super) fn nack(reason: String, category: &str, delay: Option<Duration>) -> A
         reason: cut(reason),
         category: category.to_owned(),
         delay: delay.map(wire_delay),
+        ..wire::Nack::default()
     })
 }
 

@@ -158,6 +158,16 @@ static OUTCOME: Shape = Shape::new(
             "With nack and reject: failure category, e.g. `timeout`.",
         ),
         optional(
+            "error_type",
+            Text(REASON_TEXT_MAX),
+            "With nack and reject: type of the error; cut to 128 bytes.",
+        ),
+        optional(
+            "stack",
+            Text(REASON_TEXT_MAX),
+            "With nack and reject: stack trace; of more than 4 KiB the middle is left out.",
+        ),
+        optional(
             "delay_seconds",
             Kind::Seconds(0, SETTLE_DELAY_MS_MAX),
             "With nack and release: not delivered again before this long.",
@@ -301,6 +311,8 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
         ("result", &["ack"][..]),
         ("reason", &["nack", "reject"]),
         ("category", &["nack", "reject"]),
+        ("error_type", &["nack", "reject"]),
+        ("stack", &["nack", "reject"]),
         ("delay_seconds", &["nack", "release"]),
         ("prompt", &["suspend"]),
         ("state", &["suspend"]),
@@ -318,6 +330,8 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
     }
     let reason = fields.take_text("reason");
     let category = fields.take_text("category");
+    let error_type = fields.take_text("error_type");
+    let stack = fields.take_text("stack");
     let delay = fields.take_seconds("delay_seconds");
     let prompt = fields.take_text("prompt");
     let state = fields.take_json("state").unwrap_or_default();
@@ -340,9 +354,16 @@ fn read_outcome(mut fields: Fields) -> Result<wire::Outcome, (String, Violations
             reason,
             category,
             delay,
+            error_type,
+            stack,
         }),
         "release" => Action::Release(wire::Release { retry_after: delay }),
-        "reject" => Action::Reject(wire::Reject { reason, category }),
+        "reject" => Action::Reject(wire::Reject {
+            reason,
+            category,
+            error_type,
+            stack,
+        }),
         "suspend" => Action::Suspend(wire::Suspend { prompt, state }),
         // The shape lets only six words through.
         _ => Action::Extend(wire::Extend {}),

@@ -264,7 +264,7 @@ impl WorkflowService for Service {
             wire::CancelWorkflowResponse { already: false }
         };
         retry_task RetryTaskRequest RetryTaskResponse |_me, _asked| {
-            wire::RetryTaskResponse {}
+            wire::RetryTaskResponse { attempt: 2, duplicate: false }
         };
         rerun_workflow RerunWorkflowRequest RerunWorkflowResponse |_me, _asked| {
             wire::RerunWorkflowResponse { run_id: "run-2".to_owned() }

@@ -104,6 +104,7 @@ fn every_fault_of_a_message_is_reported_at_once() {
         published_at: None,
         track: true,
         replay_of: "m".to_owned(),
+        replay_number: 1,
     };
     assert_eq!(
         fields(&message),
@@ -132,6 +133,7 @@ fn every_fault_of_a_message_is_reported_at_once() {
             "inputs",
             "resumption",
             "replay_of",
+            "replay_number",
             "track",
         ]
     );
@@ -140,6 +142,7 @@ fn every_fault_of_a_message_is_reported_at_once() {
 #[test]
 fn a_fault_names_its_place_its_value_and_its_rule() {
     let message = Message {
+        replay_number: 1,
         priority: Some(12),
         ..Message::default()
     };
@@ -153,6 +156,7 @@ fn a_fault_names_its_place_its_value_and_its_rule() {
 #[test]
 fn a_message_may_not_expire_before_it_may_be_delivered() {
     let message = Message {
+        replay_number: 1,
         not_before: Some(to_timestamp(NOW.plus(2_000))),
         expires_at: Some(to_timestamp(NOW.plus(1_000))),
         ..Message::default()
@@ -186,6 +190,7 @@ fn a_time_in_the_past_delays_nothing_and_expires_nothing_new() {
 #[test]
 fn a_delay_beyond_a_year_is_refused() {
     let message = Message {
+        replay_number: 1,
         not_before: Some(to_timestamp(NOW.plus(400 * DAY_MS))),
         ..Message::default()
     };
@@ -285,6 +290,7 @@ fn a_message_overrides_only_what_it_sets() {
 fn required_capabilities_are_a_set() {
     let names = ["b", "a", "b"].map(str::to_owned).to_vec();
     let message = Message {
+        replay_number: 1,
         required_capabilities: names,
         ..Message::default()
     };
@@ -302,6 +308,7 @@ proptest! {
             max_backoff: Some(WireDuration { seconds, nanos }),
         };
         let message = Message {
+        replay_number: 1,
             not_before: Some(WireTimestamp { seconds, nanos }),
             expires_at: Some(WireTimestamp { seconds, nanos }),
             retry: Some(retry),

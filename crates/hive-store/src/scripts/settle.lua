@@ -14,7 +14,7 @@ KEYS
   5 parked    zset    `<ordering key>\0<padded id>\0<lane ref>|<id>`, score 0
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 dead      stream  dead letters of the shard
-  8 clock     hash    `grace_until` in ms: nothing expires by deadline before
+  8 clock     hash    nothing ends by its deadline in a grace, nor where the clock jumped unnoted
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
   10 sizes    hash    lane ref -> bytes that it holds
   11 tasks    hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
@@ -55,8 +55,7 @@ IDEMPOTENT  yes: the same call number answers the stored verdicts, another one `
 COST        about 10 us an item, and its body; of an ordering key also the body of the next one
 INVARIANTS  M1, M4, M5, M6, M7, D1 (dead and acked in one step), D2 (dead once), T2
 ]]
-local group, ageing = ARGV[1], tonumber(ARGV[2])
-local slot = tostring(tonumber(ARGV[7]) % 64)
+local group, ageing, slot = ARGV[1], tonumber(ARGV[2]), tostring(tonumber(ARGV[7]) % 64)
 local number, stored = string.match(redis.call('HGET', KEYS[9], slot) or '', '^(%d+) (%a+)$')
 if number == ARGV[7] then
   -- A write, so that a caller who waits for the disk waits for the call that was stored.
@@ -71,9 +70,9 @@ end
 local minute = math.floor(now / 60000)
 local sixth = tostring(minute % 6)
 local is_counted = redis.call('HGET', KEYS[2], 'minute' .. sixth) == tostring(minute)
-local grace_until = tonumber(redis.call('HGET', KEYS[8], 'grace_until') or 0)
-local lane_count, at = tonumber(ARGV[8]), 11 + tonumber(ARGV[8])
-local lane_of = {}
+local noted = redis.call('HMGET', KEYS[8], 'grace_until', 'last_ms')
+local in_grace = now < tonumber(noted[1] or 0) or math.abs(now - tonumber(noted[2] or now)) > 5000
+local lane_count, at, lane_of = tonumber(ARGV[8]), 11 + tonumber(ARGV[8]), {}
 for l = 1, lane_count do
   local ref = ARGV[11 + l]
   lane_of[ref] = { ref = ref, key = KEYS[11 + l * 2], ready = KEYS[12 + l * 2],
@@ -173,8 +172,9 @@ local function to_dead(lane, id, count, body, category, record, failures, may_bl
     'count', count, 'category', category, 'record', record, 'failures', failures or '')
   finish(lane, id, body)
   totals.dead = totals.dead + 1
-  local reason = string.match(record, '^[^\31]*\31%d+\31%d+\31[^\31]*\31(.+)$')
-  end_task(task, 'dead_lettered', category .. (reason and ': ' .. reason or ''),
+  local reason = string.match(record, '^[^\31]*\31%d+\31%d+\31[^\31]*\31([^\31]+)')
+  local words = reason and category ~= '' and category .. ': ' .. reason or reason or category
+  end_task(task, 'dead_lettered', words == '' and 'no reason was given' or words,
     string.match(record, '^[^\31]*'), failures, more)
   if held and may_block and ARGV[11] == '1' then
     redis.call('HSET', KEYS[4], held.order, '!' .. lane.ref .. '|' .. id)
@@ -284,7 +284,7 @@ local function judge(lane, id, count, consumer, session, attach, action, number,
   if action == 'n' then return fail(lane, id, count, record, category, number) end
   if action == 'r' then return give_back(lane, id, count, row[2], number) end
   if action == 'l' or action == 'u' then
-    if number > 0 and (row[3] < number or now < grace_until) then return 'i' end
+    if number > 0 and (row[3] < number or in_grace) then return 'i' end
     local verdict = action == 'l' and fail(lane, id, count, record, category, 0)
       or give_back(lane, id, count, row[2], 0)
     if number > 0 and verdict ~= 'k' then totals.expired = totals.expired + 1 end

@@ -172,6 +172,7 @@ async fn attempts_used_up_end_in_the_dead_letters_with_their_history() {
             ended_ms: attempt,
             category: "timeout".into(),
             reason: format!("reason {attempt}"),
+            ..attempt::Attempt::default()
         });
         let action = Action::Nack {
             delay_ms: Some(0),

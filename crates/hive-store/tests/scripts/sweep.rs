@@ -11,7 +11,9 @@ use hive_store::{
     sweep::{Take, Tick},
 };
 
-use crate::world::{AGEING_MS, World, header, ids, item, lane_ref, nack, ordered, with_group};
+use crate::world::{
+    AGEING_MS, World, header, ids, item, lane_ref, lose, nack, ordered, with_group,
+};
 
 async fn due_delayed(world: &World) -> hive_store::sweep::Due {
     let lanes = world.lanes("g").await;
@@ -311,6 +313,30 @@ async fn after_a_step_back_backoffs_are_shifted_once_and_leases_grow_old_again()
             .await
             .expect("shift")
     );
+}
+
+#[tokio::test]
+async fn what_grew_old_by_a_jump_that_nobody_noted_yet_is_not_expired() {
+    let world = with_group().await;
+    world.add("g/p4", &["a"]).await;
+    let a = world.join("g", "a", &[]).await;
+    let taken = world.take("g", &a, 1).await.remove(0);
+    let now = tick(&world).await.now_ms;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let expire = world.settle_of("g", &a, &taken, lose(1)).await;
+    for jumped in [now + 60_000, now - 60_000] {
+        let _: i64 = world
+            .redis(&["HSET", &world.shard.clock(), "last_ms", &jumped.to_string()])
+            .await;
+        let verdicts = world.settle_all("g", std::slice::from_ref(&expire)).await;
+        assert_eq!(verdicts, [Verdict::Spared], "the clock went by 60 s");
+    }
+    // Noted, and no reason for a grace.
+    let _: i64 = world
+        .redis(&["HSET", &world.shard.clock(), "last_ms", &now.to_string()])
+        .await;
+    let verdicts = world.settle_all("g", &[expire]).await;
+    assert_eq!(verdicts, [Verdict::Done]);
 }
 
 #[tokio::test]

@@ -47,8 +47,8 @@ const ASK_CODE: i32 = 79;
 /// Failure category of a program that took too long.
 const CATEGORY_TIMEOUT: &str = "timeout";
 
-/// Failure category of a program that failed.
-const CATEGORY_FAILED: &str = "handler_exception";
+/// Failure category of a program that failed: what it wrote tells more than we know.
+const CATEGORY_FAILED: &str = "";
 
 /// What runs for each message, and how long it may.
 #[derive(Clone, Debug)]

@@ -176,7 +176,12 @@ pub(in crate::rest) static STORED_MESSAGE: Shape = Shape::new(
             optional(
                 "replay_of",
                 Name,
-                "Id of the message that this one repeats, in a replay.",
+                "What this one repeats: a message, or with `replay_number` a dead letter.",
+            ),
+            optional(
+                "replay_number",
+                Count(1, u32::MAX as u64),
+                "Which replay of its dead letter this is.",
             ),
         ],
     ],

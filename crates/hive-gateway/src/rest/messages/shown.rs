@@ -101,6 +101,8 @@ pub(in crate::rest) struct MessageOut {
     track: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     replay_of: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_number: Option<u32>,
 }
 
 impl From<wire::Message> for MessageOut {
@@ -135,6 +137,7 @@ impl From<wire::Message> for MessageOut {
             ordering_key: message.ordering_key,
             track: message.track,
             replay_of: message.replay_of,
+            replay_number: (message.replay_number > 0).then_some(message.replay_number),
         }
     }
 }

@@ -245,12 +245,13 @@ async fn retry(
         workflow_id: workflow_id.clone(),
         run_id: asked.query.take_text("run_id"),
         task_id: asked.name("task_id"),
+        ..wire::RetryTaskRequest::default()
     };
     let onward = asked.onward();
     asked.query.finish()?;
     let answer = gateway.retry_task(&onward, request).await;
-    let wire::RetryTaskResponse {} = answer.map_err(ours)?;
-    Ok(done(&workflow_id, false))
+    let wire::RetryTaskResponse { duplicate, .. } = answer.map_err(ours)?;
+    Ok(done(&workflow_id, duplicate))
 }
 
 async fn rerun(State(gateway): State<Arc<Gateway>>, asked: Asked) -> Result<Json<Value>, Problem> {
