@@ -142,7 +142,6 @@ fn every_fault_of_a_message_is_reported_at_once() {
 #[test]
 fn a_fault_names_its_place_its_value_and_its_rule() {
     let message = Message {
-        replay_number: 1,
         priority: Some(12),
         ..Message::default()
     };
@@ -156,7 +155,6 @@ fn a_fault_names_its_place_its_value_and_its_rule() {
 #[test]
 fn a_message_may_not_expire_before_it_may_be_delivered() {
     let message = Message {
-        replay_number: 1,
         not_before: Some(to_timestamp(NOW.plus(2_000))),
         expires_at: Some(to_timestamp(NOW.plus(1_000))),
         ..Message::default()
@@ -190,7 +188,6 @@ fn a_time_in_the_past_delays_nothing_and_expires_nothing_new() {
 #[test]
 fn a_delay_beyond_a_year_is_refused() {
     let message = Message {
-        replay_number: 1,
         not_before: Some(to_timestamp(NOW.plus(400 * DAY_MS))),
         ..Message::default()
     };
@@ -290,7 +287,6 @@ fn a_message_overrides_only_what_it_sets() {
 fn required_capabilities_are_a_set() {
     let names = ["b", "a", "b"].map(str::to_owned).to_vec();
     let message = Message {
-        replay_number: 1,
         required_capabilities: names,
         ..Message::default()
     };
@@ -308,7 +304,6 @@ proptest! {
             max_backoff: Some(WireDuration { seconds, nanos }),
         };
         let message = Message {
-        replay_number: 1,
             not_before: Some(WireTimestamp { seconds, nanos }),
             expires_at: Some(WireTimestamp { seconds, nanos }),
             retry: Some(retry),
