@@ -11,7 +11,8 @@
 //!
 //! Read `name` for the rule of names, `group` for what a group and a stream are, `routing` for who
 //! gets the next message, `retry` for when a failed one comes back, `workflow` for which task of a
-//! workflow may start and what a failure means, `placement` for the group that gets it.
+//! workflow may start and what a failure means, `placement` for the group that gets it,
+//! `dead_letter` for what a failure is and when a dead letter may go back.
 
 #![warn(
     clippy::unwrap_used,
@@ -25,6 +26,7 @@
 )]
 
 pub mod capability;
+pub mod dead_letter;
 pub mod group;
 mod hash;
 pub mod name;

@@ -12,7 +12,7 @@ pub mod definition;
 pub mod graph;
 pub mod run;
 pub mod status;
-mod words;
+pub(crate) mod words;
 
 pub use self::{
     definition::{
