@@ -106,7 +106,7 @@ impl Fleet {
     pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         let store = self.store()?;
         let shard = store.shard("default", "s", 0);
-        Ok(store.dead_letters(&shard, "-", 1_000).await?)
+        Ok(store.dead_letters(&shard, "0-0", 1_000).await?)
     }
 
     /// Waits until the stream `s` has so many dead letters.

@@ -292,8 +292,8 @@ impl World {
         let mut all = Vec::new();
         loop {
             let from = all.last().map_or_else(
-                || "-".to_owned(),
-                |last: &hive_store::dead::DeadLetter| format!("({}", last.id),
+                || "0-0".to_owned(),
+                |last: &hive_store::dead::DeadLetter| last.id.clone(),
             );
             let page = store.dead_letters(&shard, &from, 500).await?;
             if page.is_empty() {

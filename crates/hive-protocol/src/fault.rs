@@ -144,6 +144,10 @@ reasons! {
     MessageNotFound = "MESSAGE_NOT_FOUND", NotFound;
     /// The stream has no replay of this id, or it is no longer kept.
     ReplayNotFound = "REPLAY_NOT_FOUND", NotFound;
+    /// There is no such dead letter, or none any more.
+    DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND", NotFound;
+    /// There is no such replay job, or none any more.
+    ReplayJobNotFound = "REPLAY_JOB_NOT_FOUND", NotFound;
     /// The task has no result.
     ResultNotFound = "RESULT_NOT_FOUND", NotFound;
     /// The history of the run has no such event, or none any more: watch from the beginning.
@@ -164,12 +168,22 @@ reasons! {
     MessageExists = "MESSAGE_EXISTS", Exists;
     /// A replay of this id exists with other settings.
     ReplayExists = "REPLAY_EXISTS", Exists;
+    /// A replay job of this id exists with another filter or other settings.
+    ReplayJobExists = "REPLAY_JOB_EXISTS", Exists;
     /// The idempotency key stands for another message.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", Exists;
     /// The moment is wrong; said by somebody else than us.
     FailedPrecondition = "FAILED_PRECONDITION", WrongState;
     /// The message is settled already.
     MessageOver = "MESSAGE_OVER", WrongState;
+    /// A dead letter in this state cannot become what is asked for.
+    DeadLetterState = "DEAD_LETTER_STATE", WrongState;
+    /// The dead letter does not decode, or is a task, and cannot be replayed so.
+    NotReplayable = "NOT_REPLAYABLE", WrongState;
+    /// It was replayed three times and failed the same way each time: the next must be forced.
+    ReplayLoop = "REPLAY_LOOP", WrongState;
+    /// A purge needs the token of a dry run with the same filter, not older than 10 minutes.
+    ConfirmationNeeded = "CONFIRMATION_NEEDED", WrongState;
     /// The group still has unsettled messages.
     GroupNotEmpty = "GROUP_NOT_EMPTY", WrongState;
     /// The stream still has groups, unsettled messages or dead letters.
@@ -214,6 +228,8 @@ reasons! {
     TooManyCapabilitySets = "TOO_MANY_CAPABILITY_SETS", Saturated;
     /// The namespace keeps as many idempotency keys as it may.
     TooManyIdempotencyKeys = "TOO_MANY_IDEMPOTENCY_KEYS", Saturated;
+    /// The namespace has as many replay jobs as it may.
+    TooManyReplayJobs = "TOO_MANY_REPLAY_JOBS", Saturated;
     /// The stream has as many replays under way as it may.
     TooManyReplays = "TOO_MANY_REPLAYS", Saturated;
     /// The namespace has as many groups or streams as it may.
@@ -364,6 +380,20 @@ impl Fault {
             Reason::RunNotFound,
             format!("workflow `{workflow}` has no run `{id}`"),
         )
+    }
+
+    /// There is no such dead letter.
+    #[must_use]
+    pub fn no_dead_letter(id: &str) -> Self {
+        let message = format!("there is no dead letter `{id}`, or none any more");
+        Self::new(Reason::DeadLetterNotFound, message)
+    }
+
+    /// There is no such replay job.
+    #[must_use]
+    pub fn no_replay_job(id: &str) -> Self {
+        let message = format!("there is no replay job `{id}`, or none any more");
+        Self::new(Reason::ReplayJobNotFound, message)
     }
 
     /// The run has no task `id`.

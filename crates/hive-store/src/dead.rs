@@ -1,15 +1,21 @@
-//! The dead-letter stream of a shard, as far as it is read before the dead-letter worker is built.
+//! The dead-letter stream of a shard: what died and waits for the dead-letter worker to store it.
 
 use bytes::Bytes;
-use redis::Cmd;
-
 use crate::{
     attempt::{self, Attempt},
-    connection::{Purpose, Store},
+    connection::Store,
     error::StoreError,
     keys::Shard,
     reply::Reply,
+    scripts::{Call, HANDOVER_TRIM},
 };
+
+/// Dead letters that one step of a trim forgets.
+const TRIM_LIMIT: u64 = 500;
+/// Most dead letters that are counted.
+const COUNTED_MAX: usize = 1_000;
+/// Steps of one trim.
+const TRIM_CALLS: u32 = 20;
 
 /// One dead delivery as its shard holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,36 +41,65 @@ pub struct DeadLetter {
 }
 
 impl Store {
-    /// Number of dead letters that no worker has taken.
+    /// Number of dead letters that the worker has not stored; of more than a page (1,000, or 4 MiB)
+    /// that page alone.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn dead_count(&self, shard: &Shard) -> Result<u64, StoreError> {
-        let mut length = Cmd::new();
-        length.arg("XLEN").arg(shard.dead());
-        self.command(Purpose::Control, length).await?.number()
+        let taken = self.dead_taken(shard).await?;
+        let page = self.handed_over(shard.dead(), &taken, COUNTED_MAX).await?;
+        Ok(u64::try_from(page.len()).unwrap_or(u64::MAX))
     }
 
-    /// One page of dead letters from a cursor on (`-`, or `(id`).
+    /// Up to `count` dead letters behind `after` (`0-0` at first), and about 4 MiB of them.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn dead_letters(
         &self,
         shard: &Shard,
-        from: &str,
-        limit: u64,
+        after: &str,
+        count: usize,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut range = Cmd::new();
-        range
-            .arg("XRANGE")
-            .arg(shard.dead())
-            .arg(from)
-            .arg("+")
-            .arg("COUNT")
-            .arg(limit);
-        let entries = self.command(Purpose::Control, range).await?.list()?;
+        let entries = self.handed_over(shard.dead(), after, count).await?;
         entries.into_iter().map(read).collect()
+    }
+
+    /// The last dead letter that the worker has stored; `0-0` where there is none.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn dead_taken(&self, shard: &Shard) -> Result<String, StoreError> {
+        self.taken_over(shard.dead_taken()).await
+    }
+
+    /// Notes the last dead letter that the worker has stored; an older one changes nothing.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn advance_dead(&self, shard: &Shard, taken: &str) -> Result<(), StoreError> {
+        self.take_over(shard.dead_taken(), taken).await
+    }
+
+    /// Forgets dead letters that were stored and are older than `keep_ms`; answers how many.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn trim_dead(&self, shard: &Shard, keep_ms: u64) -> Result<u64, StoreError> {
+        let mut total = 0;
+        for _ in 0..TRIM_CALLS {
+            let mut call = Call::new(&HANDOVER_TRIM);
+            call.key(shard.dead()).key(shard.tasks());
+            call.key(shard.dead_taken());
+            call.number(keep_ms).number(TRIM_LIMIT).number(0);
+            let (removed, is_end) = self.trim_handed_over(call).await?;
+            total += removed;
+            if is_end {
+                break;
+            }
+        }
+        Ok(total)
     }
 }
 

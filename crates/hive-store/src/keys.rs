@@ -78,6 +78,12 @@ impl Shard {
         self.key("dead")
     }
 
+    /// Up to which of these the dead-letter worker has stored them.
+    #[must_use]
+    pub fn dead_taken(&self) -> String {
+        self.key("dead:taken")
+    }
+
     /// Tasks of workflows by dispatch key, and where each stands.
     #[must_use]
     pub fn tasks(&self) -> String {
@@ -316,6 +322,7 @@ mod tests {
             shard.bodies(),
             shard.dedup(1, 2),
             shard.dead(),
+            shard.dead_taken(),
             shard.tasks(),
             shard.settled(),
             shard.settled_applied(),

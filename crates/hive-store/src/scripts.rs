@@ -84,6 +84,9 @@ scripts! {
     GROUP_RESTORE "group_restore";
     GROUP_STATE "group_state";
     GROUP_TAKE "group_take";
+    HANDOVER_ADVANCE "handover_advance";
+    HANDOVER_READ "handover_read";
+    HANDOVER_TRIM "handover_trim";
     HELD_EXPIRE "held_expire";
     HELD_MOVE "held_move";
     JOIN "join";
@@ -91,6 +94,8 @@ scripts! {
     LANE_RETIRE "lane_retire";
     LEASE_RESTAMP "lease_restamp";
     LEAVE "leave";
+    LETTER_CHANGE "letter_change";
+    LETTER_TAKE "letter_take";
     PARKED_CHECK "parked_check";
     PENDING_CHECK "pending_check";
     PENDING_WRITE_OFF "pending_write_off";
@@ -103,9 +108,6 @@ scripts! {
     RUN_READ "run_read";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
-    SETTLED_ADVANCE "settled_advance";
-    SETTLED_READ "settled_read";
-    SETTLED_TRIM "settled_trim";
     STREAM_CLOSE "stream_close";
     STREAM_OPEN "stream_open";
     TASK_DISPATCH "task_dispatch";

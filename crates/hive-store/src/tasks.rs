@@ -15,7 +15,7 @@ use crate::{
     lane::{Lane, LaneRef},
     reply::{self, Reply},
     scripts::{
-        Call, SETTLED_ADVANCE, SETTLED_READ, SETTLED_TRIM, TASK_DISPATCH, TASK_LOOK, TASK_RESOLVE,
+        Call, HANDOVER_TRIM, TASK_DISPATCH, TASK_LOOK, TASK_RESOLVE,
     },
     tracked::is_tracking_key,
 };
@@ -30,8 +30,6 @@ const TRIM_LIMIT: u64 = 500;
 const TRIM_CALLS: u32 = 20;
 /// How often a row is read again that changes meanwhile.
 const ROW_TRIES: u32 = 5;
-/// The first id of a stream, before all records.
-const FIRST: &str = "0-0";
 
 /// How a dispatch of a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -412,15 +410,8 @@ impl Store {
         after: &str,
         count: usize,
     ) -> Result<Vec<SettledRecord>, StoreError> {
-        let mut call = Call::new(&SETTLED_READ);
-        call.key(shard.settled());
-        call.text(after).count(count);
-        let value = self.run_safely(Purpose::Control, call).await?;
-        let (_, parts) = reply::status("settled_read", value)?;
-        let [records] = parts
-            .try_into()
-            .map_err(|_error| StoreError::reply("settled_read"))?;
-        records.list()?.into_iter().map(read_record).collect()
+        let records = self.handed_over(shard.settled(), after, count).await?;
+        records.into_iter().map(read_record).collect()
     }
 
     /// The last record that the router has applied; `0-0` where there is none.
@@ -428,10 +419,7 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn settled_applied(&self, shard: &Shard) -> Result<String, StoreError> {
-        let mut read = Cmd::new();
-        read.arg("HGET").arg(shard.settled_applied()).arg("id");
-        let applied = self.command(Purpose::Control, read).await?.maybe_text()?;
-        Ok(applied.unwrap_or_else(|| FIRST.to_owned()))
+        self.taken_over(shard.settled_applied()).await
     }
 
     /// Notes the last record that the router has applied; an older one than noted changes nothing.
@@ -439,13 +427,7 @@ impl Store {
     /// # Errors
     /// As in `StoreError`.
     pub async fn advance_settled(&self, shard: &Shard, applied: &str) -> Result<(), StoreError> {
-        let mut call = Call::new(&SETTLED_ADVANCE);
-        call.key(shard.settled_applied()).text(applied);
-        let value = self.run_safely(Purpose::Control, call).await?;
-        match reply::status("settled_advance", value)?.0.as_str() {
-            "SET" | "KEPT" => Ok(()),
-            _ => Err(StoreError::reply("settled_advance")),
-        }
+        self.take_over(shard.settled_applied(), applied).await
     }
 
     /// Forgets records that were applied and are older than `keep_ms`, and the outcomes that they
@@ -462,27 +444,17 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let mut total = 0;
         for _ in 0..TRIM_CALLS {
-            let mut call = Call::new(&SETTLED_TRIM);
+            let mut call = Call::new(&HANDOVER_TRIM);
             call.key(shard.settled()).key(shard.tasks());
             call.key(shard.settled_applied());
             call.number(keep_ms).number(TRIM_LIMIT).number(now_ms);
-            let (removed, is_end) = self.trim_records(call).await?;
+            let (removed, is_end) = self.trim_handed_over(call).await?;
             total += removed;
             if is_end {
                 break;
             }
         }
         Ok(total)
-    }
-
-    /// One step of a trim: how many records it forgot, and whether no more may go.
-    pub(crate) async fn trim_records(&self, call: Call) -> Result<(u64, bool), StoreError> {
-        let value = self.run_safely(Purpose::Control, call).await?;
-        let (_, parts) = reply::status("settled_trim", value)?;
-        let [removed, more] = parts
-            .try_into()
-            .map_err(|_error| StoreError::reply("settled_trim"))?;
-        Ok((removed.number()?, more.number()? == 0))
     }
 
     /// The record of how a task ended; none where it has not, or where that was forgotten.
@@ -591,7 +563,7 @@ fn dispatch_call(
 }
 
 fn read_record(record: Reply) -> Result<SettledRecord, StoreError> {
-    let wrong = || StoreError::reply("settled_read");
+    let wrong = || StoreError::reply("handover_read");
     let [id, fields] = record.array()?;
     let (mut key, mut kind, mut consumer, mut outcome) =
         (String::new(), String::new(), String::new(), String::new());

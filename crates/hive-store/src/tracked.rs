@@ -16,7 +16,7 @@ use crate::{
     keys::{GroupKey, Shard},
     lease::{is_entry_id, parse_entry_id},
     reply::Reply,
-    scripts::{Call, SETTLED_TRIM},
+    scripts::{Call, HANDOVER_TRIM},
     tasks::{Resolved, TaskOutcome, TaskRow},
 };
 
@@ -211,11 +211,11 @@ impl Store {
         let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let (mut total, mut is_end) = (0, false);
         for _ in 0..steps {
-            let mut call = Call::new(&SETTLED_TRIM);
+            let mut call = Call::new(&HANDOVER_TRIM);
             call.key(shard.outcomes()).key(shard.tasks());
             call.number(keep_ms).number(TRIM_LIMIT).number(0);
             let removed;
-            (removed, is_end) = self.trim_records(call).await?;
+            (removed, is_end) = self.trim_handed_over(call).await?;
             total += removed;
             if is_end {
                 break;

@@ -53,7 +53,7 @@ async fn a_message_of_every_fate_is_counted_once_and_nothing_is_left() {
     assert_eq!(figures.recent_acked, 4);
     let dead = world
         .store
-        .dead_letters(&world.shard, "-", 10)
+        .dead_letters(&world.shard, "0-0", 10)
         .await
         .expect("dead");
     assert_eq!(dead.len(), 1);

@@ -192,7 +192,7 @@ async fn messages_that_reach_a_group_behind_its_purge_do_not_keep_it() {
     assert_eq!(delete(&world, "g").await, Removal::Done(2));
     let dead = world
         .store
-        .dead_letters(&world.shard, "-", 9)
+        .dead_letters(&world.shard, "0-0", 9)
         .await
         .expect("dead");
     let seen: Vec<_> = dead
@@ -257,7 +257,7 @@ async fn delayed_messages_of_a_group_that_is_being_deleted_are_cancelled_at_once
     assert_eq!(cancel_scheduled(&world, "g").await, 2);
     assert_eq!(cancel_scheduled(&world, "g").await, 0);
     assert_eq!(delete(&world, "g").await, Removal::Done(0));
-    let dead = world.store.dead_letters(&world.shard, "-", 9).await;
+    let dead = world.store.dead_letters(&world.shard, "0-0", 9).await;
     let seen: Vec<_> = dead
         .expect("dead")
         .into_iter()
@@ -311,7 +311,7 @@ async fn a_delayed_message_of_a_deleted_group_dies_and_holds_up_nobody() {
     assert_eq!(world.places("h").await.0, 1);
     let dead = world
         .store
-        .dead_letters(&world.shard, "-", 9)
+        .dead_letters(&world.shard, "0-0", 9)
         .await
         .expect("dead");
     assert_eq!(

@@ -301,7 +301,7 @@ async fn what_is_held_for_nobody_ends_with_its_time_to_live_and_what_may_live_st
     }
     let dead = world
         .store
-        .dead_letters(&world.shard, "-", 10)
+        .dead_letters(&world.shard, "0-0", 10)
         .await
         .expect("dead letters");
     assert_eq!(dead.len(), 1);

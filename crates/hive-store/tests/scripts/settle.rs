@@ -194,7 +194,7 @@ async fn attempts_used_up_end_in_the_dead_letters_with_their_history() {
     }
     let dead = world
         .store
-        .dead_letters(&world.shard, "-", 9)
+        .dead_letters(&world.shard, "0-0", 9)
         .await
         .expect("dead");
     assert_eq!(

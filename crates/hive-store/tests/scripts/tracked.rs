@@ -1,5 +1,5 @@
 //! What `publish`, `fetch`, `settle`, `due_scheduled`, `scheduled_cancel`, `waiting_expire`,
-//! `group_delete`, `task_resolve`, `task_look` and `settled_trim` do to tracked messages.
+//! `group_delete`, `task_resolve`, `task_look` and `handover_trim` do to tracked messages.
 
 mod random;
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 --[[
-settled_advance: note up to which record the router has applied what became of tasks.
+handover_advance: note up to which record of a shard has been taken over.
 
 Why one script: a router that was slow must not take back what another one has noted; what is noted
 is what may be deleted.
@@ -14,7 +14,7 @@ RETURNS  { status, id }
   KEPT  id  this one was noted before, and is not older; nothing was written
 IDEMPOTENT  yes: the second call answers KEPT
 COST        O(1)
-INVARIANTS  T2 (one outcome for a dispatch key)
+INVARIANTS  T2 (one outcome for a dispatch key), D3 (a dead delivery has one record)
 ]]
 local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')

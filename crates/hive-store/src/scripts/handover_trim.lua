@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 --[[
-settled_trim: forget what became of tasks or of tracked messages.
+handover_trim: forget what became of tasks or of tracked messages, or dead letters that were taken.
 
 Why one script: a row without its record, or a record without its row, would let a dispatch key have
 a second outcome.
 
 KEYS
-  1 settled  stream  what became of tasks; or `outcomes`, what became of tracked messages
+  1 records  stream  what became of tasks; or `outcomes`, of tracked messages; or dead letters
   2 tasks    hash    dispatch key -> `open <s|a> <lane ref>|<id>`, `acked`, or
                      `ended <outcome> <settled id>`
   3 applied  hash    `id` -> the last record that was applied; absent for `outcomes`
@@ -18,7 +18,7 @@ RETURNS  { status, removed, more }
   OK  removed, 0|1  so many are gone, and the rows of those that ended a task; 1: call again
 IDEMPOTENT  yes
 COST        O(limit); reads 4 MiB, give or take a page of ten
-INVARIANTS  T2 (one outcome for a dispatch key: a row that is open stays)
+INVARIANTS  T2 (one outcome for a dispatch key: a row that is open stays), M1
 ]]
 local now = tonumber(ARGV[3])
 if now == 0 then

@@ -1,21 +1,22 @@
 #!lua flags=allow-oom
 --[[
-settled_read: read on in what became of tasks, as far as one answer may hold.
+handover_read: read on in what a shard hands over, as far as one answer may hold.
 
 Why one script: how large a record is shows only once it was read; here what is too much stays in
 Redis. It only reads.
 
 KEYS
-  1 settled  stream  what became of tasks
+  1 records  stream  what became of tasks, or dead letters
 ARGV
   1 after  id      read what is behind it
   2 limit  u53     most records
 RETURNS  { status, records }
-  OK  records as XRANGE answers them, with the fields `d` dispatch key, `k` kind (`started` or
-      `ended`); of `started`: `c` consumer, `n` deliveries; of `ended`: `o` outcome, `b` bytes
+  OK  records as XRANGE answers them. Of tasks with the fields `d` dispatch key, `k` kind (`started`
+      or `ended`); of `started`: `c` consumer, `n` deliveries; of `ended`: `o` outcome, `b` bytes.
+      Of dead letters with those that settle writes
 IDEMPOTENT  yes
 COST        O(limit); reads 4 MiB, give or take a page of ten
-INVARIANTS  T2 (one outcome for a dispatch key)
+INVARIANTS  T2 (one outcome for a dispatch key), D3 (a dead delivery has one record)
 ]]
 local from, left, room, largest, found = '(' .. ARGV[1], tonumber(ARGV[2]), 4194304, 1048576, {}
 while left > 0 and room > 0 do

@@ -1,0 +1,123 @@
+//! What became of what replays sent: looked up where the message lies, until it is settled.
+
+
+use hive_store::{
+    StoreError,
+    letters::{Changed, Letter, Letters, LettersKey, Outcome, State, Step, Tally},
+    tasks::{TaskOutcome, TaskRow},
+};
+
+use crate::{desk::Desk, replay};
+
+/// Records looked at in one round.
+const SLICE: usize = 200;
+/// Shortest and longest pause between two looks at one message: a quarter of its age between.
+const LOOK_MS: (u64, u64) = (500, 60_000);
+/// A message that nobody knows is given up after so long.
+const UNKNOWN_MS: u64 = 60_000;
+/// A task waits for its router, and may wait for a group, this long.
+const TASK_UNKNOWN_MS: u64 = 86_400_000;
+
+/// Carries on what others left, and looks for outcomes that are due.
+pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreError> {
+    let now_ms = desk.now().as_millis();
+    for key in [LettersKey::Replaying, LettersKey::Awaiting] {
+        let ids = desk.store.letters_until(letters, key, now_ms, SLICE).await?;
+        let read = desk.store.read_letters(letters, &ids).await?;
+        for (id, letter) in ids.iter().zip(read) {
+            let Some(letter) = letter else {
+                desk.store.forget_place(letters, key, id).await?;
+                continue;
+            };
+            if key == LettersKey::Awaiting {
+                look(desk, letters, &letter).await?;
+                continue;
+            }
+            // Nobody else begins before that, unless this one dies too.
+            let next = now_ms.saturating_add(replay::STALE_MS);
+            desk.store.postpone_letter(letters, key, id, next).await?;
+            if let Err(fault) = replay::carry_on(desk, letters, letter).await {
+                tracing::debug!(dlq_id = id, %fault, "replay_not_carried_on");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks up what became of one.
+async fn look(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<(), StoreError> {
+    let now_ms = desk.now().as_millis();
+    let age_ms = now_ms.saturating_sub(letter.state.sent_ms);
+    let outcome = match row(desk, letters, letter).await? {
+        TaskRow::Acked => Outcome::Succeeded,
+        TaskRow::Ended(TaskOutcome::Succeeded) => Outcome::Succeeded,
+        TaskRow::Ended(TaskOutcome::Suspended) | TaskRow::Waiting | TaskRow::Leased { .. } => {
+            Outcome::Pending
+        },
+        TaskRow::Ended(
+            TaskOutcome::Failed
+            | TaskOutcome::DeadLettered
+            | TaskOutcome::TimedOut
+            | TaskOutcome::Cancelled,
+        ) => Outcome::Failed,
+        TaskRow::Unknown => {
+            let patience = if letter.facts.is_task() {
+                TASK_UNKNOWN_MS
+            } else {
+                UNKNOWN_MS
+            };
+            if age_ms < patience {
+                Outcome::Pending
+            } else {
+                Outcome::Unknown
+            }
+        },
+    };
+    if outcome == Outcome::Pending {
+        let next = now_ms.saturating_add((age_ms / 4).clamp(LOOK_MS.0, LOOK_MS.1));
+        return desk
+            .store
+            .postpone_letter(letters, LettersKey::Awaiting, &letter.id, next)
+            .await;
+    }
+    let step = Step {
+        state: State {
+            outcome,
+            ..letter.state.clone()
+        },
+        tally: match outcome {
+            Outcome::Succeeded => Some(Tally::Succeeded),
+            Outcome::Failed => Some(Tally::Failed),
+            Outcome::Unknown | Outcome::Pending => None,
+        },
+        ..Step::default()
+    };
+    let changed = desk
+        .store
+        .change_letter(letters, letter, letter.status, &step)
+        .await?;
+    if changed == Changed::Stale {
+        tracing::debug!(dlq_id = letter.id, "outcome_was_told_by_another");
+    }
+    Ok(())
+}
+
+/// Where the message stands, on whichever shard of its group knows it.
+async fn row(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<TaskRow, StoreError> {
+    let (namespace, state) = (letters.namespace(), &letter.state);
+    let Some(group) = desk.store.group(namespace, &state.sent_to).await? else {
+        return Ok(TaskRow::Unknown);
+    };
+    let Some(stream) = desk.store.stream(namespace, &group.stream).await? else {
+        return Ok(TaskRow::Unknown);
+    };
+    for index in 0..stream.shards {
+        let shard = desk.store.shard(namespace, &stream.name, index);
+        let row = desk.store.look_up_task(&shard, &state.track_key).await?;
+        if row != TaskRow::Unknown {
+            return Ok(row);
+        }
+    }
+    Ok(TaskRow::Unknown)
+}
+

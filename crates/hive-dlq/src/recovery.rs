@@ -1,0 +1,442 @@
+//! Sends back by itself what may go, while the groups are healthy.
+//!
+//! The breaker of a group is a row that changes by compare-and-set, so that two replicas that look
+//! after one namespace for a moment open one breaker and choose one probe.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use hive_domain::{
+    dead_letter::{
+        breaker::{Breaker, Change, State, Window},
+        status::Status,
+    },
+    group::{GroupDefinition, GroupState},
+};
+use hive_protocol::fault::FaultKind;
+use hive_store::{
+    Purpose, StoreError,
+    control::Put,
+    figures::Figures,
+    letters::{self, Index, Letter, Letters, LettersKey, Order, Outcome, Row, Step},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    desk::Desk,
+    metrics,
+    replay::{self, Ask, Begun},
+};
+
+/// How far back what happened in a group is looked at.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Pause between two looks at a group's figures.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Records whose fingerprints say whether one fault dominates.
+const FINGERPRINTS: usize = 200;
+/// What is due in a group that is not healthy is looked at again after so long.
+const POSTPONE_MS: u64 = 5_000;
+
+/// The breaker of a group, as it is stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct GroupBreaker {
+    pub(crate) group: String,
+    pub(crate) breaker: Breaker,
+    /// Whether it paused the group, and so ends the pause.
+    #[serde(default)]
+    pub(crate) has_paused: bool,
+}
+
+/// What is remembered of the groups of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    samples: BTreeMap<String, VecDeque<Sample>>,
+    sampled: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    acked: u64,
+    failed: u64,
+}
+
+/// One round over a namespace.
+pub(crate) async fn round(
+    desk: &Desk,
+    letters: &Letters,
+    memory: &mut Memory,
+) -> Result<(), StoreError> {
+    let rows: Vec<Row<GroupBreaker>> = desk
+        .store
+        .letter_rows(letters, LettersKey::Breakers)
+        .await?;
+    let mut breakers: BTreeMap<String, Row<GroupBreaker>> = rows
+        .into_iter()
+        .map(|row| (row.value.group.clone(), row))
+        .collect();
+    if memory
+        .sampled
+        .is_none_or(|sampled| sampled.elapsed() >= SAMPLE_EVERY)
+    {
+        memory.sampled = Some(Instant::now());
+        look_at_groups(desk, letters, memory, &mut breakers).await?;
+    }
+    let open = breakers.values().filter(|row| !row.value.breaker.admits());
+    metrics::breakers_open(letters.namespace(), open.count());
+    send_due(desk, letters, &mut breakers).await
+}
+
+async fn look_at_groups(
+    desk: &Desk,
+    letters: &Letters,
+    memory: &mut Memory,
+    breakers: &mut BTreeMap<String, Row<GroupBreaker>>,
+) -> Result<(), StoreError> {
+    let totals = desk.store.letter_totals(letters).await?;
+    let mut groups: Vec<String> = totals.by_group.into_iter().map(|(name, _)| name).collect();
+    groups.extend(breakers.keys().cloned());
+    groups.sort();
+    groups.dedup();
+    groups.retain(|name| !name.is_empty());
+    memory.samples.retain(|name, _| groups.contains(name));
+    for group in groups {
+        let Some(definition) = desk.store.group(letters.namespace(), &group).await? else {
+            // What is open of a group that is gone closes nothing any more.
+            if let Some(row) = breakers.remove(&group) {
+                desk.store
+                    .put_letter_row::<GroupBreaker>(
+                        letters,
+                        LettersKey::Breakers,
+                        &group,
+                        (row.version, None),
+                    )
+                    .await?;
+            }
+            continue;
+        };
+        let samples = memory.samples.entry(group.clone()).or_default();
+        let window = window(desk, letters, &definition, samples).await?;
+        let mut row = breakers.remove(&group).unwrap_or_else(|| Row {
+            version: 0,
+            value: GroupBreaker {
+                group: group.clone(),
+                ..GroupBreaker::default()
+            },
+        });
+        let settings = &desk.settings.policies.breaker;
+        let now = desk.now();
+        let before = row.value.breaker.clone();
+        let mut change = row.value.breaker.observe(&window, settings, now);
+        if let State::HalfOpen { probe, .. } = &row.value.breaker.state {
+            let probe = probe.clone();
+            let ids = [probe.clone()];
+            let letter = desk.store.read_letters(letters, &ids).await?.pop().flatten();
+            match letter.as_ref().map(|letter| (letter.status, letter.state.outcome)) {
+                Some((Status::Replayed, Outcome::Succeeded)) => {
+                    change = row.value.breaker.outcome(&probe, true, settings, now);
+                },
+                Some((Status::Replayed, Outcome::Failed)) | None => {
+                    change = row.value.breaker.outcome(&probe, false, settings, now);
+                },
+                // It was refused, or a person took it: it says nothing of the group.
+                Some((status, _)) if status != Status::Replaying && status != Status::Replayed => {
+                    change = row.value.breaker.outcome(&probe, false, settings, now);
+                },
+                Some(_) => {},
+            }
+        }
+        if row.value.breaker != before {
+            told(&group, change.as_ref());
+            // What happened before it closed is no reason to open it again.
+            if row.value.breaker.admits() {
+                samples.clear();
+            }
+            set_pause(desk, letters, &definition, &mut row.value).await?;
+            store(desk, letters, &mut row).await?;
+        }
+        if row.version > 0 {
+            breakers.insert(group, row);
+        }
+    }
+    Ok(())
+}
+
+fn told(group: &str, change: Option<&Change>) {
+    match change {
+        Some(Change::Opened { reason, .. }) => {
+            metrics::breaker_opened();
+            tracing::warn!(group, reason, "breaker_opened");
+        },
+        Some(Change::OpenedAgain { reason, .. }) => {
+            metrics::breaker_opened();
+            tracing::warn!(group, reason, "breaker_opened_again");
+        },
+        Some(Change::Closed) => tracing::info!(group, "breaker_closed"),
+        None => {},
+    }
+}
+
+/// Pauses the group while its breaker is open, and no longer, where the policy says so.
+async fn set_pause(
+    desk: &Desk,
+    letters: &Letters,
+    definition: &GroupDefinition,
+    row: &mut GroupBreaker,
+) -> Result<(), StoreError> {
+    // A probe needs agents.
+    let wants = desk.settings.policies.pause_groups
+        && matches!(row.breaker.state, State::Open { .. });
+    let state = match (wants, definition.state) {
+        (true, GroupState::Active) => GroupState::Paused,
+        (false, GroupState::Paused) if row.has_paused => GroupState::Active,
+        _ => return Ok(()),
+    };
+    let mut changed = definition.clone();
+    changed.state = state;
+    let namespace = letters.namespace();
+    if let Put::Stored(version) = desk.store.put_group(namespace, &changed).await? {
+        changed.version = version;
+        let shard = desk.store.shard(namespace, &changed.stream, 0);
+        desk.store.set_state_on_shard(&shard, &changed).await?;
+        desk.store.ring(Purpose::Control, &shard).await?;
+        row.has_paused = state == GroupState::Paused;
+        let group = &changed.name;
+        tracing::warn!(group, paused = row.has_paused, "breaker_set_pause");
+    }
+    Ok(())
+}
+
+async fn store(
+    desk: &Desk,
+    letters: &Letters,
+    row: &mut Row<GroupBreaker>,
+) -> Result<bool, StoreError> {
+    let is_over = row.value.breaker.admits() && !row.value.has_paused;
+    let value = (!is_over).then(|| row.value.clone());
+    if value.is_none() && row.version == 0 {
+        return Ok(true);
+    }
+    let put = desk
+        .store
+        .put_letter_row(
+            letters,
+            LettersKey::Breakers,
+            &row.value.group,
+            (row.version, value),
+        )
+        .await?;
+    match put {
+        Put::Stored(version) => {
+            row.version = version;
+            Ok(true)
+        },
+        Put::Conflict | Put::Full => Ok(false),
+    }
+}
+
+/// What happened in a group within the window.
+async fn window(
+    desk: &Desk,
+    letters: &Letters,
+    definition: &GroupDefinition,
+    samples: &mut VecDeque<Sample>,
+) -> Result<Window, StoreError> {
+    let shard = desk.store.shard(letters.namespace(), &definition.stream, 0);
+    let lanes = desk.store.lanes(&shard).await?;
+    let read = lanes.of_group(&shard, &definition.name);
+    let figures = match desk.store.figures(&shard, &definition.name, &read).await {
+        Ok(figures) => figures,
+        Err(StoreError::Lost { .. }) => Figures::default(),
+        Err(error) => return Err(error),
+    };
+    let newest = Sample {
+        at: Instant::now(),
+        acked: figures.acked,
+        failed: figures.failed,
+    };
+    while samples.front().is_some_and(|one| one.at.elapsed() > WINDOW) {
+        samples.pop_front();
+    }
+    let oldest = samples.front().copied().unwrap_or(newest);
+    samples.push_back(newest);
+    let span = newest.at.saturating_duration_since(oldest.at);
+    let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let index = Index::Group(definition.name.clone());
+    let since = desk.now().as_millis().saturating_sub(span_ms);
+    let dead = desk.store.count_letters(letters, &index, (since, 0)).await?;
+    let mut top_fingerprint = 0;
+    if dead >= desk.settings.policies.breaker.min_dead {
+        let page = desk
+            .store
+            .letter_ids(letters, &index, Order::Newest, None, (since, 0), FINGERPRINTS)
+            .await?;
+        let ids: Vec<String> = page.into_iter().map(|place| place.id).collect();
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let looked_at = ids.len();
+        for letter in desk.store.read_letters(letters, &ids).await?.into_iter().flatten() {
+            let count = counts.entry(letter.facts.fingerprint).or_default();
+            *count = count.saturating_add(1);
+        }
+        let most = counts.values().max().copied().unwrap_or(0);
+        // Of many the newest stand for all.
+        let looked_at = u64::try_from(looked_at).unwrap_or(u64::MAX).max(1);
+        top_fingerprint = most.saturating_mul(dead) / looked_at;
+    }
+    Ok(Window {
+        acked: newest.acked.saturating_sub(oldest.acked),
+        failed_deliveries: newest.failed.saturating_sub(oldest.failed),
+        dead,
+        top_fingerprint,
+        span_ms,
+    })
+}
+
+/// Sends what is due, a batch.
+async fn send_due(
+    desk: &Desk,
+    letters: &Letters,
+    breakers: &mut BTreeMap<String, Row<GroupBreaker>>,
+) -> Result<(), StoreError> {
+    let now_ms = desk.now().as_millis();
+    let batch = usize::try_from(desk.settings.policies.recovery.batch).unwrap_or(usize::MAX);
+    let ids = desk
+        .store
+        .letters_until(letters, LettersKey::Due, now_ms, batch)
+        .await?;
+    let read = desk.store.read_letters(letters, &ids).await?;
+    let mut healthy: BTreeMap<String, bool> = BTreeMap::new();
+    for (id, letter) in ids.iter().zip(read) {
+        let Some(letter) = letter else {
+            desk.store.forget_place(letters, LettersKey::Due, id).await?;
+            continue;
+        };
+        let group = letter.facts.group.clone();
+        let is_healthy = match healthy.get(&group) {
+            Some(known) => *known,
+            None => {
+                let is_healthy = has_agents(desk, letters, &group).await?;
+                healthy.insert(group.clone(), is_healthy);
+                is_healthy
+            },
+        };
+        let mut is_probe = false;
+        let may_go = is_healthy
+            && match breakers.get_mut(&group) {
+                None => true,
+                Some(row) if row.value.breaker.admits() => true,
+                Some(row) => {
+                    is_probe = probe(desk, letters, row, &letter).await?;
+                    is_probe
+                },
+            };
+        if may_go {
+            send(desk, letters, &letter, is_probe).await?;
+        } else {
+            let next = now_ms.saturating_add(POSTPONE_MS);
+            desk.store
+                .postpone_letter(letters, LettersKey::Due, id, next)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a record the probe of an open breaker; false where none may go now.
+async fn probe(
+    desk: &Desk,
+    letters: &Letters,
+    row: &mut Row<GroupBreaker>,
+    letter: &Letter,
+) -> Result<bool, StoreError> {
+    // What became of a message with an ordering key is not told.
+    if letter.facts.is_ordered {
+        return Ok(false);
+    }
+    let mut next = row.clone();
+    if !next.value.breaker.probe(&letter.id, desk.now()) {
+        return Ok(false);
+    }
+    if let Some(definition) = desk
+        .store
+        .group(letters.namespace(), &letter.facts.group)
+        .await?
+    {
+        set_pause(desk, letters, &definition, &mut next.value).await?;
+    }
+    if !store(desk, letters, &mut next).await? {
+        return Ok(false);
+    }
+    *row = next;
+    Ok(true)
+}
+
+/// Whether a group delivers, and has somebody to deliver to. A group that a breaker has paused is
+/// asked about by its probe alone.
+async fn has_agents(desk: &Desk, letters: &Letters, group: &str) -> Result<bool, StoreError> {
+    let Some(definition) = desk.store.group(letters.namespace(), group).await? else {
+        return Ok(false);
+    };
+    if !matches!(definition.state, GroupState::Active | GroupState::Paused) {
+        return Ok(false);
+    }
+    let is_paused = definition.state == GroupState::Paused;
+    if is_paused && !desk.settings.policies.pause_groups {
+        return Ok(false);
+    }
+    let shard = desk.store.shard(letters.namespace(), &definition.stream, 0);
+    Ok(!desk.store.members(&shard, group).await?.is_empty())
+}
+
+async fn send(
+    desk: &Desk,
+    letters: &Letters,
+    letter: &Letter,
+    is_probe: bool,
+) -> Result<(), StoreError> {
+    let why = match (is_probe, letter.state.strategy) {
+        (true, _) => "probe of the open breaker".to_owned(),
+        (false, strategy) => strategy.to_string(),
+    };
+    let ask = Ask {
+        priority_boost: if letter.state.raises_priority { 2 } else { 0 },
+        by: "recovery".to_owned(),
+        why,
+        is_automatic: true,
+        is_probe,
+        ..Ask::default()
+    };
+    let begun = replay::begin(desk, letters, letter, &ask).await;
+    let result = match begun {
+        Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, letter).await.map(drop),
+        Ok(Begun::Before(_) | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
+        Err(fault) => {
+            // A person decides: it would be refused again and again.
+            let step = Step {
+                state: letters::State {
+                    due_ms: 0,
+                    ..letter.state.clone()
+                },
+                change: Some(desk.change(
+                    Status::Analyzed,
+                    "recovery",
+                    format!("not sent back: {fault}"),
+                )),
+                ..Step::default()
+            };
+            if fault.kind == FaultKind::Unavailable {
+                return Ok(());
+            }
+            desk.store
+                .change_letter(letters, letter, Status::Analyzed, &step)
+                .await?;
+            Ok(())
+        },
+    };
+    if let Err(fault) = result {
+        tracing::debug!(dlq_id = letter.id, %fault, "not_recovered");
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What a shard hands over to another slot: read on, note what was taken over, forget it later.
+//!
+//! Who takes over writes its own slot first and notes the position afterwards, so that a crash
+//! between makes it take something twice, which it must bear, and never lose it. What was taken
+//! over is kept for a while: a failover may have lost the writes of the other slot.
+
+use redis::Cmd;
+
+use crate::{
+    connection::{Purpose, Store},
+    error::StoreError,
+    reply::{self, Reply},
+    scripts::{Call, HANDOVER_ADVANCE, HANDOVER_READ},
+};
+
+/// The position before the first record.
+const FIRST: &str = "0-0";
+
+impl Store {
+    /// Up to `count` records of a stream behind `after`, and about 4 MiB of them.
+    pub(crate) async fn handed_over(
+        &self,
+        records: String,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<Reply>, StoreError> {
+        let mut call = Call::new(&HANDOVER_READ);
+        call.key(records);
+        call.text(after).count(count);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("handover_read", value)?;
+        let [records] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("handover_read"))?;
+        records.list()
+    }
+
+    /// The last record that was taken over.
+    pub(crate) async fn taken_over(&self, position: String) -> Result<String, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET").arg(position).arg("id");
+        let taken = self.command(Purpose::Control, read).await?.maybe_text()?;
+        Ok(taken.unwrap_or_else(|| FIRST.to_owned()))
+    }
+
+    /// Notes the last record that was taken over; an older one than noted changes nothing.
+    pub(crate) async fn take_over(&self, position: String, id: &str) -> Result<(), StoreError> {
+        let mut call = Call::new(&HANDOVER_ADVANCE);
+        call.key(position).text(id);
+        let value = self.run_safely(Purpose::Control, call).await?;
+        match reply::status("handover_advance", value)?.0.as_str() {
+            "SET" | "KEPT" => Ok(()),
+            _ => Err(StoreError::reply("handover_advance")),
+        }
+    }
+
+    /// One step of a trim: how many records it forgot, and whether no more may go.
+    pub(crate) async fn trim_handed_over(&self, call: Call) -> Result<(u64, bool), StoreError> {
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("handover_trim", value)?;
+        let [removed, more] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("handover_trim"))?;
+        Ok((removed.number()?, more.number()? == 0))
+    }
+}
