@@ -60,7 +60,7 @@ pub(super) const RULES: &[Row] = &[
          could not be broadcast; cannot be multiplied; device-side assert; \
          illegal memory access; exit code 139; exit status 139; exit code 134; exit code: 139; \
          exited with code 139; exited with 139; access violation; 0xc0000005; \
-         has no attribute; is not defined|; uninitialized constant; \
+         has no attribute; uninitialized constant; \
          can't convert nil; nil can't be coerced; no implicit conversion; frozenerror; \
          keynotfoundexception; nosuchelementexception: no value present; no value present; \
          interface conversion:; send on closed channel; close of closed channel; \
@@ -93,7 +93,7 @@ pub(super) const RULES: &[Row] = &[
          insufficient_balance; insufficient funds; insufficient_funds; billing hard limit; \
          billing_hard_limit; billing_not_active; billing details; plan and billing; \
          plans & billing; billing account; enable billing; billing is; billing to be enabled; \
-         payment required; payment_required; http:402; purchase; spend limit; spending limit; \
+         payment required; payment_required; http:402; purchase credits; purchase more; spend limit; spending limit; \
          spend_limit; spending cap; spend cap; monthly limit; monthly quota; monthly usage; \
          monthly spend; account balance; \
          usagelimitexceeded; usage limit; usage_limit; quota is exhausted; |budget|; \
@@ -128,7 +128,7 @@ pub(super) const RULES: &[Row] = &[
          flood_wait; floodwait; flood control; concurrency limit; concurrent requests; \
          concurrent connections limit; request limit; api limit; |qps|; \
          enhance_your_calm; enhance your calm; please wait before trying; \
-         try again in*s; you are being limited; limit reached for; error 1015; \
+         you are being limited; limit reached for; error 1015; \
          request_limit_exceeded; calls per; too many calls",
         "exceeded quota:; disk quota; storage quota; storage_quota; message larger; out of memory; |oom|; \
          file descriptor; memory; already rate limited by design; max number of clients; \
@@ -161,7 +161,7 @@ pub(super) const RULES: &[Row] = &[
          connection is not available; \
          number of clients reached; maxmemory; exit code 137; exit code: 137; exit status 137; \
          exited with code 137; exited with 137; exitcode 137; exitcode=137; (137); code=137; \
-         code 137; signal 9; sigkill; signal: killed; signal: 9; \
+         |code 137|; signal 9; sigkill; signal: killed; signal: 9; \
          rlimit; ulimit; file table overflow; filesystem is full; file system is full; \
          disk is full; sqlite_full; flood stage; disk watermark; read-only-allow-delete; \
          circuit_breaking_exception; data too large; es_rejected_execution; \
@@ -228,7 +228,7 @@ pub(super) const RULES: &[Row] = &[
          not allowed to perform; kerberos; sso session; |oauth; mfa required; invalid login; \
          no pg_hba.conf entry; role*does not exist; groupauthorization; topicauthorization; \
          account is disabled; account has been suspended; account*suspended; account*deactivated; \
-         deactivated; host key verification; 2fa; certificate required",
+         deactivated; host key verification; |2fa|; certificate required",
         "not well-formed; authenticated successfully; html parser",
     ),
     row(
@@ -283,7 +283,7 @@ pub(super) const RULES: &[Row] = &[
          valid base64; invalid base-64; base-64 string; wire type; invalid wire; \
          invalidprotocolbuffer; protobuf pars; truncated message; badzipfile; \
          not a zip file; incorrect header check; gzipped file; gzip: invalid header; \
-         invalid gzip; not in gzip format; zlib.error; unpickling; msgpack; avro; cbor decode; \
+         invalid gzip; not in gzip format; zlib.error; unpickling; msgpack; |avro; cbor decode; \
          failed to deserialize; \
          deserialization error; deserialization failed; deserialize; deserializationexception; serializationexception; \
          error deserializ; cannot deserialize; invalid literal for; \

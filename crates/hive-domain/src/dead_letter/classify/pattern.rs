@@ -11,13 +11,50 @@ const GAP_BYTES_MAX: usize = 80;
 pub(super) struct Segment {
     text: String,
     statuses: Vec<u16>,
+    pairs: Pairs,
+}
+
+/// Which pairs of neighbouring bytes a text holds, by a hash of 12 bits. There are many patterns
+/// and most of them hold a pair that the text does not: they need no search.
+#[derive(Debug, Clone)]
+struct Pairs([u64; 64]);
+
+impl Pairs {
+    fn new(text: &str) -> Self {
+        let mut pairs = Self([0; 64]);
+        for (a, b) in text.bytes().zip(text.bytes().skip(1)) {
+            let (word, bit) = Self::place(a, b);
+            if let Some(word) = pairs.0.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        pairs
+    }
+
+    fn may_hold(&self, literal: &str) -> bool {
+        literal.bytes().zip(literal.bytes().skip(1)).all(|(a, b)| {
+            let (word, bit) = Self::place(a, b);
+            self.0.get(word).is_some_and(|word| word & bit != 0)
+        })
+    }
+
+    /// The low six bits of both bytes: the letters, digits and most signs of small text differ
+    /// in them.
+    const fn place(a: u8, b: u8) -> (usize, u64) {
+        ((a & 63) as usize, 1 << (b & 63))
+    }
 }
 
 impl Segment {
     /// `text` must be in small letters.
     pub(super) fn new(text: String) -> Self {
         let statuses = statuses(&text);
-        Self { text, statuses }
+        let pairs = Pairs::new(&text);
+        Self {
+            text,
+            statuses,
+            pairs,
+        }
     }
 }
 
@@ -73,6 +110,12 @@ impl Pattern {
                 let Some((first, rest)) = literals.split_first() else {
                     return false;
                 };
+                if !literals
+                    .iter()
+                    .all(|literal| segment.pairs.may_hold(literal))
+                {
+                    return false;
+                }
                 let text = segment.text.as_str();
                 text.match_indices(first.as_str()).any(|(at, found)| {
                     let (before, after) = text.split_at(at);

@@ -10,7 +10,7 @@ pub(in super::super) const RULES: &[Row] = &[
          http:520; http:521; http:523; http:525; http:526; http:527; http:529; http:530; \
          overloaded; service unavailable; service_unavailable; serviceunavailable; bad gateway; \
          badgateway; bad_gateway; internal server error; internalservererror; internal_server_error; \
-         internalserverexception; internalserver; server_error; servererror; \
+         internalserverexception; internalserver; |server_error; |servererror; \
          temporarily unavailable; \
          currently unavailable; not available right now; model is not ready; modelnotready; \
          model is loading; currently loading; is loading; |loading redis; database system is; \
@@ -49,29 +49,29 @@ pub(in super::super) const RULES: &[Row] = &[
         "timed out; timed-out; timedout; timed_out; time-out; |time out|; timeout exceeded; \
          timeouterror; timeoutexception; timeoutexpired; timeout expired; timeout error; \
          timeout_error; timeout reached; timeout occurred; timeout after; timeout while; \
-         timeout waiting; timeout of; timeout period; timeout elapsed; timeouts; \
+         timeout waiting; timeout of; timeout period; timeout elapsed; \
          read timeout; readtimeout; write timeout; writetimeout; connect timeout; connecttimeout; \
          connection timeout; connectiontimeout; connection_timeout; err_connection_timed_out; \
          deadline exceeded; deadlineexceeded; deadline_exceeded; deadline*elapsed; \
          deadline*passed; deadline*expired; missed*deadline; past*deadline; exceeded*deadline; \
-         i/o timeout; etimedout; etime; esockettimedout; \
+         i/o timeout; etimedout; |etime|; esockettimedout; \
          socket timeout; sockettimeout; err_timed_out; request timeout; requesttimeout; \
          request_timeout; response timeout; gateway timeout; gateway time-out; gatewaytimeout; \
          http:408; http:504; http:522; http:524; http:598; http:599; \
          statement timeout; lock timeout; lock wait; lock_timeout; locknotavailable; \
          locktimeout; query timeout; timeout*exceeded; exceeded*timeout; exceeds*timeout; \
          hit*timeout; execution timeout; navigation timeout; \
-         timeout*ms; time limit; timelimit; time_limit; tle; took too long; taking too long; \
+         timeout*ms; time limit; timelimit; time_limit; |tle|; took too long; taking too long; \
          execution expired; opentimeout; maximum execution time; maximum statement execution time; \
          max_execution_time; exit code 124; exit status 124; exit code: 124; exited with code 124; \
-         code 124; respond within; respond in time; \
+         |code 124|; respond within; respond in time; \
          complete within; finish within; finished within; completed within; ready within; \
          response within; reply within; answer within; \
-         within*seconds; within*ms; within*s|; in time|; no response from; no response after; \
-         no reply after; no output for; gave up waiting; gave up after*s|; \
+         within*seconds; within*ms|; within* s|; within*minutes; no response from; no response after; \
+         no reply after; no output for; gave up waiting; gave up after*seconds; gave up after* s|; \
          waited*for; waiting longer than; waited too long; lease expired; no heartbeat; \
          heartbeat timeout; heartbeat*missed; \
-         maxtimems; active longer than; longer than*s|; watchdog; maximum duration; max duration; \
+         maxtimems; active longer than; longer than*seconds; longer than* s|; longer than*minutes; watchdog; maximum duration; max duration; \
          seconds elapsed; seconds elapsing; httpclient.timeout; canceling statement due to; \
          query execution was interrupted; asyncio.timeout; curl: (28); wallclock; wall clock; \
          wall-clock; max runtime; maximum runtime; allowed time; allotted time",
@@ -100,18 +100,18 @@ pub(in super::super) const RULES: &[Row] = &[
          incompleteread; chunkedencoding; premature close; err_stream_premature_close; \
          unexpected eof; ended prematurely; response ended; before message completed; \
          before headers; before response; before a response; \
-         getaddrinfo; gaierror; enotfound; eai_again; eai_; name or service not known; \
+         getaddrinfo; gaierror; |enotfound; |eai_; name or service not known; \
          nodename nor servname; name resolution; could not resolve; couldn't resolve; \
          cannot resolve host; failed to resolve; unable to resolve; unresolvedaddress; \
          host not found; name not resolved; unknownhost; \
-         unknown host; unknown mysql server host; no such host; nxdomain; |dns; servfail; \
+         unknown host; unknown mysql server host; no such host; nxdomain; |dns|; dns_; |dnserror; servfail; \
          no address associated; net::err; ns_error_; fetch failed; failed to fetch; network error; \
          networkerror; network_error; network connection; network failure; network request failed; \
          network is unreachable; network unreachable; networkunreachable; enetunreach; \
          ehostunreach; enetdown; host unreachable; hostunreachable; host is unreachable; \
          no route to host; host is down; noroutetohost; unreachable; network is down; \
          network down; sslerror; ssl error; ssl:; ssl_; sslexception; sslhandshake; |ssl|; \
-         certificate; |tls; x509; handshake; err_tls; depth_zero; unable_to_verify; \
+         certificate; |tls|; |tlsv; tls_; x509; handshake; err_tls; depth_zero; unable_to_verify; \
          unable to verify the first; self-signed; self signed; new connection; could not connect; couldn't connect; \
          cannot connect; can't connect; failed to connect; unable to connect; not connect to; \
          connect failed; connection failed; connection to*failed; connectexception; \
@@ -125,17 +125,19 @@ pub(in super::super) const RULES: &[Row] = &[
          all connection attempts failed; sending request for url; operationalerror: connection; \
          closed network connection; could not read from remote repository; rpc failed; \
          early eof; curl: (; curl 56; curl 18; curl 92; empty reply; communications link failure; \
-         the network name; no internet; offline; not connected; endpoint; |eof|; |eoferror; \
+         the network name; no internet; offline; not connected; |eof|; |eoferror; \
          connection*closed; connection*dropped; channel closed; wsarecv; wsaeconn; \
          winerror 10; errno 104; errno 111; errno 113; errno 32; os error 104; os error 111; \
          nodehost; server selection; stream closed; stream was closed; err_http2",
-        "curl: (22); endpoint not; unknown endpoint; no endpoint",
+        "curl: (22)",
     ),
     row(
         "time",
         Category::Timeout,
         "timeout; deadline; |expired waiting",
-        "timeout must; timeout: must; invalid timeout; timeout=none; timeout should; field*timeout; parameter*timeout; timeout_seconds; timeout value; 'timeout'; \"timeout\"",
+        "must be; should be; invalid timeout; timeout=none; invalid argument; invalid_argument; \
+         invalidargument; field*timeout; parameter*timeout; timeout_seconds; timeout value; \
+         'timeout'; \"timeout\"; `timeout`; http:400; http:422",
     ),
     row(
         "killed",
@@ -230,10 +232,13 @@ pub(in super::super) const RULES: &[Row] = &[
          expected a; expected an; expected one; conflict",
         "temporarily; server error",
     ),
-    row(
-        "vague_service",
-        Category::DependencyFailure,
-        "|unavailable|; code = internal; statuscode.internal; statuscode.unknown; code = unknown; \
+];
+
+/// Over each part in turn, where no part matched a rule above: what a wrapper says as well.
+pub(in super::super) const WEAK: &[Row] = &[row(
+    "vague_service",
+    Category::DependencyFailure,
+    "|unavailable|; code = internal; statuscode.internal; statuscode.unknown; code = unknown; \
          statuscode.aborted; code = aborted; code = dataloss; upstream; backend; server error; \
          server had an error; server encountered; \
          apierror; api_error; remote service; remote server; third-party; third party; \
@@ -242,10 +247,9 @@ pub(in super::super) const RULES: &[Row] = &[
          tool*failed; replica; not ready; broker; service*error; service*failed; \
          server*crashed; could not start server; failed to start; exited unexpectedly; \
          terminated unexpectedly; status: failed",
-        "something went wrong; unknown error; unexpected error; tool call failed|; \
+    "something went wrong; unknown error; unexpected error; tool call failed|; \
          tool execution failed|; traceback",
-    ),
-];
+)];
 
 /// Over the whole text, where no part said anything: how a crash looks that says nothing more.
 pub(in super::super) const LAST: &[Row] = &[
@@ -267,7 +271,7 @@ pub(in super::super) const LAST: &[Row] = &[
          emptystack; systemerror; logicexception; logic_error; logicerror; fatalerror; \
          runtime_error; std::; terminate called; standarderror; exception:; \
          eoferror; overflowerror; buffererror; \
-         crash; bug; handler failed with; handler raised; handler threw",
+         crash; |bug|; handler failed with; handler raised; handler threw",
         "",
     ),
 ];
