@@ -58,8 +58,8 @@ pub const RULE_NONE: &str = "none";
 /// One rule as a configuration writes it. Every list that is not empty must be met.
 ///
 /// A pattern is text that occurs, in any case. `|` at an end of it asks for a border of a word
-/// there, `*` stands for up to 80 characters of the same line, and `http:503` or `http:5xx` for a
-/// status of HTTP, where a text gives one as such.
+/// there, `*` stands for up to 80 characters of the same line, `#` for a number, and `http:503` or
+/// `http:5xx` for a status of HTTP, where a text gives one as such.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleSpec {

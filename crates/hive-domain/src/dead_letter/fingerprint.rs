@@ -23,8 +23,8 @@ pub fn fingerprint(group: &str, category: Category, error_type: &str, text: &str
 }
 
 /// What a failure says, in one line of at most 512 bytes, with marks in place of what varies:
-/// `<q>` quotes, `<time>` times, `<n>` numbers, ids and hashes (some ids have digits alone), `<path>`
-/// paths, `<email>` addresses. Of a link the host stays.
+/// `<q>` quotes, `<time>` times, `<n>` numbers, ids and hashes (some ids have digits alone),
+/// `<path>` paths, `<email>` addresses. Of a link the host stays.
 #[must_use]
 pub fn mask(text: &str) -> String {
     let bounded = text::bounded(text);

@@ -24,8 +24,8 @@ proptest! {
 fn a_trace_of_python_is_read_from_its_end() {
     let text = "working\nTraceback (most recent call last):\n  File \"a.py\", line 1\n    a()\n\
                 KeyError: 'a'\n\nThe above exception was the direct cause of the following \
-                exception:\n\nTraceback (most recent call last):\n  File \"b.py\", line 2\n    b()\n\
-                acme.StepError: step failed\nmore";
+                exception:\n\nTraceback (most recent call last):\n  File \"b.py\", line 2\n    \
+                b()\nacme.StepError: step failed\nmore";
     assert_eq!(
         parts(text),
         [
