@@ -68,7 +68,10 @@ pub(super) const RULES: &[Row] = &[
          heap corruption; munmap_chunk; bus error; illegal instruction; sigbus; sigill; sigfpe; \
          unhandled match; matcherror; argumentcounterror; json serializable; not serializable; \
          circular structure; before initialization; before assignment; invalid pointer; free():; \
-         invalidstateerror; handler crashed; handler panicked; unwrap on; unwrap(); deadlock!; \
+         invalidstateerror; found nil; unreachable code; found null; clauseerror; \
+         function clause; no case clause; unhashable; truth value of; lateinit; uninitialized; \
+         not been initialized; undefinedfunction; badmatch; badarity; fatal exception; \
+         handler crashed; handler panicked; unwrap on; unwrap(); deadlock!; \
          entered unreachable code",
         "graphrecursionerror; recursion limit of; no such element",
     ),
@@ -109,10 +112,14 @@ pub(super) const RULES: &[Row] = &[
          max rounds; max_consecutive_auto_reply; exceeded your current quota; auto-replies; \
          auto_reply; auto-reply; allowed steps; allowed turns; allowed iterations; \
          allowed tool calls; of # steps; of # turns; out of turns; out of steps; \
-         out of iterations; out of budget; out of tokens; |credits|; depleted; tool-call limit; \
-         tool-calls limit; subscription; # turns; # iterations; turns allowed; steps allowed; \
-         iterations allowed; payment overdue; overdue; budgeted; over budget; allowance; \
-         llm_calls; trial has ended; free tier * exhausted; quota * used up; used up",
+         out of iterations; out of budget; out of tokens; |credits|; reduce the length; \
+         reduce your prompt; reduce the number of tokens; over its limit of # usd; \
+         over its limit of $; of $#; |overspent; max_budget; max budget; cost ceiling; \
+         token quota; tokens left; tokens remaining; no tokens; token allowance; |allotment|; \
+         depleted; tool-call limit; tool-calls limit; subscription required; \
+         subscription has expired; subscription expired; # turns; # iterations; turns allowed; \
+         steps allowed; iterations allowed; payment overdue; overdue; budgeted; over budget; \
+         allowance; llm_calls; trial has ended; free tier * exhausted; quota * used up; used up",
         "per minute; per_minute; perminute; per-minute; per min; per second; per_second; \
          persecond; per day; per_day; perday; requests per; tokens per; |tpm|; |rpm|; |tpd|; \
          |rpd|; please wait before trying; disruption budget; retry budget; memory budget; \
@@ -175,11 +182,11 @@ pub(super) const RULES: &[Row] = &[
          http:507; insufficient resources; capacity exceeded; out of disk; out of inodes; \
          too much memory; resourcelimit; ran out of memory; |rss|; over limit #; \
          no more connections; connections allowed; max_client_conn; available memory; \
-         file descriptors; file handles; tmpfs full; full disk; disk space; space left; \
-         out of space; out of disk space; disk usage; memory usage; memory consumption; \
-         of memory; too many open; out of*handles; inodes; swap; threads exhausted; \
-         workers are busy; all slots; no free slots; no workers left; disk pressure; \
-         diskpressure; memorypressure; ran out of disk; ran out of space",
+         pool timed out; pool timeout; no space; file descriptors; file handles; tmpfs full; \
+         full disk; disk space; space left; out of space; out of disk space; disk usage; \
+         memory usage; memory consumption; of memory; too many open; out of*handles; inodes; \
+         swap; threads exhausted; workers are busy; all slots; no free slots; no workers left; \
+         disk pressure; diskpressure; memorypressure; ran out of disk; ran out of space",
         "",
     ),
     row(
@@ -238,10 +245,14 @@ pub(super) const RULES: &[Row] = &[
          logon denied; credential; no access to; no permission; insufficient rights; \
          access is denied; access token; key is invalid; invalid key; key*rejected; \
          rejected*key; key*not accepted; key*has expired; key*expired; token*rejected; \
-         signed out; |sign in; please log in; log in again; not logged in; user*not allowed; \
-         account*locked; user*not permitted; permissions to; access*forbidden; api key; api-key; \
-         apikey; account is disabled; account has been suspended; account*suspended; \
-         account*deactivated; deactivated; host key verification; |2fa|; certificate required",
+         signed out; |sign in; please log in; log in again; subscription key; _key is not set; \
+         _token is not set; key not set; key is not set; token is not set; _key not set; \
+         _key environment; _token environment; secret is not set; no token; missing token; \
+         token missing; token is missing; token not found; key not found in environment; \
+         not logged in; user*not allowed; account*locked; user*not permitted; permissions to; \
+         access*forbidden; api key; api-key; apikey; account is disabled; \
+         account has been suspended; account*suspended; account*deactivated; deactivated; \
+         host key verification; |2fa|; certificate required",
         "not well-formed; authenticated successfully; html parser",
     ),
     row(
@@ -289,24 +300,26 @@ pub(super) const RULES: &[Row] = &[
          could not find expected; error tokenizing data; csv.error; csv error; malformedcsv; \
          csv::; csv:; csvparse; invalid csv; wrong number of fields; line contains nul; \
          xmlsyntax; xml syntax; not well-formed; not well formed; saxparse; xml::; \
-         document is empty; xmlparse; xml parse; xml pars; xmlexception; invalid xml; \
-         mismatched tag; no element found; start tag expected; premature end of file; \
-         tag mismatch; unclosed token; unicodedecode; unicodeencode; can't decode; \
-         cannot decode; could not decode; unable to decode; failed to decode; error decoding; \
-         decode error; |decodeerror; decoding error; decoding failed; decodingerror; \
-         decoderexception; undecodable; invalid utf-8; invalid utf8; valid utf-8; valid utf8; \
-         invalid byte sequence; malformedinput; invalid base64; incorrect padding; \
-         illegal base64; base64 decod; binascii.error; valid base64; invalid base-64; \
-         base-64 string; wire type; invalid wire; invalidprotocolbuffer; protobuf pars; \
-         truncated message; badzipfile; not a zip file; incorrect header check; gzipped file; \
-         gzip: invalid header; invalid gzip; not in gzip format; zlib.error; unpickling; \
-         msgpack; |avro; cbor decode; failed to deserialize; deserialization error; \
-         deserialization failed; deserialize; deserializationexception; serializationexception; \
-         error deserializ; cannot deserialize; invalid literal for; \
-         could not convert string to float; could not convert string to; numberformatexception; \
-         not in a correct format; not recognized as a valid; formatexception; \
-         does not match format; invalid isoformat; datetimeparse; parsing time; strconv.; \
-         parseint; parsefloat; parsedate; invalid digit found; invalid float literal; \
+         premature end; invalid byte; found `}`; found `)`; found `{`; incompletejson; -32700; \
+         invalid expression; cannot read the; saxexception; unexpected byte; unexpected end; \
+         end of buffer; end of document; answer> tag; no closing; document is empty; xmlparse; \
+         xml parse; xml pars; xmlexception; invalid xml; mismatched tag; no element found; \
+         start tag expected; premature end of file; tag mismatch; unclosed token; unicodedecode; \
+         unicodeencode; can't decode; cannot decode; could not decode; unable to decode; \
+         failed to decode; error decoding; decode error; |decodeerror; decoding error; \
+         decoding failed; decodingerror; decoderexception; undecodable; invalid utf-8; \
+         invalid utf8; valid utf-8; valid utf8; invalid byte sequence; malformedinput; \
+         invalid base64; incorrect padding; illegal base64; base64 decod; binascii.error; \
+         valid base64; invalid base-64; base-64 string; wire type; invalid wire; \
+         invalidprotocolbuffer; protobuf pars; truncated message; badzipfile; not a zip file; \
+         incorrect header check; gzipped file; gzip: invalid header; invalid gzip; \
+         not in gzip format; zlib.error; unpickling; msgpack; |avro; cbor decode; \
+         failed to deserialize; deserialization error; deserialization failed; deserialize; \
+         deserializationexception; serializationexception; error deserializ; cannot deserialize; \
+         invalid literal for; could not convert string to float; could not convert string to; \
+         numberformatexception; not in a correct format; not recognized as a valid; \
+         formatexception; does not match format; invalid isoformat; datetimeparse; parsing time; \
+         strconv.; parseint; parsefloat; parsedate; invalid digit found; invalid float literal; \
          syntax error; sql syntax; sqlsyntax; sql parse; tomldecode; toml parse; tomlerror; \
          invalid toml; toml:; pdfread; pdfsyntax; pdf header; eof marker; \
          cannot identify image file; unidentifiedimage; image file is truncated; \

@@ -216,6 +216,12 @@ const UNITS: &str = "\
     mib; gib; tokens; token; rows; row; times; items; files; lines; attempts; tries; retries; \
     characters; chars; records; messages; requests; entries; of; x; days; steps; events; pages; \
     documents; chunks; tasks; columns; values; errors; tests; results; percent";
+/// What is numbered is no status either: `order: 503 is late`.
+const COUNTED: &str = "line; column; col; position; row; index; offset; attempt; retry; size; \
+    count; length; job; task; order; step; page; item; chunk; version; took; after; elapsed; \
+    duration; \
+    pid; number; run; batch; message; entry; record; user; customer; ticket; issue; port; total; \
+    expected; actual; value; limit; amount; result; seq; id; delivery; request; session";
 /// What follows a status that stands alone.
 const AFTER: &str = "\
     too many; service unav; service temp; bad gateway; bad request; internal server; \
@@ -293,6 +299,16 @@ fn is_status(before: &str, after: &str) -> bool {
         return true;
     }
     let trimmed = before.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    // `a.b.OpenSearch: 503 search phase …`: after the name of what failed.
+    let name = before.strip_suffix(": ").unwrap_or_default();
+    let name = name
+        .rsplit(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap_or_default();
+    let is_text = after.starts_with(' ') && word.starts_with(|c: char| c.is_ascii_alphabetic());
+    if name.len() > 2 && is_text && !list(COUNTED).any(|counted| counted == name) {
+        return true;
+    }
     let ends = |words: &'static str| {
         list(words).any(|word| {
             trimmed

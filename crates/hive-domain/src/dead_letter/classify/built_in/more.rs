@@ -16,8 +16,8 @@ pub(in super::super) const RULES: &[Row] = &[
          |loading redis; database system is; shutting down; recovery mode; in recovery; \
          not primary; notprimary; not master; notmaster; notwritableprimary; primarysteppeddown; \
          not the leader; not leader; not_leader; notleader; leader not available; \
-         leader_not_available; no leader; no brokers available; nobrokersavailable; \
-         brokernotavailable; not_enough_replicas; notenoughreplicas; \
+         leader_not_available; quorum; no shard available; no leader; no brokers available; \
+         nobrokersavailable; brokernotavailable; not_enough_replicas; notenoughreplicas; \
          can't write against a read only; read only replica; readonlyerror; \
          read-only transaction; clusterdown; masterdown; misconf; cluster_block; deadlock; \
          database is locked; database table is locked; sqlite_busy; could not serialize; \
@@ -30,15 +30,15 @@ pub(in super::super) const RULES: &[Row] = &[
          invalid session id; invalidsessionid; disconnected: not connected to; \
          unable to receive message from renderer; docker daemon; circuit breaker; \
          circuitbreaker; circuit is open; callnotpermitted; brokencircuit; imagepull; \
-         crashloopbackoff; tool server; mcp server; mcp error -32603; mcp error -32000; \
-         connection_forced; failed dependency; http:424; dependency failed; maintenance; \
-         unhealthy; liveness probe; readiness probe; statuscode.unavailable desc = upstream; \
-         master_not_discovered; no shards available; all shards failed; shard*unavailable; \
-         no living connections; noshardavailable; unavailableshards; unavailable_shards; \
-         internal error encountered; an internal error has occurred; internalfailure; \
-         internal failure; internalerror; |dependencyfailed; backend fetch failed; \
-         bad response from; returned an error page; engine is currently; model*unavailable; \
-         modelerror; capacity; no nodes available; nonodeavailable; sidecar; 5xx",
+         crashloopbackoff; mcp error -32603; mcp error -32000; connection_forced; \
+         failed dependency; http:424; dependency failed; maintenance; unhealthy; liveness probe; \
+         readiness probe; statuscode.unavailable desc = upstream; master_not_discovered; \
+         no shards available; all shards failed; shard*unavailable; no living connections; \
+         noshardavailable; unavailableshards; unavailable_shards; internal error encountered; \
+         an internal error has occurred; internalfailure; internal failure; internalerror; \
+         |dependencyfailed; backend fetch failed; bad response from; returned an error page; \
+         engine is currently; model*unavailable; modelerror; capacity; no nodes available; \
+         nonodeavailable; sidecar; 5xx",
         "http:504; gateway timeout; gateway time-out; |enfile; pthread; \
          tunnel connection failed; proxyerror",
     ),
@@ -50,17 +50,17 @@ pub(in super::super) const RULES: &[Row] = &[
          timeout_error; timeout reached; timeout occurred; timeout after; timeout while; \
          timeout waiting; timeout of; timeout period; timeout elapsed; read timeout; \
          readtimeout; write timeout; writetimeout; connect timeout; connecttimeout; \
-         connection timeout; connectiontimeout; connection_timeout; err_connection_timed_out; \
-         deadline exceeded; deadlineexceeded; deadline_exceeded; deadline*elapsed; \
-         deadline*passed; deadline*expired; missed*deadline; past*deadline; exceeded*deadline; \
-         i/o timeout; etimedout; |etime|; esockettimedout; socket timeout; sockettimeout; \
-         err_timed_out; request timeout; requesttimeout; request_timeout; response timeout; \
-         gateway timeout; gateway time-out; gatewaytimeout; http:408; http:504; http:522; \
-         http:524; http:598; http:599; statement timeout; lock timeout; lock wait; lock_timeout; \
-         locknotavailable; locktimeout; query timeout; timeout*exceeded; exceeded*timeout; \
-         exceeds*timeout; hit*timeout; execution timeout; navigation timeout; timeout*ms; \
-         time limit; timelimit; time_limit; |tle|; took too long; taking too long; \
-         execution expired; opentimeout; maximum execution time; \
+         connection timeout; network timeout; connectiontimeout; connection_timeout; \
+         err_connection_timed_out; deadline exceeded; deadlineexceeded; deadline_exceeded; \
+         deadline*elapsed; deadline*passed; deadline*expired; missed*deadline; past*deadline; \
+         exceeded*deadline; i/o timeout; etimedout; |etime|; esockettimedout; socket timeout; \
+         sockettimeout; err_timed_out; request timeout; requesttimeout; request_timeout; \
+         response timeout; gateway timeout; gateway time-out; gatewaytimeout; http:408; \
+         http:504; http:522; http:524; http:598; http:599; statement timeout; lock timeout; \
+         lock wait; lock_timeout; locknotavailable; locktimeout; query timeout; \
+         timeout*exceeded; exceeded*timeout; exceeds*timeout; hit*timeout; execution timeout; \
+         navigation timeout; timeout*ms; time limit; timelimit; time_limit; |tle|; \
+         took too long; taking too long; execution expired; opentimeout; maximum execution time; \
          maximum statement execution time; max_execution_time; exit code 124; exit status 124; \
          exit code: 124; exited with code 124; |code 124|; respond within; respond in time; \
          complete within; finish within; finished within; completed within; ready within; \
@@ -104,32 +104,32 @@ pub(in super::super) const RULES: &[Row] = &[
          |dnserror; servfail; no address associated; net::err; ns_error_; fetch failed; \
          failed to fetch; network error; networkerror; network_error; network connection; \
          network failure; network request failed; nohttpresponse; failed to respond; \
-         could not be resolved; cannot be resolved; can not be resolved; clientpayload; \
-         payload is not completed; transferencoding; contentlengtherror; cannot reach; \
-         could not reach; can't reach; couldn't reach; unable to reach; failed to reach; \
-         not reachable; connection broke; hung up; network is unreachable; network unreachable; \
-         networkunreachable; enetunreach; ehostunreach; enetdown; host unreachable; \
-         hostunreachable; host is unreachable; no route to host; host is down; noroutetohost; \
-         unreachable; network is down; network down; sslerror; ssl error; ssl:; ssl_; \
-         sslexception; sslhandshake; |ssl|; certificate; |tls|; |tlsv; tls_; x509; handshake; \
-         err_tls; depth_zero; unable_to_verify; unable to verify the first; self-signed; \
-         self signed; new connection; could not connect; couldn't connect; cannot connect; \
-         can't connect; failed to connect; unable to connect; not connect to; connect failed; \
-         connection failed; connection to*failed; connectexception; connectfailure; \
-         connect call failed; connect error; connection failure; connection attempt; \
-         error trying to connect; dial tcp; dial unix; dialing; error while dialing; proxyerror; \
-         proxy error; proxyconnect; tunnel connection; websocket*closed; websocket*1006; \
-         abnormal closure; code = 1006; stream reset; rst_stream; goaway; protocol error; \
-         protocol_error; transport failure; transport endpoint; transport error; \
-         transport is closing; transport:; network changed; clientconnector; clientoserror; \
-         eof occurred in violation; all connection attempts failed; sending request for url; \
-         operationalerror: connection; closed network connection; \
-         could not read from remote repository; rpc failed; early eof; curl: (; curl 56; \
-         curl 18; curl 92; empty reply; communications link failure; the network name; \
-         no internet; offline; not connected; |eof|; |eoferror; connection*closed; \
-         connection*dropped; channel closed; wsarecv; wsaeconn; winerror 10; errno 104; \
-         errno 111; errno 113; errno 32; os error 104; os error 111; nodehost; server selection; \
-         stream closed; stream was closed; err_http2",
+         hostname could not; no servers available; could not be resolved; cannot be resolved; \
+         can not be resolved; clientpayload; payload is not completed; transferencoding; \
+         contentlengtherror; cannot reach; could not reach; can't reach; couldn't reach; \
+         unable to reach; failed to reach; not reachable; connection broke; hung up; \
+         network is unreachable; network unreachable; networkunreachable; enetunreach; \
+         ehostunreach; enetdown; host unreachable; hostunreachable; host is unreachable; \
+         no route to host; host is down; noroutetohost; unreachable; network is down; \
+         network down; sslerror; ssl error; ssl:; ssl_; sslexception; sslhandshake; |ssl|; \
+         certificate; |tls|; |tlsv; tls_; x509; handshake; err_tls; depth_zero; \
+         unable_to_verify; unable to verify the first; self-signed; self signed; new connection; \
+         could not connect; couldn't connect; cannot connect; can't connect; failed to connect; \
+         unable to connect; not connect to; connect failed; connection failed; \
+         connection to*failed; connectexception; connectfailure; connect call failed; \
+         connect error; connection failure; connection attempt; error trying to connect; \
+         dial tcp; dial unix; dialing; error while dialing; proxyerror; proxy error; \
+         proxyconnect; tunnel connection; websocket*closed; websocket*1006; abnormal closure; \
+         code = 1006; stream reset; rst_stream; goaway; protocol error; protocol_error; \
+         transport failure; transport endpoint; transport error; transport is closing; \
+         transport:; network changed; clientconnector; clientoserror; eof occurred in violation; \
+         all connection attempts failed; sending request for url; operationalerror: connection; \
+         closed network connection; could not read from remote repository; rpc failed; \
+         early eof; curl: (; curl 56; curl 18; curl 92; empty reply; \
+         communications link failure; the network name; no internet; offline; not connected; \
+         |eof|; |eoferror; connection*closed; connection*dropped; channel closed; wsarecv; \
+         wsaeconn; winerror 10; errno 104; errno 111; errno 113; errno 32; os error 104; \
+         os error 111; nodehost; server selection; stream closed; stream was closed; err_http2",
         "curl: (22)",
     ),
     row(
@@ -188,19 +188,21 @@ pub(in super::super) const RULES: &[Row] = &[
         "rules_of_a_service",
         Category::ValidationError,
         "http:400; http:422; http:404; http:405; http:406; http:409; http:410; http:411; \
-         http:412; http:413; http:414; http:415; http:416; http:428; http:431; http:4xx; \
-         invalid_request; invalidrequest; invalid request; bad request; badrequest; bad_request; \
-         unprocessable; invalid argument; invalid_argument; invalidargument; illegalargument; \
-         illegal argument; invalid parameter; invalidparameter; invalid_parameter; \
-         invalid value; invalid_value; invalidvalue; invalid enum; invalid input; invalidinput; \
-         invalid option; invalid format; invalid type; invalid field; invalid model; \
-         invalid_model; unknown model; model not found; model_not_found; modelnotfound; \
-         model*does not exist; model*not found; model*not supported; model*not exist; \
-         unknown tool; no such tool; tool not found; tool*not found; tool*does not exist; \
-         tool*not registered; tool*not exist; tool*not available; not a valid tool; \
-         unknown function; function*not found; function*does not exist; unknown action; \
-         unknown agent; not a valid; isn't a valid; is not valid; isn't valid; is invalid; \
-         unsupported; not supported; unexpected property; unexpected field; unexpected value; \
+         http:412; http:413; http:414; http:415; http:416; http:428; http:431; http:4xx; -32600; \
+         -32601; -32602; method not found; unknown method; unknown value; allowed are; \
+         allowed values; allowed range; invalid_request; invalidrequest; invalid request; \
+         bad request; badrequest; bad_request; unprocessable; invalid argument; \
+         invalid_argument; invalidargument; illegalargument; illegal argument; \
+         invalid parameter; invalidparameter; invalid_parameter; invalid value; invalid_value; \
+         invalidvalue; invalid enum; invalid input; invalidinput; invalid option; \
+         invalid format; invalid type; invalid field; invalid model; invalid_model; \
+         unknown model; model not found; model_not_found; modelnotfound; model*does not exist; \
+         model*not found; model*not supported; model*not exist; unknown tool; no such tool; \
+         tool not found; tool*not found; tool*does not exist; tool*not registered; \
+         tool*not exist; tool*not available; not a valid tool; unknown function; \
+         function*not found; function*does not exist; unknown action; unknown agent; \
+         not a valid; isn't a valid; is not valid; isn't valid; is invalid; unsupported; \
+         not supported; unexpected property; unexpected field; unexpected value; \
          unexpected argument; unrecognized; unknown parameter; unknown argument; \
          unknown property; unknown enum; unknown type; unknown key; must be; must have; \
          must not; must match; must contain; must start; must end; must provide; must specify; \
@@ -242,21 +244,70 @@ pub(in super::super) const RULES: &[Row] = &[
 ];
 
 /// Over each part in turn, where no part matched a rule above: what a wrapper says as well.
-pub(in super::super) const WEAK: &[Row] = &[row(
-    "vague_service",
-    Category::DependencyFailure,
-    "|unavailable|; code = internal; statuscode.internal; statuscode.unknown; \
+pub(in super::super) const WEAK: &[Row] = &[
+    row(
+        "vague_service",
+        Category::DependencyFailure,
+        "|unavailable|; code = internal; statuscode.internal; statuscode.unknown; \
          code = unknown; statuscode.aborted; code = aborted; code = dataloss; upstream; backend; \
          server error; server had an error; server encountered; apierror; api_error; \
          remote service; remote server; third-party; third party; provider; external service; \
          returned error; not responding; unresponsive; dependency; internal error; downstream; \
          is down; outage; degraded; crashed; tool*failed; replica; not ready; broker; \
-         service*error; service*failed; try again later; transient; temporary failure; \
-         temporary error; temporarily; server*crashed; could not start server; failed to start; \
-         exited unexpectedly; terminated unexpectedly; status: failed",
-    "something went wrong; unknown error; unexpected error; tool call failed|; \
+         service*error; service*failed; try again later; tool server; mcp server; transient; \
+         temporary failure; temporary error; temporarily; server*crashed; \
+         could not start server; failed to start; exited unexpectedly; terminated unexpectedly; \
+         status: failed",
+        "something went wrong; unknown error; unexpected error; tool call failed|; \
          tool execution failed|; traceback",
-)];
+    ),
+    row(
+        "words_of_access",
+        Category::AuthenticationError,
+        "is not set; denied; login; password; permission; privilege; not permitted; secret; \
+         signature; access to",
+        "traceback",
+    ),
+    row(
+        "words_of_budgets",
+        Category::BudgetExhausted,
+        "|usd; |eur|; $#; |cost|; |spent|; |tokens|; |spend|; |credit|; |quota|",
+        "traceback",
+    ),
+    row(
+        "words_of_syntax",
+        Category::ParsingError,
+        "|parse; |decod; syntax; premature; |json|; |xml|; |yaml|; |csv|; |html|; |utf-8|; \
+         encoding; not a number; |tag|",
+        "traceback; typeerror",
+    ),
+    row(
+        "words_of_lines",
+        Category::NetworkError,
+        "socket; |network|; hostname; |host|; |connection|; |proxy|; |peer|; |port|",
+        "traceback",
+    ),
+    row(
+        "words_of_room",
+        Category::ResourceExhaustion,
+        "|memory; |heap|; exhausted; |cpu|; |gpu|; |disk|; |ram|; limit exceeded; limit reached",
+        "traceback",
+    ),
+    row(
+        "words_of_time",
+        Category::Timeout,
+        "too slow; |slow|; too long; waiting; |waited|",
+        "traceback",
+    ),
+    row(
+        "words_of_rules",
+        Category::ValidationError,
+        "|required|; not found; |valid|; |missing|; |argument|; |parameter|; |allowed|; \
+         |expects|; cannot exceed; |must|; not accepted; does not accept; not recognised; \
+         not recognized",
+        "traceback",
+    ),
+];
 
 /// Over the whole text, where no part said anything: how a crash looks that says nothing more.
 pub(in super::super) const LAST: &[Row] = &[
