@@ -325,7 +325,8 @@ fn systemic(window: &Window, settings: &Settings) -> Option<String> {
     if failed >= u64::from(settings.failed_percent) {
         let of = window.failed_deliveries;
         return Some(format!(
-            "{of} of {all} deliveries failed in the last {minutes} minutes, and {dead} messages died"
+            "{of} of {all} deliveries failed in the last {minutes} minutes, and {dead} messages \
+             died"
         ));
     }
     let is_dominant = percent(top, dead) >= u64::from(settings.dominant_percent);

@@ -58,8 +58,8 @@ pub const RULE_NONE: &str = "none";
 /// One rule as a configuration writes it. Every list that is not empty must be met.
 ///
 /// A pattern is text that occurs, in any case. `|` at an end of it asks for a border of a word
-/// there, `*` stands for up to 80 characters of the same line, and `http:503` or `http:5xx` for a
-/// status of HTTP, where a text gives one as such.
+/// there, `*` stands for up to 80 characters of the same line, `#` for a number, and `http:503` or
+/// `http:5xx` for a status of HTTP, where a text gives one as such.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleSpec {
@@ -98,6 +98,8 @@ pub struct Rules {
     configured: Vec<Rule>,
     /// Over each part of a text in turn.
     built_in: Vec<Rule>,
+    /// Over each part in turn, where no part matched any of those.
+    weak: Vec<Rule>,
     /// Over the whole text, where no part matched any.
     last: Vec<Rule>,
 }
@@ -116,6 +118,7 @@ impl Rules {
         Self {
             configured: Vec::new(),
             built_in: certain.iter().chain(others).map(Rule::of_row).collect(),
+            weak: built_in::more::WEAK.iter().map(Rule::of_row).collect(),
             last: built_in::more::LAST.iter().map(Rule::of_row).collect(),
         }
     }
@@ -177,22 +180,27 @@ impl Rules {
         if let Some(rule) = first(false) {
             return rule.found();
         }
+        let mut parts = Vec::new();
         for (index, part) in text::parts(&text).into_iter().enumerate() {
             // The type that was handed in is that of the last exception alone.
-            let part = if index == 0 {
-                Segment::new(with_type(&error_type, &part))
-            } else {
-                Segment::new(part)
-            };
-            let found = self.built_in.iter();
-            if let Some(rule) = found.clone().find(|rule| rule.matches(&word, &kind, &part)) {
-                return rule.found();
-            }
+            let kind = if index == 0 { error_type.as_str() } else { "" };
+            parts.push(Segment::new(with_type(kind, &part)));
         }
-        let last = self.built_in.iter().chain(&self.last);
-        let found = last
-            .clone()
-            .find(|rule| rule.matches(&word, &kind, &whole))
+        let of_parts = |rules: &'_ [Rule]| -> Option<usize> {
+            parts.iter().find_map(|part| {
+                rules
+                    .iter()
+                    .position(|rule| rule.matches(&word, &kind, part))
+            })
+        };
+        let found = of_parts(&self.built_in)
+            .and_then(|index| self.built_in.get(index))
+            .or_else(|| of_parts(&self.weak).and_then(|index| self.weak.get(index)))
+            .or_else(|| {
+                self.last
+                    .iter()
+                    .find(|rule| rule.matches(&word, &kind, &whole))
+            })
             .map(Rule::found);
         match (found, given) {
             (Some(found), _) if found.category != Category::Unknown => found,

@@ -23,8 +23,8 @@ pub fn fingerprint(group: &str, category: Category, error_type: &str, text: &str
 }
 
 /// What a failure says, in one line of at most 512 bytes, with marks in place of what varies:
-/// `<q>` quotes, `<time>` times, `<id>` ids and hashes, `<n>` numbers, `<path>` paths, `<email>`
-/// addresses. Of a link the host stays.
+/// `<q>` quotes, `<time>` times, `<n>` numbers, ids and hashes (some ids have digits alone),
+/// `<path>` paths, `<email>` addresses. Of a link the host stays.
 #[must_use]
 pub fn mask(text: &str) -> String {
     let bounded = text::bounded(text);
@@ -109,11 +109,11 @@ fn token(masked: &mut String, text: &str) -> usize {
     }
     // `key=/a/path` and `url:https://…` begin within the word.
     if let Some((at, _)) = word.match_indices("://").next() {
-        let start = word.get(..at).map_or(0, |before| {
-            before
-                .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+')
-                .map_or(0, |at| at.saturating_add(1))
-        });
+        let head = word.get(..at).unwrap_or_default();
+        let scheme = head
+            .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+')
+            .next();
+        let start = at.saturating_sub(scheme.map_or(0, str::len));
         if start == 0 {
             link(masked, word);
             return end;
@@ -224,7 +224,7 @@ fn is_email(word: &str) -> bool {
 
 /// Absolute, relative or of Windows; `i/o` and `text/html` are words.
 fn is_path(word: &str) -> bool {
-    let has_name = |rest: &str| rest.chars().any(char::is_alphanumeric);
+    let has_name = |rest: &str| rest.chars().any(|c| c.is_alphanumeric() || c == '_');
     if let Some(rest) = word.strip_prefix('/').or_else(|| word.strip_prefix("~/")) {
         return has_name(rest);
     }
@@ -250,7 +250,7 @@ fn is_path(word: &str) -> bool {
 fn words(masked: &mut String, word: &str) {
     if is_uuid(word.trim_end_matches(['.', ':', ';', '!'])) {
         let core = word.trim_end_matches(['.', ':', ';', '!']);
-        mark(masked, "<id>");
+        mark(masked, "<n>");
         masked.push_str(word.get(core.len()..).unwrap_or_default());
         return;
     }
@@ -264,7 +264,7 @@ fn words(masked: &mut String, word: &str) {
             let separator = chars.next().unwrap_or_default();
             // `1.5`, `10:20` and `3-4` are one number, whatever its digits.
             let joins = matches!(separator, '.' | ':' | '-')
-                && (masked.ends_with("<n>") || masked.ends_with("<id>"))
+                && masked.ends_with("<n>")
                 && chars.next().is_some_and(|c| c.is_ascii_digit());
             if !joins {
                 masked.push(separator);
@@ -278,7 +278,6 @@ fn words(masked: &mut String, word: &str) {
                 mark(masked, "<n>");
                 masked.push_str(unit);
             },
-            Kind::Id => mark(masked, "<id>"),
         }
         rest = after;
     }
@@ -286,16 +285,15 @@ fn words(masked: &mut String, word: &str) {
 
 /// Appends a mark, unless the text ends with one already.
 fn mark(masked: &mut String, mark: &str) {
-    if !masked.ends_with("<n>") && !masked.ends_with("<id>") {
+    if !masked.ends_with("<n>") {
         masked.push_str(mark);
     }
 }
 
 enum Kind<'a> {
     Word,
-    /// With the unit that follows it.
+    /// Or an id, with the unit that follows it.
     Number(&'a str),
-    Id,
 }
 
 /// Units that stay with their number: a changed unit is another fault.
@@ -311,9 +309,8 @@ fn kind(part: &str) -> Kind<'_> {
     if digits > 0 && UNITS.contains(&unit.to_ascii_lowercase().as_str()) {
         return Kind::Number(unit);
     }
-    let is_hex = part.chars().all(|c| c.is_ascii_hexdigit());
-    if part.chars().any(|c| c.is_ascii_digit()) || (is_hex && part.len() >= 8) {
-        return Kind::Id;
+    if part.chars().any(|c| c.is_ascii_digit()) {
+        return Kind::Number("");
     }
     Kind::Word
 }

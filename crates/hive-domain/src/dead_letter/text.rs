@@ -207,6 +207,7 @@ const ENDS: &[&str] = &[
 
 fn type_of_line(line: &str) -> Option<&str> {
     for word in line.split([' ', '(', ')', '[', ']', ',', '"']).take(12) {
+        let has_colon = word.ends_with(':');
         let word = word.trim_end_matches([':', ';', '.']);
         let name = word.rsplit(['.', ':', '\\', '$']).next().unwrap_or(word);
         let low = name.to_ascii_lowercase();
@@ -217,7 +218,7 @@ fn type_of_line(line: &str) -> Option<&str> {
         // A plain word of a sentence ends like this too; a name has an inner capital or a module.
         let is_type = name.chars().skip(1).any(|c| c.is_ascii_uppercase())
             || (name.len() < word.len() && word.contains(['.', ':', '\\']))
-            || matches!(name, "Exception" | "Timeout");
+            || (has_colon && matches!(name, "Exception" | "Timeout"));
         if is_name && is_type && ENDS.iter().any(|end| low.ends_with(end)) {
             return Some(name);
         }

@@ -10,14 +10,60 @@ const GAP_BYTES_MAX: usize = 80;
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     text: String,
+    /// The text with `#` for each number.
+    counted: String,
     statuses: Vec<u16>,
+    pairs: Pairs,
+}
+
+/// Which pairs of neighbouring bytes a text holds, by a hash of 12 bits. There are many patterns
+/// and most of them hold a pair that the text does not: they need no search.
+#[derive(Debug, Clone)]
+struct Pairs([u64; 64]);
+
+impl Pairs {
+    fn new(text: &str) -> Self {
+        let mut pairs = Self([0; 64]);
+        pairs.add(text);
+        pairs
+    }
+
+    fn add(&mut self, text: &str) {
+        for (a, b) in text.bytes().zip(text.bytes().skip(1)) {
+            let (word, bit) = Self::place(a, b);
+            if let Some(word) = self.0.get_mut(word) {
+                *word |= bit;
+            }
+        }
+    }
+
+    fn may_hold(&self, literal: &str) -> bool {
+        literal.bytes().zip(literal.bytes().skip(1)).all(|(a, b)| {
+            let (word, bit) = Self::place(a, b);
+            self.0.get(word).is_some_and(|word| word & bit != 0)
+        })
+    }
+
+    /// The low six bits of both bytes: the letters, digits and most signs of small text differ
+    /// in them.
+    const fn place(a: u8, b: u8) -> (usize, u64) {
+        ((a & 63) as usize, 1 << (b & 63))
+    }
 }
 
 impl Segment {
     /// `text` must be in small letters.
     pub(super) fn new(text: String) -> Self {
         let statuses = statuses(&text);
-        Self { text, statuses }
+        let counted = counted(&text);
+        let mut pairs = Pairs::new(&text);
+        pairs.add(&counted);
+        Self {
+            text,
+            counted,
+            statuses,
+            pairs,
+        }
     }
 }
 
@@ -73,7 +119,18 @@ impl Pattern {
                 let Some((first, rest)) = literals.split_first() else {
                     return false;
                 };
-                let text = segment.text.as_str();
+                if !literals
+                    .iter()
+                    .all(|literal| segment.pairs.may_hold(literal))
+                {
+                    return false;
+                }
+                let has_number = literals.iter().any(|literal| literal.contains('#'));
+                let text = if has_number {
+                    &segment.counted
+                } else {
+                    &segment.text
+                };
                 text.match_indices(first.as_str()).any(|(at, found)| {
                     let (before, after) = text.split_at(at);
                     let after = after.get(found.len()..).unwrap_or_default();
@@ -85,6 +142,33 @@ impl Pattern {
             },
         }
     }
+}
+
+/// A text with `#` in place of each number, its fraction included.
+fn counted(text: &str) -> String {
+    let mut counted = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if !c.is_ascii_digit() {
+            counted.push(c);
+            continue;
+        }
+        counted.push('#');
+        while chars
+            .peek()
+            .is_some_and(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
+        {
+            let separator = chars.next().filter(|c| !c.is_ascii_digit());
+            // The full stop of a sentence is none of a fraction.
+            if let Some(separator) = separator
+                && !chars.peek().is_some_and(char::is_ascii_digit)
+            {
+                counted.push(separator);
+                break;
+            }
+        }
+    }
+    counted
 }
 
 /// Whether the literals follow each other in `text`, each in reach of the one before.
@@ -117,27 +201,35 @@ fn status_range(text: &str) -> Option<(u16, u16)> {
 }
 
 /// Words before a number that make it a status.
-const BEFORE: &str = "http; http/1.0; http/1.1; http/2; http/2.0; status; code; statuscode; error; err; \
-    errorcode; exception; response; returned; returns; replied; responded; answered; \
-    responded with; returned with; replied with; answered with; failed with; rejected with; \
-    got; got a; got an; received; success; a; an; request failed; upstream; server; status \
-    of; with http";
+const BEFORE: &str = "\
+    http; http/1.0; http/1.1; http/2; http/2.0; status; code; statuscode; error; err; errorcode; \
+    exception; response; returned; returns; replied; responded; answered; responded with; \
+    returned with; replied with; answered with; failed with; rejected with; got; got a; got an; \
+    received; success; a; an; request failed; upstream; server; status of; with http";
 /// What may stand before a number that is no status, although a word above is before that.
-const NEVER_BEFORE: &str = "exit code; exit status; exited with code; exit; exited with; line; errno; os error; \
+const NEVER_BEFORE: &str = "\
+    exit code; exit status; exited with code; exit; exited with; line; errno; os error; \
     return code; returned code; code unit; winerror; socket error";
 /// What is counted is no status.
-const UNITS: &str = "ms; s; sec; secs; second; seconds; minutes; min; m; h; hours; b; bytes; kb; mb; gb; kib; \
-    mib; gib; tokens; token; rows; row; times; items; files; lines; attempts; tries; \
-    retries; characters; chars; records; messages; requests; entries; of; x; days; steps; \
-    events; pages; documents; chunks; tasks; columns; values; errors; tests; results; \
-    percent";
+const UNITS: &str = "\
+    ms; s; sec; secs; second; seconds; minutes; min; m; h; hours; b; bytes; kb; mb; gb; kib; \
+    mib; gib; tokens; token; rows; row; times; items; files; lines; attempts; tries; retries; \
+    characters; chars; records; messages; requests; entries; of; x; days; steps; events; pages; \
+    documents; chunks; tasks; columns; values; errors; tests; results; percent";
+/// What is numbered is no status either: `order: 503 is late`.
+const COUNTED: &str = "line; column; col; position; row; index; offset; attempt; retry; size; \
+    count; length; job; task; order; step; page; item; chunk; version; took; after; elapsed; \
+    duration; \
+    pid; number; run; batch; message; entry; record; user; customer; ticket; issue; port; total; \
+    expected; actual; value; limit; amount; result; seq; id; delivery; request; session";
 /// What follows a status that stands alone.
-const AFTER: &str = "too many; service unav; service temp; bad gateway; bad request; internal server; \
-    internal error; gateway time; unauthor; forbidden; unprocess; request time; client \
-    error; server error; not found; payment req; conflict; precondition; method not; proxy \
-    auth; payload too; request entity; error; status; response; overloaded; resource_ex; \
-    unavailable; rate limit; gone; permission; invalid; failed dep; insufficient; site is \
-    over; unknown error; http; unsupported";
+const AFTER: &str = "\
+    too many; service unav; service temp; bad gateway; bad request; internal server; \
+    internal error; gateway time; unauthor; forbidden; unprocess; request time; client error; \
+    server error; not found; payment req; conflict; precondition; method not; proxy auth; \
+    payload too; request entity; error; status; response; overloaded; resource_ex; unavailable; \
+    rate limit; gone; permission; invalid; failed dep; insufficient; site is over; \
+    unknown error; http; unsupported";
 
 /// The numbers of a text that are statuses of HTTP by what stands around them.
 fn statuses(text: &str) -> Vec<u16> {
@@ -203,7 +295,20 @@ fn is_status(before: &str, after: &str) -> bool {
     {
         return true;
     }
+    if before.ends_with('(') && after.starts_with(')') && before.len() > 1 {
+        return true;
+    }
     let trimmed = before.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    // `a.b.OpenSearch: 503 search phase …`: after the name of what failed.
+    let name = before.strip_suffix(": ").unwrap_or_default();
+    let name = name
+        .rsplit(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap_or_default();
+    let is_text = after.starts_with(' ') && word.starts_with(|c: char| c.is_ascii_alphabetic());
+    if name.len() > 2 && is_text && !list(COUNTED).any(|counted| counted == name) {
+        return true;
+    }
     let ends = |words: &'static str| {
         list(words).any(|word| {
             trimmed

@@ -11,12 +11,12 @@ pub(super) fn recommendation(
 ) -> String {
     match kind {
         PatternKind::OneConsumer => format!(
-            "look at consumer `{key}` of group `{group}`: drain or restart it, then replay its dead \
-             letters"
+            "look at consumer `{key}` of group `{group}`: drain or restart it, then replay its \
+             dead letters"
         ),
         PatternKind::OneMessageType => format!(
-            "look at how group `{group}` handles `{key}`, and at who publishes it; replay after the \
-             fix, with a canary"
+            "look at how group `{group}` handles `{key}`, and at who publishes it; replay after \
+             the fix, with a canary"
         ),
         PatternKind::OneUpstream => format!(
             "look at `{key}` before anything is replayed to group `{group}`; {}",
@@ -27,8 +27,8 @@ pub(super) fn recommendation(
             advice(category)
         ),
         PatternKind::AfterEvent => format!(
-            "compare group `{group}` before and after `{key}`, and undo it if in doubt; replay what \
-             died since"
+            "compare group `{group}` before and after `{key}`, and undo it if in doubt; replay \
+             what died since"
         ),
         PatternKind::Burst => format!(
             "look at what happened at that time in group `{group}`: {}",
