@@ -44,7 +44,7 @@ pub(crate) fn read(filter: Option<wire::DeadLetterFilter>) -> Result<plan::Filte
         }
     }
     let mut millis = |field: &str, at: Option<&prost_types::Timestamp>| {
-        let at = at.map(|at| time::from_timestamp(field, at));
+        let at = at.map(|at| time::timestamp(field, at));
         at.and_then(|at| faults.take(at)).map_or(0, |at| at.as_millis())
     };
     let from_ms = millis("filter.from_time", asked.from_time.as_ref());

@@ -5,7 +5,10 @@
 //! finds their records there: the id of a record is made of what died. Where no room is left the
 //! position stands still; what died waits in its shard.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hive_domain::{
     dead_letter::{
@@ -45,6 +48,8 @@ const POLL: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Dead letters are kept in their shard for so long after they were stored.
 const KEEP_MS: u64 = 600_000;
+/// Pause between two trims of what was stored long ago.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Earlier deaths of a task that are looked at.
 const SIBLINGS: usize = 100;
 
@@ -65,8 +70,14 @@ pub(crate) async fn follow(desk: Arc<Desk>, place: Place, is_new_server: bool) {
         let back = desk.now().as_millis().saturating_sub(KEEP_MS);
         position = Some(format!("{back}-0"));
     }
-    let mut is_told = false;
+    let (mut is_told, mut forgot) = (false, Instant::now());
     loop {
+        if forgot.elapsed() >= FORGET_EVERY {
+            forgot = Instant::now();
+            if let Err(error) = desk.store.trim_dead(&place.shard, KEEP_MS).await {
+                tracing::debug!(%error, shard = ?place.shard, "taken_not_forgotten");
+            }
+        }
         match advance(&desk, &place, &mut position).await {
             Ok(Advance::More) => is_told = false,
             Ok(Advance::None) => tokio::time::sleep(POLL).await,
@@ -137,11 +148,6 @@ async fn advance(
     } else {
         Advance::More
     })
-}
-
-/// Forgets in a shard what was stored long ago.
-pub(crate) async fn forget_taken(desk: &Desk, shard: &Shard) -> Result<u64, StoreError> {
-    desk.store.trim_dead(shard, KEEP_MS).await
 }
 
 /// Stores one dead letter, once; makes room for it where it may.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     desk::Desk,
-    filter, outcomes,
+    filter,
     replay::{self, Ask, Begun, Sent},
 };
 
@@ -315,7 +315,7 @@ async fn slice(
                 }
                 job.error.clear();
             },
-            Ok(Begun::Before(_) | Begun::UnderWay(_)) => {},
+            Ok(Begun::Before | Begun::UnderWay(_)) => {},
             // Somebody changed it since it was read: it is read again.
             Ok(Begun::Stale) => return Ok(tried),
             Ok(Begun::Limit) => {

@@ -1,11 +1,15 @@
 //! `hive-dlq`: keeps dead letters.
 //!
-//! This build has the daemon and none of its service: every call but `grpc.health.v1` and
-//! reflection is answered UNIMPLEMENTED with that reason, so that a caller learns at once what it
-//! cannot have.
+//! Workers share the shards and namespaces among them. What died in a shard becomes a record, once
+//! and classified (`intake`); what may go back by itself does while its group is healthy
+//! (`recovery`); a person sends back one (`replay`) or many (`jobs`), and what became of them is
+//! looked up (`outcomes`). What is old goes (`trim`).
 //!
 //! # Invariants
-//! - No call succeeds that was not carried out.
+//! - A dead delivery has one record, and leaves its shard only after that is stored.
+//! - One replay of a record is under way at a time; whoever carries it on carries out the stored plan.
+//! - A task of a workflow is sent back by its router alone.
+//! - Nothing in the queue is dropped for want of room.
 
 #![warn(
     clippy::unwrap_used,
@@ -16,21 +20,37 @@
     clippy::string_slice
 )]
 
+mod calls;
+mod desk;
+mod filter;
+mod grpc;
+mod insight;
+mod intake;
+mod jobs;
 pub mod metrics;
+mod outcomes;
+mod recovery;
+mod replay;
+mod rounds;
+mod routers;
+pub mod settings;
+mod trim;
+mod view;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
-use hive_runtime::config::{Config, NoSettings};
-use hive_runtime::door::{ServeError, refuse_unknown};
-use hive_runtime::health::Component;
-use hive_runtime::shutdown::Shutdown;
-use hive_runtime::tasks::LOOP;
-use hive_runtime::{Chassis, Daemon};
-use hive_store::dataset::ADVICE;
-use hive_store::registry::{Heard, Registration, Unfit};
-use hive_store::{Store, StoreConfig, StoreError};
-use tonic::service::Routes;
+use hive_runtime::{
+    Chassis, Daemon, config::Config, door::ServeError, health::Component, shutdown::Shutdown,
+    tasks::LOOP,
+};
+use hive_store::{
+    Store, StoreConfig, StoreError,
+    dataset::ADVICE,
+    registry::{Heard, Registration, Unfit},
+};
+use tokio::sync::watch;
+
+use crate::{desk::Desk, settings::DeadLetters};
 
 /// The daemon as its chassis sees it.
 pub const DAEMON: Daemon = Daemon {
@@ -40,9 +60,6 @@ pub const DAEMON: Daemon = Daemon {
     listen: "127.0.0.1:8003",
     metrics: metrics::TABLE,
 };
-
-/// Why a call is refused.
-const NO_SERVICE: &str = "this build has no dead-letter service";
 
 /// Runs the daemon with `args`, which come without the program's name.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -64,7 +81,7 @@ pub enum DlqError {
 ///
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
-pub async fn serve(config: Config<NoSettings>, chassis: Chassis) -> Result<(), DlqError> {
+pub async fn serve(config: Config<DeadLetters>, chassis: Chassis) -> Result<(), DlqError> {
     let store = Store::open(StoreConfig {
         url: config.redis.url.clone(),
         password: config
@@ -76,32 +93,43 @@ pub async fn serve(config: Config<NoSettings>, chassis: Chassis) -> Result<(), D
         ..StoreConfig::default()
     })?;
     let me = Registration::new("dlq", DAEMON.version, &config.server.advertise);
-    let redis = chassis.health.component("redis");
-    let task = announce(
-        store,
-        me,
-        redis,
-        config.redis.allow_eviction,
-        chassis.shutdown.clone(),
-    );
-    chassis.tasks.spawn(LOOP, "announce", task);
-    let refused = metrics::refused();
-    let routes = refuse_unknown(Routes::default(), NO_SERVICE, move || refused.increment(1));
-    Ok(chassis.door.serve(routes, &[]).await?)
+    let Chassis {
+        tasks,
+        shutdown,
+        gate,
+        health,
+        door,
+    } = chassis;
+    let redis = health.component("redis");
+    let desk = Desk::new(store.clone(), config.own, tasks.clone());
+    let (workers, live) = watch::channel(Vec::new());
+    let rounds = rounds::run(desk.clone(), me.instance.clone(), live, shutdown.clone());
+    tasks.spawn(LOOP, "rounds", rounds);
+    let allow_eviction = config.redis.allow_eviction;
+    let announced = announce(desk.clone(), me, redis, allow_eviction, workers, shutdown.clone());
+    tasks.spawn(LOOP, "announce", announced);
+    let routes = grpc::routes(&desk, gate, shutdown);
+    Ok(door.serve(routes, &grpc::SERVICES).await?)
 }
 
 async fn announce(
-    store: Store,
+    desk: Arc<Desk>,
     me: Registration,
     redis: Component,
     allow_eviction: bool,
+    workers: watch::Sender<Vec<String>>,
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
         Heard::Found(finding) => {
             tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
         },
-        Heard::There(_) => redis.ready(),
+        Heard::There(live) => {
+            desk.routers.note(live);
+            let live = live.iter().filter(|one| one.daemon == me.daemon);
+            workers.send_replace(live.map(|one| one.instance.clone()).collect());
+            redis.ready();
+        },
         Heard::Away(error) => redis.not_ready(error.to_string()),
         Heard::Changed(error) => {
             tracing::error!(%error, advice = ADVICE, "dataset_changed");
@@ -113,7 +141,7 @@ async fn announce(
             metrics::dataset_changed(false);
         },
     };
-    store
+    desk.store
         .announce(&me, allow_eviction, shutdown.stopped(), heard)
         .await
 }

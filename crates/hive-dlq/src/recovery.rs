@@ -63,12 +63,12 @@ struct Sample {
     failed: u64,
 }
 
-/// One round over a namespace.
+/// One round over a namespace; answers how many breakers are not closed.
 pub(crate) async fn round(
     desk: &Desk,
     letters: &Letters,
     memory: &mut Memory,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let rows: Vec<Row<GroupBreaker>> = desk
         .store
         .letter_rows(letters, LettersKey::Breakers)
@@ -84,9 +84,9 @@ pub(crate) async fn round(
         memory.sampled = Some(Instant::now());
         look_at_groups(desk, letters, memory, &mut breakers).await?;
     }
+    send_due(desk, letters, &mut breakers).await?;
     let open = breakers.values().filter(|row| !row.value.breaker.admits());
-    metrics::breakers_open(letters.namespace(), open.count());
-    send_due(desk, letters, &mut breakers).await
+    Ok(u64::try_from(open.count()).unwrap_or(u64::MAX))
 }
 
 async fn look_at_groups(
@@ -411,7 +411,7 @@ async fn send(
     let begun = replay::begin(desk, letters, letter, &ask).await;
     let result = match begun {
         Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, letter).await.map(drop),
-        Ok(Begun::Before(_) | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
+        Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
         Err(fault) => {
             // A person decides: it would be refused again and again.
             let step = Step {

@@ -65,7 +65,7 @@ pub(crate) enum Begun {
     /// It is this caller's to carry on.
     Mine(Letter),
     /// It was replayed before.
-    Before(Letter),
+    Before,
     /// Somebody else is at it.
     UnderWay(Letter),
     /// Somebody changed it meanwhile: read it again.
@@ -100,7 +100,7 @@ pub(crate) async fn begin(
     let facts = &letter.facts;
     match letter.status {
         Status::Replaying => return Ok(Begun::UnderWay(letter.clone())),
-        Status::Replayed if !ask.force => return Ok(Begun::Before(letter.clone())),
+        Status::Replayed if !ask.force => return Ok(Begun::Before),
         Status::PermanentFailure | Status::Archived => {
             let message = format!(
                 "dead letter `{}` is `{}`; set its status to `analyzed` first where it may be \
@@ -555,12 +555,11 @@ fn judged(outcome: Option<&publish::Outcome>, stream: &str, group: &str) -> Resu
     }
 }
 
-impl From<&Letter> for wire::ReplayDeadLetterResponse {
-    fn from(letter: &Letter) -> Self {
-        Self {
-            replayed: false,
-            message_id: letter.state.message_id.clone(),
-            replay_number: letter.state.plan.as_ref().map_or(0, |plan| plan.number),
-        }
+/// What the last replay of a record sent, for a caller. `replayed` says that it was this caller's.
+pub(crate) fn answer(letter: &Letter, replayed: bool) -> wire::ReplayDeadLetterResponse {
+    wire::ReplayDeadLetterResponse {
+        replayed,
+        message_id: letter.state.message_id.clone(),
+        replay_number: letter.state.plan.as_ref().map_or(0, |plan| plan.number),
     }
 }

@@ -104,7 +104,11 @@ impl Policies {
     /// # Errors
     /// For people: what is wrong with it, all at once.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: PolicyFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut file: PolicyFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        // What it does not name stays as it is.
+        let mut strategies = Policy::default().strategies;
+        strategies.append(&mut file.recovery.strategies);
+        file.recovery.strategies = strategies;
         let mut faults = Violations::new();
         let parts = [
             ("recovery", file.recovery.validate()),

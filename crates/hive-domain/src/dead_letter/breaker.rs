@@ -14,7 +14,7 @@ use crate::{time::Timestamp, violation::Violations};
 
 /// When a breaker opens and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Dead letters in the window from which it may open, 1 to 1,000,000.
     pub min_dead: u64,

@@ -69,7 +69,7 @@ impl Strategy {
 
 /// The strategies of a namespace and the bounds of those that act by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// The strategy of each category; one that is missing is left to a person.
     pub strategies: BTreeMap<Category, Strategy>,
