@@ -181,7 +181,9 @@ local function key_of(body)
 end
 local function start(lane, entry, consumer, count)
   local id, body, key = entry[1], entry[2][2], key_of(entry[2][2])
-  local row = key and redis.call('HGET', KEYS[10], key)
+  -- What another build wrote is refused further on, as in every lane.
+  if not key then return true end
+  local row = redis.call('HGET', KEYS[10], key)
   if row and string.match(row, '^open %a (.*)$') == lane.ref .. '|' .. id then
     if lane.tracked then return true end
     redis.call('XADD', KEYS[11], '*', 'd', key, 'k', 'started', 'c', consumer.id, 'n', count)
@@ -204,11 +206,8 @@ end
 local function take_ready(source, consumer)
   local ref, id = string.match(source.member, '^(.*)|(.-)$')
   local lane = lane_of[ref]
-  if not lane then
-    -- A lane that came while another went: the caller will know it when it reads the lanes again.
-    source.unknown = true
-    return
-  end
+  -- A lane that came while another went: the caller will know it when it reads the lanes again.
+  if not lane then source.unknown = true return end
   reads = reads + 1
   redis.call('ZREM', source.key, source.member)
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
