@@ -19,7 +19,7 @@ use hive_store::fetch::ReadLane;
 use hive_store::header::Header;
 use hive_store::lane::{Lane, LaneKind, LaneRef};
 use hive_store::lease::parse_entry_id;
-use hive_store::publish::{Flush, Flushed, Idempotency, Item, Outcome};
+use hive_store::publish::{Flush, Flushed, Idempotency, Item, Outcome, REPLAY_MARK};
 use hive_store::replays::{Replay, ReplayState};
 use prost::Message as _;
 use uuid::Uuid;
@@ -311,7 +311,7 @@ fn copy_of(
     {
         return None;
     }
-    let key = format!("~{}/{}/{id}", replay.id, lane.reference);
+    let key = format!("{REPLAY_MARK}{}/{}/{id}", replay.id, lane.reference);
     message.replay_of = std::mem::take(&mut message.message_id);
     message.message_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string();
     message.idempotency_key.clear();
