@@ -372,13 +372,14 @@ impl Unsettled {
         count: u64,
     ) -> Result<Self, StoreError> {
         let (store, group) = (&scope.store, replay.group.as_str());
-        let pending = store
-            .pending(group, lanes, place, (first, count), None)
-            .await?;
+        // Before what is pending: an entry that is delivered in between is in one of the two.
         let delivered = match lanes.get(place) {
             Some(lane) => parse_entry_id(&store.last_delivered(group, lane).await?),
             None => None,
         };
+        let pending = store
+            .pending(group, lanes, place, (first, count), None)
+            .await?;
         Ok(Self {
             pending: pending.into_iter().map(|entry| entry.id).collect(),
             delivered,

@@ -8,6 +8,8 @@ use hive_store::retention::Keep;
 use hive_store::settle::Action;
 use hive_store::{Lane, LaneRef};
 use hive_testkit::wait::until;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::seconds;
 use crate::world::{GROUP, NAMESPACE, World, coordinator, lease};
@@ -118,4 +120,37 @@ async fn a_replay_whose_history_is_deleted_before_its_turn_does_not_end_as_done(
             "{end:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_replay_asks_what_was_delivered_before_it_asks_what_is_pending() {
+    let world = with_history(StreamSettings::default(), 5, &[4]).await;
+    let lane = LaneRef::of_group(GROUP, Lane::plain(4));
+    let stream = world.shard.lane(&lane);
+    let head = world.raw(&format!("XRANGE {stream} - + COUNT 1")).await;
+    let first = head.lines().nth(3).expect("an id").to_owned();
+    let mut monitor = UnixStream::connect(world.redis.socket()).await.unwrap();
+    monitor.write_all(b"MONITOR\r\n").await.unwrap();
+    begin(&world, 1_000).await;
+    let _coordinator = coordinator(&world.redis, &[]).await;
+    assert_eq!(ended(&world).await.published, 5);
+    world.raw("PING the-end").await;
+    let mut log = Vec::new();
+    while !String::from_utf8_lossy(&log).contains("the-end") {
+        assert!(monitor.read_buf(&mut log).await.unwrap() > 0);
+    }
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let (mut was_asked, mut asked) = (false, 0);
+    for line in log.lines().filter(|line| !line.contains(" lua]")) {
+        let has = |words: &str| line.contains(words);
+        if has(&format!(r#""XRANGE" "{stream}""#)) && has("-0\" \"COUNT\"") {
+            was_asked = false;
+        }
+        was_asked |= has(&format!(r#""XINFO" "GROUPS" "{stream}""#));
+        if has(&format!(r#""XPENDING" "{stream}" "{GROUP}" "{first}""#)) {
+            assert!(was_asked, "{line}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 0, "{log}");
 }
