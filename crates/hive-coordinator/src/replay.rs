@@ -187,32 +187,12 @@ async fn step(
     }
     let keeps = stream.settings.keeps_settled();
     let Some(place) = next_lane(&lanes, &replay.lane) else {
-        // A lane that is gone before its turn had nothing left.
-        let gone = replay.heads.take().unwrap_or_default().into_keys().next();
-        miss(replay, gone.filter(|_| keeps).as_deref());
-        let (state, words) = if replay.missed.is_empty() {
-            (ReplayState::Done, String::new())
-        } else {
-            (ReplayState::Failed, words_of_missed(replay))
-        };
-        return end(scope, replay, state, words).await;
+        return finish(scope, replay, keeps).await;
     };
     let Some(lane) = lanes.get(place) else {
         return Ok(Step::Over);
     };
-    if *lane.reference != *replay.lane {
-        if keeps && !replay.next.is_empty() {
-            let before = replay.lane.clone();
-            miss(replay, Some(&before));
-        }
-        lane.reference.as_ref().clone_into(&mut replay.lane);
-        replay.after.clear();
-        let head = replay
-            .heads
-            .as_mut()
-            .and_then(|heads| heads.remove(&replay.lane));
-        replay.next = head.unwrap_or_default();
-    }
+    enter(replay, lane, keeps);
     let count = PAGE.min(budget.messages());
     let from = (replay.from_ms, replay.after.as_str());
     let ahead = count + AHEAD;
@@ -267,13 +247,7 @@ async fn step(
         replay.examined += 1;
         id.clone_into(&mut replay.after);
     }
-    let after = parse_entry_id(&replay.after);
-    let mut behind = ids.iter().filter(|id| parse_entry_id(id) > after);
-    match behind.find(|id| !unsettled.has(id)) {
-        Some(next) => next.clone_into(&mut replay.next),
-        None if parse_entry_id(&replay.next) <= after => replay.next.clear(),
-        None => {},
-    }
+    note_next(replay, &ids, &unsettled);
     let is_waiting = !why.is_empty();
     replay.error = if is_waiting {
         why
@@ -291,6 +265,47 @@ async fn step(
 /// What is behind the name of a lane that is done: behind all names that begin with it, and before
 /// those of other lanes that go on otherwise. No name of a lane has it.
 const LANE_END: char = '!';
+
+/// Ends a replay that has read all there is; as failed where that was less than there had been.
+async fn finish(scope: &Scope, replay: &mut Replay, keeps: bool) -> Result<Step, StoreError> {
+    // A lane that is gone before its turn had nothing left.
+    let gone = replay.heads.take().unwrap_or_default().into_keys().next();
+    miss(replay, gone.filter(|_| keeps).as_deref());
+    let state = if replay.missed.is_empty() {
+        ReplayState::Done
+    } else {
+        ReplayState::Failed
+    };
+    let words = words_of_missed(replay);
+    end(scope, replay, state, words).await
+}
+
+/// Goes on to a lane, where it is not in it.
+fn enter(replay: &mut Replay, lane: &ReadLane, keeps: bool) {
+    if *lane.reference == *replay.lane {
+        return;
+    }
+    if keeps && !replay.next.is_empty() {
+        let before = replay.lane.clone();
+        miss(replay, Some(&before));
+    }
+    lane.reference.as_ref().clone_into(&mut replay.lane);
+    replay.after.clear();
+    let heads = replay.heads.as_mut();
+    let head = heads.and_then(|heads| heads.remove(&replay.lane));
+    replay.next = head.unwrap_or_default();
+}
+
+/// Notes which of these entries the next step must find.
+fn note_next(replay: &mut Replay, ids: &[String], unsettled: &Unsettled) {
+    let after = parse_entry_id(&replay.after);
+    let mut behind = ids.iter().filter(|id| parse_entry_id(id) > after);
+    match behind.find(|id| !unsettled.has(id)) {
+        Some(next) => next.clone_into(&mut replay.next),
+        None if parse_entry_id(&replay.next) <= after => replay.next.clear(),
+        None => {},
+    }
+}
 
 /// The first settled entry of each lane that is to be read.
 async fn heads(
