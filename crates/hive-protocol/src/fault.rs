@@ -170,6 +170,8 @@ reasons! {
     FailedPrecondition = "FAILED_PRECONDITION", WrongState;
     /// The message is settled already.
     MessageOver = "MESSAGE_OVER", WrongState;
+    /// Several streams know a tracked message of this id: the group says which is meant.
+    MessageAmbiguous = "MESSAGE_AMBIGUOUS", WrongState;
     /// The group still has unsettled messages.
     GroupNotEmpty = "GROUP_NOT_EMPTY", WrongState;
     /// The stream still has groups, unsettled messages or dead letters.

@@ -120,16 +120,17 @@ pub fn given(kept: &Bytes) -> Given {
 }
 
 impl Store {
-    /// Which of these shards knows a tracked message of this id, by its position.
+    /// Which of these shards know a tracked message of this id, by their positions: an id is a
+    /// message's own within one shard alone.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn shard_of_tracked(
+    pub async fn shards_of_tracked(
         &self,
         shards: &[Shard],
         message_id: &str,
-    ) -> Result<Option<usize>, StoreError> {
-        let key = tracking_key(message_id);
+    ) -> Result<Vec<usize>, StoreError> {
+        let (key, mut places) = (tracking_key(message_id), Vec::new());
         for (page, some) in shards.chunks(ASKED_TOGETHER).enumerate() {
             let mut pipeline = Pipeline::with_capacity(some.len());
             for shard in some {
@@ -138,27 +139,31 @@ impl Store {
             let found = self.pipeline(Purpose::Control, pipeline).await?;
             for (place, there) in found.into_iter().enumerate() {
                 if there.number()? == 1 {
-                    return Ok(Some(page * ASKED_TOGETHER + place));
+                    places.push(page * ASKED_TOGETHER + place);
                 }
             }
         }
-        Ok(None)
+        Ok(places)
     }
 
-    /// Where a tracked message stands; none where the shard does not know it, or not any more.
+    /// Where a tracked message stands; none where the shard does not know it, or not any more, or
+    /// where it is open and of another group than this one, if one is named.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn tracked(
         &self,
         shard: &Shard,
-        message_id: &str,
+        (group, message_id): (&str, &str),
     ) -> Result<Option<Tracked>, StoreError> {
         let key = tracking_key(message_id);
         for _ in 0..ROW_TRIES {
             let Some(open) = self.open_row(shard, &key).await? else {
                 return Ok(self.end_of(shard, &key).await?.map(Tracked::Ended));
             };
+            if !group.is_empty() && open.lane.group != group {
+                return Ok(None);
+            }
             if !is_entry_id(&open.id) {
                 return Ok(Some(Tracked::Scheduled));
             }

@@ -54,7 +54,8 @@ fn given(text: &'static str) -> Action {
 }
 
 async fn look(world: &World, id: &str) -> Option<Tracked> {
-    world.store.tracked(&world.shard, id).await.expect("a row")
+    let seen = world.store.tracked(&world.shard, ("", id));
+    seen.await.expect("a row")
 }
 
 /// How one ended: outcome, consumer, attempts and what was said.
@@ -417,13 +418,28 @@ async fn a_message_whose_entry_was_lost_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_message_is_found_among_shards() {
+async fn a_message_is_found_among_shards_wherever_its_id_is_known() {
     let (world, _) = with_messages(&["m"]).await;
+    let (second, _) = with_messages(&["m", "n"]).await;
     let other = world.store.shard("other", "s", 0);
-    let shards = [other, world.shard.clone()];
-    let found = |id: &'static str| world.store.shard_of_tracked(&shards, id);
-    assert_eq!(found("m").await.expect("an answer"), Some(1));
-    assert_eq!(found("x").await.expect("an answer"), None);
+    let shards = [other, world.shard.clone(), second.shard.clone()];
+    let found = |id: &'static str| world.store.shards_of_tracked(&shards, id);
+    assert_eq!(found("m").await.expect("an answer"), [1, 2]);
+    assert_eq!(found("n").await.expect("an answer"), [2]);
+    assert!(found("x").await.expect("an answer").is_empty());
+}
+
+#[tokio::test]
+async fn an_open_message_of_another_group_is_not_the_one_that_is_asked_for() {
+    let (world, _) = with_messages(&["m"]).await;
+    world.publish(vec![later("n")]).await;
+    for id in ["m", "n"] {
+        for (group, is_there) in [("g", true), ("h", false)] {
+            let seen = world.store.tracked(&world.shard, (group, id));
+            let seen = seen.await.expect("an answer");
+            assert_eq!(seen.is_some(), is_there, "{id} of {group}: {seen:?}");
+        }
+    }
 }
 
 #[tokio::test]
