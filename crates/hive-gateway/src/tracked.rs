@@ -191,9 +191,10 @@ fn read_end(end: &End) -> (wire::TrackedState, Given) {
         TaskOutcome::Succeeded => (wire::TrackedState::Acked, tracked::given(&end.detail)),
         TaskOutcome::Cancelled => (wire::TrackedState::Cancelled, said()),
         TaskOutcome::DeadLettered => {
-            let state = match &*end.detail {
-                b"expired" => wire::TrackedState::Expired,
-                b"cancelled" => wire::TrackedState::Cancelled,
+            // What a consumer says is its own word, also where it is one of ours.
+            let state = match (end.consumer.as_str(), &*end.detail) {
+                ("", b"expired") => wire::TrackedState::Expired,
+                ("", b"cancelled") => wire::TrackedState::Cancelled,
                 _ => wire::TrackedState::Dead,
             };
             (state, said())
@@ -243,20 +244,6 @@ mod tests {
                 "timeout: slow",
             ),
             (
-                TaskOutcome::DeadLettered,
-                "expired",
-                State::Expired,
-                "",
-                "expired",
-            ),
-            (
-                TaskOutcome::DeadLettered,
-                "cancelled",
-                State::Cancelled,
-                "",
-                "cancelled",
-            ),
-            (
                 TaskOutcome::Cancelled,
                 "no more",
                 State::Cancelled,
@@ -268,6 +255,28 @@ mod tests {
             assert_eq!(shown.state(), state, "{detail}");
             assert_eq!((&*shown.result, &*shown.error), (result.as_bytes(), error));
             assert!(shown.ended_at.is_some());
+        }
+    }
+
+    #[test]
+    fn only_what_no_consumer_said_is_expired_or_cancelled() {
+        use wire::TrackedState as State;
+        for (consumer, detail, state) in [
+            ("", "expired", State::Expired),
+            ("", "cancelled", State::Cancelled),
+            ("a", "expired", State::Dead),
+            ("a", "cancelled", State::Dead),
+        ] {
+            let end = End {
+                outcome: TaskOutcome::DeadLettered,
+                consumer: consumer.into(),
+                attempts: 1,
+                detail: Bytes::from_static(detail.as_bytes()),
+                at_ms: 1_000,
+            };
+            let shown = shown("m", Tracked::Ended(end));
+            assert_eq!(shown.state(), state, "{detail} by `{consumer}`");
+            assert_eq!(shown.error, detail);
         }
     }
 
