@@ -466,6 +466,7 @@ impl Store {
             call.key(shard.settled()).key(shard.tasks());
             call.key(shard.settled_applied());
             call.number(keep_ms).number(TRIM_LIMIT).number(now_ms);
+            call.flag(false);
             let (removed, is_end) = self.trim_records(call).await?;
             total += removed;
             if is_end {

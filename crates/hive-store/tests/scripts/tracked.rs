@@ -252,8 +252,8 @@ async fn a_message_cancelled_before_its_delivery_is_never_delivered() {
     );
     let size = tracked("n").body.len() as u64;
     assert_eq!(world.figures("g").await.unsettled_bytes, size);
-    let sizes: Vec<String> = world.redis(&["HVALS", &world.shard.sizes()]).await;
-    assert_eq!(sizes, [size.to_string()]);
+    let held: u64 = world.redis(&["HGET", &world.shard.sizes(), LANE]).await;
+    assert_eq!(held, size);
     let taken = world.take("g", &a, 9).await;
     assert_eq!(taken.len(), 1);
     let expected = (
@@ -323,7 +323,11 @@ async fn a_purge_of_delayed_messages_tells_what_became_of_them_and_counts_them_o
     assert_eq!((figures.scheduled, figures.unsettled_bytes), (0, size));
     assert_eq!((figures.dead, figures.waiting), (1, 1));
     let sizes: Vec<String> = world.redis(&["HKEYS", &world.shard.sizes()]).await;
-    assert_eq!(sizes, [LANE], "nothing is scheduled for the lane");
+    assert_eq!(
+        sizes,
+        [LANE, "~ outcomes"],
+        "nothing is scheduled for the lane"
+    );
 }
 
 #[tokio::test]
@@ -407,6 +411,53 @@ async fn outcomes_are_forgotten_with_their_rows_and_open_rows_stay() {
         Some(Tracked::Waiting { failures: 0 })
     );
     assert_eq!(world.publish(vec![tracked("m")]).await, [Outcome::Added]);
+}
+
+async fn bytes_of_outcomes(world: &World) -> u64 {
+    let bytes = world.store.bytes_of_outcomes(&world.shard);
+    bytes.await.expect("bytes")
+}
+
+#[tokio::test]
+async fn the_bytes_of_outcomes_are_true_also_where_large_ones_lie_behind_small_ones() {
+    let ids: Vec<String> = (0..600).map(|number| format!("m{number:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (world, a) = with_messages(&ids).await;
+    assert_eq!(bytes_of_outcomes(&world).await, 0);
+    let taken = world.take("g", &a, 600).await;
+    let large = Action::Complete {
+        result: Bytes::from(vec![b'r'; 60_000]),
+    };
+    for (number, taken) in taken.iter().enumerate() {
+        let action = if number < 550 {
+            Action::Ack
+        } else {
+            large.clone()
+        };
+        world.settle("g", &a, taken, action).await;
+    }
+    let counted = bytes_of_outcomes(&world).await;
+    let outcomes = world.shard.outcomes();
+    let usage = ["MEMORY", "USAGE", &outcomes, "SAMPLES", "0"];
+    let real: u64 = world.redis(&usage).await;
+    assert!(
+        (real / 2..=2 * real).contains(&counted),
+        "{counted} counted, {real} taken"
+    );
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    // The small ones are the oldest, and go first: what is left is of the large ones alone.
+    let forgotten = world
+        .store
+        .forget_outcomes(&world.shard, Duration::ZERO, 1)
+        .await;
+    assert_eq!(forgotten.expect("an answer"), (500, false));
+    assert_eq!(
+        bytes_of_outcomes(&world).await,
+        counted - 500 * (128 + tracking_key("m000").len() as u64)
+    );
+    let rest = world.store.forget_outcomes(&world.shard, Duration::ZERO, 9);
+    assert_eq!(rest.await.expect("an answer"), (100, true));
+    assert_eq!(bytes_of_outcomes(&world).await, 0);
 }
 
 #[tokio::test]
