@@ -4,6 +4,9 @@
 //! replay, its lane and its entry: whoever carries on after a crash publishes nothing twice. Lanes
 //! go one after the other, each from its oldest entry on. What the group has not settled yet comes
 //! to it anyway, and is passed by; so are tasks of workflows, which their router alone repeats.
+//!
+//! Retention goes on meanwhile, with twice its limits (`retain.rs`). A replay knows a settled entry
+//! of each lane that it has yet to read: where that is gone before its turn, it ends as failed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use hive_store::fetch::ReadLane;
 use hive_store::header::Header;
 use hive_store::lane::{Lane, LaneKind, LaneRef};
 use hive_store::lease::parse_entry_id;
-use hive_store::publish::{Flush, Flushed, Idempotency, Item, Outcome};
+use hive_store::publish::{Flush, Flushed, Idempotency, Item, Outcome, REPLAY_MARK};
 use hive_store::replays::{Replay, ReplayState};
 use prost::Message as _;
 use uuid::Uuid;
@@ -33,6 +36,8 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// Entries of one step: they may have a megabyte each.
 const PAGE: u64 = 16;
+/// Entries that a step looks at behind its own, for the one that the next step must find.
+const AHEAD: u64 = 2;
 /// Steps of one replay in a round, so that others have their turn.
 const STEPS_MAX: u32 = 64;
 /// How long a replay is kept after its end.
@@ -177,26 +182,34 @@ async fn step(
         return end(scope, replay, ReplayState::Failed, why).await;
     }
     drop(all);
+    if replay.heads.is_none() {
+        replay.heads = Some(heads(scope, replay, &lanes).await?);
+    }
+    let keeps = stream.settings.keeps_settled();
     let Some(place) = next_lane(&lanes, &replay.lane) else {
-        return end(scope, replay, ReplayState::Done, String::new()).await;
+        return finish(scope, replay, keeps).await;
     };
     let Some(lane) = lanes.get(place) else {
         return Ok(Step::Over);
     };
-    if *lane.reference != *replay.lane {
-        lane.reference.as_ref().clone_into(&mut replay.lane);
-        replay.after.clear();
-    }
+    enter(replay, lane, keeps);
     let count = PAGE.min(budget.messages());
     let from = (replay.from_ms, replay.after.as_str());
-    let page = scope.store.history(lane, from, replay.to_ms, count).await?;
-    let Some((first, _)) = page.first() else {
+    let ahead = count + AHEAD;
+    let mut page = scope.store.history(lane, from, replay.to_ms, ahead).await?;
+    let ids: Vec<String> = page.iter().map(|(id, _)| id.clone()).collect();
+    if keeps && is_gone(&replay.next, &ids, (ids.len() as u64) < ahead) {
+        miss(replay, Some(&lane.reference));
+    }
+    let Some(first) = ids.first() else {
         // A name behind all entries: the next step takes the next lane.
         replay.lane.push(LANE_END);
         replay.after.clear();
+        replay.next.clear();
         return store(scope, replay).await;
     };
-    let unsettled = Unsettled::read(scope, replay, (&lanes, place), first, count).await?;
+    let unsettled = Unsettled::read(scope, replay, (&lanes, place), first, ahead).await?;
+    page.truncate(usize::try_from(count).unwrap_or(usize::MAX));
     let (mut items, mut entries) = (Vec::new(), Vec::new());
     for (id, body) in &page {
         let is_settled = !unsettled.has(id);
@@ -234,8 +247,13 @@ async fn step(
         replay.examined += 1;
         id.clone_into(&mut replay.after);
     }
+    note_next(replay, &ids, &unsettled);
     let is_waiting = !why.is_empty();
-    replay.error = why;
+    replay.error = if is_waiting {
+        why
+    } else {
+        words_of_missed(replay)
+    };
     let stored = store(scope, replay).await?;
     Ok(if is_waiting && stored == Step::On {
         Step::Wait
@@ -248,16 +266,107 @@ async fn step(
 /// those of other lanes that go on otherwise. No name of a lane has it.
 const LANE_END: char = '!';
 
+/// Ends a replay that has read all there is; as failed where that was less than there had been.
+async fn finish(scope: &Scope, replay: &mut Replay, keeps: bool) -> Result<Step, StoreError> {
+    // A lane that is gone before its turn had nothing left.
+    let gone = replay.heads.take().unwrap_or_default().into_keys().next();
+    miss(replay, gone.filter(|_| keeps).as_deref());
+    let state = if replay.missed.is_empty() {
+        ReplayState::Done
+    } else {
+        ReplayState::Failed
+    };
+    let words = words_of_missed(replay);
+    end(scope, replay, state, words).await
+}
+
+/// Goes on to a lane, where it is not in it.
+fn enter(replay: &mut Replay, lane: &ReadLane, keeps: bool) {
+    if *lane.reference == *replay.lane {
+        return;
+    }
+    if keeps && !replay.next.is_empty() {
+        let before = replay.lane.clone();
+        miss(replay, Some(&before));
+    }
+    lane.reference.as_ref().clone_into(&mut replay.lane);
+    replay.after.clear();
+    let heads = replay.heads.as_mut();
+    let head = heads.and_then(|heads| heads.remove(&replay.lane));
+    replay.next = head.unwrap_or_default();
+}
+
+/// Notes which of these entries the next step must find.
+fn note_next(replay: &mut Replay, ids: &[String], unsettled: &Unsettled) {
+    let after = parse_entry_id(&replay.after);
+    let mut behind = ids.iter().filter(|id| parse_entry_id(id) > after);
+    match behind.find(|id| !unsettled.has(id)) {
+        Some(next) => next.clone_into(&mut replay.next),
+        None if parse_entry_id(&replay.next) <= after => replay.next.clear(),
+        None => {},
+    }
+}
+
+/// The first settled entry of each lane that is to be read.
+async fn heads(
+    scope: &Scope,
+    replay: &Replay,
+    lanes: &[ReadLane],
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut heads = BTreeMap::new();
+    for (place, lane) in lanes.iter().enumerate() {
+        if !is_to_come(lane, &replay.lane) {
+            continue;
+        }
+        let from = (replay.from_ms, "");
+        let page = scope.store.history(lane, from, replay.to_ms, PAGE).await?;
+        let Some((first, _)) = page.first() else {
+            continue;
+        };
+        let unsettled = Unsettled::read(scope, replay, (lanes, place), first, PAGE).await?;
+        if let Some((id, _)) = page.iter().find(|(id, _)| !unsettled.has(id)) {
+            heads.insert(lane.reference.to_string(), id.clone());
+        }
+    }
+    Ok(heads)
+}
+
+/// Whether an entry was deleted that should be among these, or behind them where they are not all.
+fn is_gone(next: &str, ids: &[String], are_all: bool) -> bool {
+    let is_behind = ids
+        .last()
+        .is_none_or(|last| parse_entry_id(next) > parse_entry_id(last));
+    !next.is_empty() && !ids.iter().any(|id| id == next) && (are_all || !is_behind)
+}
+
+/// Notes a lane of which something was deleted before it was read; the first one is told.
+fn miss(replay: &mut Replay, lane: Option<&str>) {
+    if let Some(lane) = lane.filter(|_| replay.missed.is_empty()) {
+        lane.clone_into(&mut replay.missed);
+    }
+}
+
+fn words_of_missed(replay: &Replay) -> String {
+    match replay.missed.as_str() {
+        "" => String::new(),
+        lane => format!("retention deleted messages of lane `{lane}` before they were read"),
+    }
+}
+
+/// Whether a lane is replayed, and not done where the replay is in the lane `from`.
+fn is_to_come(lane: &ReadLane, from: &str) -> bool {
+    let (name, done) = (&*lane.reference, from.strip_suffix(LANE_END));
+    !lane.lane.lane.is_of_tasks() && done.map_or(name >= from, |done| name > done)
+}
+
 /// The first lane by name from this one on; of lanes that are not replayed none. A name with
 /// `LANE_END` stands for the end of its lane.
 fn next_lane(lanes: &[ReadLane], from: &str) -> Option<usize> {
-    let done = from.strip_suffix(LANE_END);
     let mut open: Vec<(usize, &str)> = lanes
         .iter()
         .enumerate()
-        .filter(|(_, lane)| !lane.lane.lane.is_of_tasks())
+        .filter(|(_, lane)| is_to_come(lane, from))
         .map(|(place, lane)| (place, &*lane.reference))
-        .filter(|(_, name)| done.map_or(*name >= from, |done| *name > done))
         .collect();
     open.sort_by_key(|(_, name)| *name);
     open.first().map(|(place, _)| *place)
@@ -278,13 +387,14 @@ impl Unsettled {
         count: u64,
     ) -> Result<Self, StoreError> {
         let (store, group) = (&scope.store, replay.group.as_str());
-        let pending = store
-            .pending(group, lanes, place, (first, count), None)
-            .await?;
+        // Before what is pending: an entry that is delivered in between is in one of the two.
         let delivered = match lanes.get(place) {
             Some(lane) => parse_entry_id(&store.last_delivered(group, lane).await?),
             None => None,
         };
+        let pending = store
+            .pending(group, lanes, place, (first, count), None)
+            .await?;
         Ok(Self {
             pending: pending.into_iter().map(|entry| entry.id).collect(),
             delivered,
@@ -311,7 +421,7 @@ fn copy_of(
     {
         return None;
     }
-    let key = format!("~{}/{}/{id}", replay.id, lane.reference);
+    let key = format!("{REPLAY_MARK}{}/{}/{id}", replay.id, lane.reference);
     message.replay_of = std::mem::take(&mut message.message_id);
     message.message_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string();
     message.idempotency_key.clear();
@@ -456,6 +566,9 @@ mod tests {
             state: ReplayState::Running,
             lane: String::new(),
             after: String::new(),
+            next: String::new(),
+            heads: None,
+            missed: String::new(),
             examined: 0,
             published: 0,
             error: String::new(),

@@ -9,6 +9,7 @@ use hive_store::StoreError;
 use hive_store::fetch::{Lanes, ReadLane};
 use hive_store::lane::LaneRef;
 use hive_store::members::PLACEHOLDER;
+use hive_store::replays::{Replay, ReplayState};
 use hive_store::retention::{Keep, Trimmed, Unused};
 
 use crate::expire::Walks;
@@ -260,7 +261,9 @@ async fn expire_buffered(scope: &Scope, lane: &LaneRef, age_ms: u64) -> Result<(
 }
 
 /// Deletes settled messages, the oldest of all lanes first, while the shard has more than the
-/// limits by number and by bytes say, until so many slices were in vain.
+/// limits by number and by bytes say, until so many slices were in vain. Twice the limits while a
+/// replay is under way: what it publishes is as much again, and must not push out what it has yet
+/// to read.
 async fn shorten(
     scope: &Scope,
     lanes: &[LaneRef],
@@ -272,15 +275,22 @@ async fn shorten(
         .iter()
         .map(|lane| (lane, Some("-".to_owned())))
         .collect();
+    let replays = scope.store.replays(&scope.shard).await?;
+    let is_under_way = |replay: &Replay| replay.state == ReplayState::Running;
+    let times = if replays.iter().any(is_under_way) {
+        2
+    } else {
+        1
+    };
+    let len_max = stream.retention_max_len.saturating_mul(times);
+    let bytes_max = stream.retention_max_bytes.saturating_mul(times);
     let mut vain = 0;
     for _ in 0..TRIMS_MAX {
         let sizes = scope.store.lane_sizes(&scope.shard, lanes).await?;
         let entries: u64 = sizes.iter().map(|size| size.entries).sum();
         let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
-        let over_len = entries
-            .saturating_sub(stream.retention_max_len)
-            .min(TRIM_SLICE);
-        let over_bytes = bytes.saturating_sub(stream.retention_max_bytes);
+        let over_len = entries.saturating_sub(len_max).min(TRIM_SLICE);
+        let over_bytes = bytes.saturating_sub(bytes_max);
         if over_len == 0 && over_bytes == 0 {
             break;
         }

@@ -1,7 +1,9 @@
 //! Tracked messages: where one stands, and its cancellation.
 //!
 //! An id does not say where its message is. A caller who names the group has one shard looked at;
-//! for others all streams of the namespace are asked, a hundred in one round trip.
+//! for others all streams of the namespace are asked, a hundred in one round trip. An id is a
+//! message's own within one stream alone: where several know it, the group must be named, or the
+//! wrong one would be shown, and cancelled.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ impl Gateway {
     /// Shows where a tracked message stands, and waits for its end if asked to.
     ///
     /// # Errors
-    /// Violations, `GROUP_NOT_FOUND`, `MESSAGE_NOT_FOUND`, or what Redis says.
+    /// Violations, `GROUP_NOT_FOUND`, `MESSAGE_NOT_FOUND`, `MESSAGE_AMBIGUOUS`, or what Redis says.
     pub async fn get_message(
         &self,
         namespace: &str,
@@ -46,7 +48,7 @@ impl Gateway {
         // Before the look: what ends during it must not be missed.
         let bell = self.bells.listen_to(&shard.outcomes(), &tracking_key(id));
         loop {
-            let message = reading(self.look_up(&shard, id)).await?;
+            let message = reading(self.look_up(&shard, &request.group, id)).await?;
             let left = end.saturating_duration_since(Instant::now());
             if message.ended_at.is_some() || left.is_zero() || self.shutdown.is_draining() {
                 return Ok(wire::GetMessageResponse {
@@ -61,7 +63,8 @@ impl Gateway {
     /// Ends a tracked message that is not settled.
     ///
     /// # Errors
-    /// Violations, `GROUP_NOT_FOUND`, `MESSAGE_NOT_FOUND`, `MESSAGE_OVER`, or what Redis says.
+    /// Violations, `GROUP_NOT_FOUND`, `MESSAGE_NOT_FOUND`, `MESSAGE_AMBIGUOUS`, `MESSAGE_OVER`, or
+    /// what Redis says.
     pub async fn cancel_message(
         &self,
         namespace: &str,
@@ -75,14 +78,14 @@ impl Gateway {
         let place = reading(self.place_of(namespace, &request.group, id)).await?;
         let (shard, durable) = place;
         // One that is no longer known must not get an end.
-        self.look_up(&shard, id).await?;
+        self.look_up(&shard, &request.group, id).await?;
         let reason = cut_reason(request.reason);
         let cancelling = self.store.cancel_tracked(&shard, id, &reason, durable);
         let was = match cancelling.await? {
             Resolved::Ended { .. } | Resolved::Already(TaskOutcome::Cancelled) => None,
             Resolved::Already(outcome) => Some(outcome),
         };
-        let message = self.look_up(&shard, id).await?;
+        let message = self.look_up(&shard, "", id).await?;
         match was {
             // A group that was deleted or purged has cancelled it before.
             Some(_) if message.state() != wire::TrackedState::Cancelled => {
@@ -110,14 +113,29 @@ impl Gateway {
         };
         let shard = |name: &str| self.store.shard(namespace, name, 0);
         let shards: Vec<Shard> = streams.iter().map(|stream| shard(&stream.name)).collect();
-        let place = self.store.shard_of_tracked(&shards, id).await?;
-        let found = place.and_then(|place| shards.into_iter().zip(streams).nth(place));
-        let (shard, stream) = found.ok_or_else(|| not_found(id))?;
+        let places = self.store.shards_of_tracked(&shards, id).await?;
+        let all = shards.into_iter().zip(streams).enumerate();
+        let mut found = all.filter(|(place, _)| places.contains(place));
+        let (_, (shard, stream)) = found.next().ok_or_else(|| not_found(id))?;
+        if let Some((_, (_, other))) = found.next() {
+            let count = places.len();
+            let (first, second) = (&stream.name, &other.name);
+            let text = format!(
+                "message `{id}` is known in {count} streams, `{first}` and `{second}` among them: \
+                 name its group"
+            );
+            return Err(Fault::new(Reason::MessageAmbiguous, text));
+        }
         Ok((shard, stream.settings.durability == Durability::Local))
     }
 
-    async fn look_up(&self, shard: &Shard, id: &str) -> Result<wire::TrackedMessage, Fault> {
-        let tracked = self.store.tracked(shard, id).await?;
+    async fn look_up(
+        &self,
+        shard: &Shard,
+        group: &str,
+        id: &str,
+    ) -> Result<wire::TrackedMessage, Fault> {
+        let tracked = self.store.tracked(shard, (group, id)).await?;
         tracked
             .map(|tracked| shown(id, tracked))
             .ok_or_else(|| not_found(id))
@@ -173,9 +191,10 @@ fn read_end(end: &End) -> (wire::TrackedState, Given) {
         TaskOutcome::Succeeded => (wire::TrackedState::Acked, tracked::given(&end.detail)),
         TaskOutcome::Cancelled => (wire::TrackedState::Cancelled, said()),
         TaskOutcome::DeadLettered => {
-            let state = match &*end.detail {
-                b"expired" => wire::TrackedState::Expired,
-                b"cancelled" => wire::TrackedState::Cancelled,
+            // What a consumer says is its own word, also where it is one of ours.
+            let state = match (end.consumer.as_str(), &*end.detail) {
+                ("", b"expired") => wire::TrackedState::Expired,
+                ("", b"cancelled") => wire::TrackedState::Cancelled,
                 _ => wire::TrackedState::Dead,
             };
             (state, said())
@@ -225,20 +244,6 @@ mod tests {
                 "timeout: slow",
             ),
             (
-                TaskOutcome::DeadLettered,
-                "expired",
-                State::Expired,
-                "",
-                "expired",
-            ),
-            (
-                TaskOutcome::DeadLettered,
-                "cancelled",
-                State::Cancelled,
-                "",
-                "cancelled",
-            ),
-            (
                 TaskOutcome::Cancelled,
                 "no more",
                 State::Cancelled,
@@ -250,6 +255,28 @@ mod tests {
             assert_eq!(shown.state(), state, "{detail}");
             assert_eq!((&*shown.result, &*shown.error), (result.as_bytes(), error));
             assert!(shown.ended_at.is_some());
+        }
+    }
+
+    #[test]
+    fn only_what_no_consumer_said_is_expired_or_cancelled() {
+        use wire::TrackedState as State;
+        for (consumer, detail, state) in [
+            ("", "expired", State::Expired),
+            ("", "cancelled", State::Cancelled),
+            ("a", "expired", State::Dead),
+            ("a", "cancelled", State::Dead),
+        ] {
+            let end = End {
+                outcome: TaskOutcome::DeadLettered,
+                consumer: consumer.into(),
+                attempts: 1,
+                detail: Bytes::from_static(detail.as_bytes()),
+                at_ms: 1_000,
+            };
+            let shown = shown("m", Tracked::Ended(end));
+            assert_eq!(shown.state(), state, "{detail} by `{consumer}`");
+            assert_eq!(shown.error, detail);
         }
     }
 

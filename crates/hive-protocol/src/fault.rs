@@ -184,6 +184,8 @@ reasons! {
     ReplayLoop = "REPLAY_LOOP", WrongState;
     /// A purge needs the token of a dry run with the same filter, not older than 10 minutes.
     ConfirmationNeeded = "CONFIRMATION_NEEDED", WrongState;
+    /// Several streams know a tracked message of this id: the group says which is meant.
+    MessageAmbiguous = "MESSAGE_AMBIGUOUS", WrongState;
     /// The group still has unsettled messages.
     GroupNotEmpty = "GROUP_NOT_EMPTY", WrongState;
     /// The stream still has groups, unsettled messages or dead letters.

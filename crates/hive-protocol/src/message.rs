@@ -334,6 +334,9 @@ pub(crate) fn check_retry(retry: &wire::RetryPolicy, faults: &mut Violations) {
 }
 
 /// Checks that `field` has at most `max` bytes.
+///
+/// # Errors
+/// A violation where it has more.
 pub fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Violation> {
     if bytes <= max {
         return Ok(());

@@ -93,6 +93,7 @@ impl Store {
             call.key(shard.dead()).key(shard.tasks());
             call.key(shard.dead_taken());
             call.number(keep_ms).number(TRIM_LIMIT).number(0);
+            call.flag(false);
             let (removed, is_end) = self.trim_handed_over(call).await?;
             total += removed;
             if is_end {

@@ -21,6 +21,9 @@ use crate::{
 const BUCKET_MS: u64 = 21_600_000;
 /// Slices of a bucket: with 4,096 keys each, a million a bucket.
 const SLICES: u64 = 256;
+/// What begins the keys of replays. They have as many slices of their own behind the others: a
+/// replay that fills them waits, and publishers have room all the while.
+pub const REPLAY_MARK: char = '~';
 
 /// One message as the store takes it.
 #[derive(Debug, Clone)]
@@ -164,7 +167,12 @@ pub(crate) fn slice_of(key: &str) -> u64 {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (hash ^ (hash >> 32)) % SLICES
+    let first = if key.starts_with(REPLAY_MARK) {
+        SLICES
+    } else {
+        0
+    };
+    first + (hash ^ (hash >> 32)) % SLICES
 }
 
 /// Positions of what the items refer to, from 1, in order of first use.
@@ -449,6 +457,16 @@ mod tests {
             durable: false,
         };
         publish_call(&Shard::new("h", "n", "s", 0), &flush, 1).arity()
+    }
+
+    #[test]
+    fn the_keys_of_replays_take_no_room_from_those_of_publishers() {
+        for number in 0..10_000 {
+            let key = format!("r/g/p4/{number}-0");
+            assert!(slice_of(&key) < SLICES, "{key}");
+            let replays = slice_of(&format!("{REPLAY_MARK}{key}"));
+            assert!((SLICES..2 * SLICES).contains(&replays), "{key}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! goes the way of every message, under an idempotency key made of the job, the lane and the entry;
 //! so a step that is done again adds nothing.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use redis::Cmd;
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,7 @@ pub enum ReplayState {
     Done,
     /// Cancelled.
     Cancelled,
-    /// It cannot go on.
+    /// It could not go on, or some of it was deleted before it was read.
     Failed,
 }
 
@@ -60,11 +62,20 @@ pub struct Replay {
     pub lane: String,
     /// The last entry of that lane that was looked at; empty for none.
     pub after: String,
+    /// The settled entry that it has to read next in that lane; empty where it knows of none.
+    #[serde(default)]
+    pub next: String,
+    /// The same of the lanes that it has not begun; none before its first step.
+    #[serde(default)]
+    pub heads: Option<BTreeMap<String, String>>,
+    /// Ref of the first lane of which something was deleted before it was read; empty for none.
+    #[serde(default)]
+    pub missed: String,
     /// Messages looked at.
     pub examined: u64,
     /// Messages published.
     pub published: u64,
-    /// Why it cannot go on, or waits.
+    /// Why it waits, or has failed or will.
     pub error: String,
     /// When it began, in ms since 1970.
     pub started_ms: u64,

@@ -448,6 +448,7 @@ impl Store {
             call.key(shard.settled()).key(shard.tasks());
             call.key(shard.settled_applied());
             call.number(keep_ms).number(TRIM_LIMIT).number(now_ms);
+            call.flag(false);
             let (removed, is_end) = self.trim_handed_over(call).await?;
             total += removed;
             if is_end {

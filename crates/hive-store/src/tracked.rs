@@ -30,6 +30,8 @@ const REASON: u8 = b'e';
 const TRIM_LIMIT: u64 = 500;
 /// How often a row is read again that changes meanwhile.
 const ROW_TRIES: u32 = 5;
+/// Beside the lanes: bytes of outcomes. A name with a space is that of no lane.
+const OUTCOMES: &str = "~ outcomes";
 /// Shards asked at once where a message is.
 const ASKED_TOGETHER: usize = 100;
 
@@ -120,16 +122,17 @@ pub fn given(kept: &Bytes) -> Given {
 }
 
 impl Store {
-    /// Which of these shards knows a tracked message of this id, by its position.
+    /// Which of these shards know a tracked message of this id, by their positions: an id is a
+    /// message's own within one shard alone.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn shard_of_tracked(
+    pub async fn shards_of_tracked(
         &self,
         shards: &[Shard],
         message_id: &str,
-    ) -> Result<Option<usize>, StoreError> {
-        let key = tracking_key(message_id);
+    ) -> Result<Vec<usize>, StoreError> {
+        let (key, mut places) = (tracking_key(message_id), Vec::new());
         for (page, some) in shards.chunks(ASKED_TOGETHER).enumerate() {
             let mut pipeline = Pipeline::with_capacity(some.len());
             for shard in some {
@@ -138,27 +141,31 @@ impl Store {
             let found = self.pipeline(Purpose::Control, pipeline).await?;
             for (place, there) in found.into_iter().enumerate() {
                 if there.number()? == 1 {
-                    return Ok(Some(page * ASKED_TOGETHER + place));
+                    places.push(page * ASKED_TOGETHER + place);
                 }
             }
         }
-        Ok(None)
+        Ok(places)
     }
 
-    /// Where a tracked message stands; none where the shard does not know it, or not any more.
+    /// Where a tracked message stands; none where the shard does not know it, or not any more, or
+    /// where it is open and of another group than this one, if one is named.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn tracked(
         &self,
         shard: &Shard,
-        message_id: &str,
+        (group, message_id): (&str, &str),
     ) -> Result<Option<Tracked>, StoreError> {
         let key = tracking_key(message_id);
         for _ in 0..ROW_TRIES {
             let Some(open) = self.open_row(shard, &key).await? else {
                 return Ok(self.end_of(shard, &key).await?.map(Tracked::Ended));
             };
+            if !group.is_empty() && open.lane.group != group {
+                return Ok(None);
+            }
             if !is_entry_id(&open.id) {
                 return Ok(Some(Tracked::Scheduled));
             }
@@ -213,7 +220,9 @@ impl Store {
         for _ in 0..steps {
             let mut call = Call::new(&HANDOVER_TRIM);
             call.key(shard.outcomes()).key(shard.tasks());
+            call.key(shard.sizes());
             call.number(keep_ms).number(TRIM_LIMIT).number(0);
+            call.flag(true);
             let removed;
             (removed, is_end) = self.trim_handed_over(call).await?;
             total += removed;
@@ -224,15 +233,17 @@ impl Store {
         Ok((total, is_end))
     }
 
-    /// About how many bytes of memory the outcomes of a shard take.
+    /// How many bytes the outcomes of a shard take, as the scripts count them that add and forget
+    /// them: Redis' own estimate goes by the oldest few, and large results behind small ones, or
+    /// the other way round, make it many times too small.
     ///
     /// # Errors
     /// As in `StoreError`.
     pub async fn bytes_of_outcomes(&self, shard: &Shard) -> Result<u64, StoreError> {
-        let mut usage = Cmd::new();
-        usage.arg("MEMORY").arg("USAGE").arg(shard.outcomes());
-        let answer = self.command(Purpose::Control, usage).await?;
-        answer.number()
+        let mut read = Cmd::new();
+        read.arg("HGET").arg(shard.sizes()).arg(OUTCOMES);
+        let bytes = self.command(Purpose::Control, read).await?.maybe_text()?;
+        Ok(bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0))
     }
 
     async fn failures(&self, shard: &Shard, group: &str, member: &str) -> Result<u32, StoreError> {

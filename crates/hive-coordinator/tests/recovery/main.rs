@@ -1,6 +1,7 @@
 //! The coordinator as a process on a real Redis: what the lost held goes to the living, in time.
 
 mod daemon;
+mod replay;
 mod tidy;
 mod world;
 

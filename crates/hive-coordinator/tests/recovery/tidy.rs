@@ -65,7 +65,10 @@ async fn the_outcome_of_a_tracked_message_is_forgotten_a_day_after_its_end() {
     let agent = world.join("a", Kind::Pull, "-").await;
     let leases = world.fetch(&agent, 1).await;
     world.settle(&agent, &leases, Action::Ack).await;
-    let seen = async |id: &str| world.store.tracked(&world.shard, id).await.unwrap();
+    let seen = async |id: &str| {
+        let seen = world.store.tracked(&world.shard, ("", id)).await;
+        seen.unwrap()
+    };
     assert!(matches!(seen("old").await, Some(Tracked::Ended(_))));
     let daemon = coordinator(&world.redis, &[OFTEN]).await;
     until(seconds(5), "the old outcome to be forgotten", async || {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
 use hive_domain::stream::{StreamDefinition, StreamSettings};
 use hive_domain::time::Timestamp;
+use hive_protocol::wire;
 use hive_store::attempt::{self, Attempt};
 use hive_store::control::Put;
 use hive_store::fetch::{Fetch, Fetched, ReadLane, Taker};
@@ -19,6 +20,7 @@ use hive_store::{Lane, LaneKind, LaneRef, Lease, Shard, Store, StoreConfig};
 use hive_testkit::daemon::Daemon;
 use hive_testkit::redis::RedisServer;
 use hive_testkit::wait::until;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -212,7 +214,7 @@ impl World {
                 };
                 Item {
                     lanes: [lane.clone()].into(),
-                    body: header.join(message_id.as_bytes()),
+                    body: header.join(&envelope(message_id).encode_to_vec()),
                     producer: None,
                     idempotency: None,
                     ordering_key: ordering_key.to_owned(),
@@ -347,6 +349,13 @@ impl World {
         let length = connection.read(&mut answer).await.unwrap();
         let text = String::from_utf8_lossy(&answer[..length]);
         text.trim_end().to_owned()
+    }
+}
+
+fn envelope(message_id: String) -> wire::Message {
+    wire::Message {
+        message_id,
+        ..wire::Message::default()
     }
 }
 

@@ -150,7 +150,11 @@ static REPLAY: Shape = Shape::new(
             ),
             required("examined", TOTAL, "Messages looked at so far."),
             required("published", TOTAL, "Messages published so far."),
-            optional("error", Text(usize::MAX), "Why it cannot go on, or waits."),
+            optional(
+                "error",
+                Text(usize::MAX),
+                "Why it waits, or has failed or will.",
+            ),
             required("started_at", Time, "When it began."),
             optional("ended_at", Time, "When it ended."),
         ],

@@ -35,7 +35,8 @@ pub(crate) static CALLS: [Call; 2] = [
         path: "/messages/{message_id}",
         id: "getMessage",
         about: "Where a message stands that was published with `track`. It may wait for its end. \
-                Its outcome is kept for 24 h.",
+                Its outcome is kept for 24 h. Refused with `MESSAGE_AMBIGUOUS` where several \
+                streams know the id and no group is named.",
         query: &GET_QUERY,
         body: Body::None,
         answers: &[Answer {
@@ -43,7 +44,7 @@ pub(crate) static CALLS: [Call; 2] = [
             about: "Where it stands.",
             body: Body::One(&TRACKED),
         }],
-        refusals: &[404],
+        refusals: &[404, 409],
         route: || get(show),
     },
     Call {

@@ -77,6 +77,38 @@ async fn a_message_is_cancelled_over_rest() {
 }
 
 #[tokio::test]
+async fn a_message_whose_id_others_have_too_is_cancelled_only_by_its_group() {
+    let hive = Hive::with_group().await;
+    for (group, stream) in [("beside", "agent_messages:qa"), ("elsewhere", "other")] {
+        let group = json!({ "name": group, "stream_name": stream, "agent_type": "any" });
+        let made = hive.client.post(GROUPS, &group).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let message = json!({ "message_id": "m", "payload": 1, "track": true });
+    hive.publish(&message).await;
+    let path = format!("{MESSAGES}/m");
+    let of = |group: &str| format!("{path}?group={group}");
+    for another in ["beside", "elsewhere"] {
+        let seen = hive.client.get(&of(another)).await;
+        refused(&seen, 404, "MESSAGE_NOT_FOUND");
+        let cancelled = hive.client.bare("DELETE", &of(another)).await;
+        refused(&cancelled, 404, "MESSAGE_NOT_FOUND");
+    }
+    let same = hive
+        .client
+        .post(&format!("{GROUPS}/elsewhere/messages"), &message)
+        .await;
+    assert_eq!(same.status, 200, "{same:?}");
+    refused(&hive.client.get(&path).await, 409, "MESSAGE_AMBIGUOUS");
+    let unsure = hive.client.bare("DELETE", &path).await;
+    refused(&unsure, 409, "MESSAGE_AMBIGUOUS");
+    let cancelled = hive.client.bare("DELETE", &of("elsewhere")).await;
+    assert_eq!(cancelled.body["state"], "cancelled", "{cancelled:?}");
+    let ours = hive.client.get(&of("qa_engineers_consumers")).await;
+    assert_eq!(ours.body["state"], "waiting", "{ours:?}");
+}
+
+#[tokio::test]
 async fn a_group_is_purged_over_rest_only_by_its_name() {
     let hive = Hive::with_group().await;
     for _ in 0..3 {

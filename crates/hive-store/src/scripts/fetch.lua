@@ -102,9 +102,8 @@ for l = 1, lane_count do
   if served then empty_at, at = string.match(served, '^(%S+) (%d+)$') end
   if newest and newest ~= empty_at and newest ~= '0-0' then
     lane.newest, lane.rank, lane.since = newest, lane.base, tonumber(at)
-    if ageing > 0 then
-      lane.rank = math.min(9, lane.base + math.floor(math.max(0, now - lane.since) / ageing))
-    end
+    local aged = ageing > 0 and math.floor(math.max(0, now - lane.since) / ageing) or 0
+    lane.rank = math.min(9, lane.base + aged)
     if not served then redis.call('HSET', KEYS[3], ref, '0-0 ' .. now) end
     sources[#sources + 1] = lane
   end
@@ -181,7 +180,9 @@ local function key_of(body)
 end
 local function start(lane, entry, consumer, count)
   local id, body, key = entry[1], entry[2][2], key_of(entry[2][2])
-  local row = key and redis.call('HGET', KEYS[10], key)
+  -- What another build wrote is refused further on, as in every lane.
+  if not key then return true end
+  local row = redis.call('HGET', KEYS[10], key)
   if row and string.match(row, '^open %a (.*)$') == lane.ref .. '|' .. id then
     if lane.tracked then return true end
     redis.call('XADD', KEYS[11], '*', 'd', key, 'k', 'started', 'c', consumer.id, 'n', count)
@@ -204,11 +205,8 @@ end
 local function take_ready(source, consumer)
   local ref, id = string.match(source.member, '^(.*)|(.-)$')
   local lane = lane_of[ref]
-  if not lane then
-    -- A lane that came while another went: the caller will know it when it reads the lanes again.
-    source.unknown = true
-    return
-  end
+  -- A lane that came while another went: the caller will know it when it reads the lanes again.
+  if not lane then source.unknown = true return end
   reads = reads + 1
   redis.call('ZREM', source.key, source.member)
   local row = redis.call('XPENDING', lane.key, group, id, id, 1)[1]
@@ -270,8 +268,7 @@ local function take_lane(lane, consumer, want)
   if lane.marked or lane.of_tasks then
     local kept = {}
     for _, entry in ipairs(entries) do
-      local pass = lane.marked and admit or offer
-      if pass(lane, entry, consumer) then kept[#kept + 1] = entry end
+      if (lane.marked and admit or offer)(lane, entry, consumer) then kept[#kept + 1] = entry end
     end
     entries = kept
   end
@@ -279,13 +276,16 @@ local function take_lane(lane, consumer, want)
 end
 
 -- Held tasks first: their turn had come before. A row whose time is over, or was written before the
--- clock went back, says nothing any more.
+-- clock went back, says nothing any more; whose consumer came back unable, its task is due at once.
 local rows = hold_ms > 0 and redis.call('ZRANGE', KEYS[13], 0, -1, 'WITHSCORES') or {}
 for i = 1, #rows, 2 do
   local name, member = string.match(rows[i], '^(.-)%z(.*)$')
   local left, consumer = tonumber(rows[i + 1]) - now, by_name[name]
-  if left <= 0 or left > hold_ms then
+  local lane = consumer and lane_of[string.match(member, '^(.*)|')]
+  local unable = lane and string.sub(lane.classes, consumer.class, consumer.class) ~= '1'
+  if left <= 0 or left > hold_ms or unable then
     redis.call('ZREM', KEYS[13], rows[i])
+    if unable then redis.call('ZADD', KEYS[12], 'XX', now, member) end
     due_in = 1
   elseif consumer and consumer.room > 0 and taken < limit and room > 0 and reads < 1000 then
     redis.call('ZREM', KEYS[13], rows[i])

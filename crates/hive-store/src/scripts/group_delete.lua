@@ -12,7 +12,7 @@ KEYS
   3 dead      stream  dead letters of the shard
   4 counters  hash    totals of the group
   5 settled_below  hash  lane ref -> id up to which all was settled when its last group went
-  6 sizes     hash    lane ref -> bytes that it holds
+  6 sizes     hash    lane ref -> bytes that it holds; `~ outcomes` -> bytes of KEYS[9]
   7 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
                       ref>|<id>` while it is not decided
   8 settled   stream  what became of tasks, for the router; its name is its channel too
@@ -88,7 +88,9 @@ local function end_task(one)
   local record = redis.call('XADD', to, '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
     'cancelled')
   redis.call('HSET', KEYS[7], key, 'ended dead_lettered ' .. record)
-  if to == KEYS[9] then redis.call('PUBLISH', to, key) else told = true end
+  if to == KEYS[8] then told = true return true end
+  redis.call('HINCRBY', KEYS[6], '~ outcomes', 128 + #key + #'cancelled')
+  redis.call('PUBLISH', to, key)
   return true
 end
 local cancelled = 0

@@ -11,7 +11,7 @@ KEYS
   3 dead       stream  dead letters of the shard
   4 groups     hash    group -> `<state> <version>`
   5 counters   hash    totals of the group
-  6 sizes      hash    `<lane ref> scheduled` -> messages
+  6 sizes      hash    `<lane ref> scheduled` -> messages; `~ outcomes` -> bytes of KEYS[8]
   7 tasks      hash    `~<message id>` of a tracked message -> `open a <lane ref>|<member>`
   8 outcomes   stream  what became of tracked messages; its name is its channel too
 ARGV
@@ -41,6 +41,7 @@ local function end_tracked(member, ref, body)
   local record = redis.call('XADD', KEYS[8], '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
     'cancelled')
   redis.call('HSET', KEYS[7], key, 'ended dead_lettered ' .. record)
+  redis.call('HINCRBY', KEYS[6], '~ outcomes', 128 + #key + #'cancelled')
   redis.call('PUBLISH', KEYS[8], key)
 end
 local moved, bytes = 0, 0

@@ -16,7 +16,7 @@ KEYS
   7 dead      stream  dead letters of the shard
   8 clock     hash    nothing ends by its deadline in a grace, nor where the clock jumped unnoted
   9 replies   hash    slot -> `<call> <verdicts>`, of the calling process
-  10 sizes    hash    lane ref -> bytes that it holds
+  10 sizes    hash    lane ref -> bytes that it holds; `~ outcomes` -> bytes of what is kept there
   11 tasks    hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
                       ref>|<id>`, `acked`, or `ended <outcome> <id of its record>`
   12 settled  stream  what became of tasks, for the router; its name is its channel too
@@ -159,7 +159,10 @@ local function end_task(task, outcome, bytes, consumer, failures, more)
       or {}))
   end
   redis.call('HSET', KEYS[11], task.key, row)
-  if task.to then redis.call('PUBLISH', task.to, task.key) end
+  if task.to then
+    redis.call('HINCRBY', KEYS[10], '~ outcomes', 128 + #task.key + #bytes)
+    redis.call('PUBLISH', task.to, task.key)
+  end
   totals.told = totals.told or is_over and not task.to
 end
 local function to_dead(lane, id, count, body, category, record, failures, may_block, more)
@@ -189,12 +192,10 @@ local function attempts_of(body)
   local own = body and string.byte(body, 1) == 2 and struct.unpack('>H', body, 5) or 0
   return own > 0 and own or tonumber(ARGV[3])
 end
-
 local function parked_member(lane, id, order)
   local age = string.format('%015s-%010s', string.match(id, '^(%d+)-(%d+)$'))
   return order .. '\0' .. string.gsub(age, ' ', '0') .. '\0' .. lane.ref .. '|' .. id
 end
-
 -- A purge takes entries past the check of their ordering key: one that comes back is checked here.
 -- True when it may be ready, else it is parked.
 local function admit(lane, id)
@@ -226,7 +227,6 @@ local function give_back(lane, id, count, owner, delay)
   redis.call('ZADD', KEYS[3], now + delay, lane.ref .. '|' .. id)
   return 'o'
 end
-
 -- One more failed attempt: its record is kept, the newest 16 of them.
 local function fail(lane, id, count, record, category, delay)
   local member, body = lane.ref .. '|' .. id, body_of(lane, id)

@@ -17,7 +17,8 @@ KEYS
   6 failures  hash    `<lane ref>|<id>` -> count and records
   7 scheduled zset    scheduled member by due time
   8 bodies    hash    scheduled member -> `<lane ref> <body>`
-  9 sizes     hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages
+  9 sizes     hash    lane ref -> bytes that it holds; `<lane ref> scheduled` -> messages;
+                      `~ outcomes` -> bytes of what is kept there
   10.. of an open row its lane's stream and ready zset
 ARGV
   1 group         name
@@ -91,6 +92,7 @@ local attempts = (failures and struct.unpack('>I4', failures) or 0) + (held and 
 local settled = redis.call('XADD', KEYS[2], '*', 'd', key, 'k', 'ended', 'o', outcome, 'b', ARGV[4],
   unpack(is_tracked and { 'c', held and held.consumer or '', 'n', attempts } or {}))
 redis.call('HSET', KEYS[1], key, 'ended ' .. outcome .. ' ' .. settled)
+if is_tracked then redis.call('HINCRBY', KEYS[9], '~ outcomes', 128 + #key + #ARGV[4]) end
 redis.call('PUBLISH', KEYS[2], is_tracked and key or '')
 if not held then return { 'ENDED', '', '', '', 0 } end
 redis.call('PUBLISH', KEYS[3],

@@ -9,7 +9,7 @@ KEYS
   1 lane      stream
   2 dead      stream  dead letters of the shard
   3 counters  hash    totals of the group
-  4 sizes     hash    lane ref -> bytes that it holds
+  4 sizes     hash    lane ref -> bytes that it holds; `~ outcomes` -> bytes of what is kept there
   5 tasks     hash    dispatch key, or `~<message id>` of a tracked message -> `open <s|a> <lane
                       ref>|<id>` while it is not decided
   6 settled   stream  what became of tasks, for the router, or of a lane of tracked messages
@@ -61,7 +61,9 @@ local function end_task(id, body)
   local record = redis.call('XADD', KEYS[6], '*', 'd', key, 'k', 'ended', 'o', 'dead_lettered', 'b',
     ARGV[5])
   redis.call('HSET', KEYS[5], key, 'ended dead_lettered ' .. record)
-  if is_tracked then redis.call('PUBLISH', KEYS[6], key) else told = true end
+  if not is_tracked then told = true return true end
+  redis.call('HINCRBY', KEYS[4], '~ outcomes', 128 + #key + #ARGV[5])
+  redis.call('PUBLISH', KEYS[6], key)
   return true
 end
 while left > 0 and room > 0 do

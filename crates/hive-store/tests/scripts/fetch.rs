@@ -9,7 +9,9 @@ use hive_store::{
     settle::{Action, Verdict},
 };
 
-use crate::world::{AGEING_MS, World, ids, item, lose, nack, ordered, reject, with_group};
+use crate::world::{
+    AGEING_MS, World, ids, item, lane_ref, lose, nack, ordered, reject, with_group,
+};
 
 async fn taken(
     world: &World,
@@ -410,4 +412,25 @@ async fn what_another_build_wrote_is_delivered_and_can_be_refused() {
     }
     world.publish(vec![ordered("g/p4m", "ours", "k")]).await;
     assert_eq!(ids(&world.take("g", &a, 9).await), ["ours"]);
+}
+
+#[tokio::test]
+async fn a_task_or_tracked_message_of_another_build_is_delivered_and_can_be_refused() {
+    for lane in ["g/p4t", "g/p4r"] {
+        let world = with_group().await;
+        let a = world.join("g", "a", &[]).await;
+        world.publish(vec![item(lane, "makes the lane")]).await;
+        world.take("g", &a, 9).await;
+        let stream = world.shard.lane(&lane_ref(lane));
+        for foreign in ["x", "\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}"] {
+            let id: String = world.redis(&["XADD", &stream, "*", "m", foreign]).await;
+            let lanes = world.shard.lanes();
+            let _: i64 = world.redis(&["HSET", &lanes, lane, &id]).await;
+            let taken = world.take("g", &a, 9).await;
+            assert_eq!(taken.len(), 1, "{lane}");
+            assert_eq!(taken[0].body, foreign);
+            let verdict = world.settle("g", &a, &taken[0], reject()).await;
+            assert_eq!(verdict, Verdict::Dead, "{lane}");
+        }
+    }
 }

@@ -54,7 +54,8 @@ fn given(text: &'static str) -> Action {
 }
 
 async fn look(world: &World, id: &str) -> Option<Tracked> {
-    world.store.tracked(&world.shard, id).await.expect("a row")
+    let seen = world.store.tracked(&world.shard, ("", id));
+    seen.await.expect("a row")
 }
 
 /// How one ended: outcome, consumer, attempts and what was said.
@@ -251,8 +252,8 @@ async fn a_message_cancelled_before_its_delivery_is_never_delivered() {
     );
     let size = tracked("n").body.len() as u64;
     assert_eq!(world.figures("g").await.unsettled_bytes, size);
-    let sizes: Vec<String> = world.redis(&["HVALS", &world.shard.sizes()]).await;
-    assert_eq!(sizes, [size.to_string()]);
+    let held: u64 = world.redis(&["HGET", &world.shard.sizes(), LANE]).await;
+    assert_eq!(held, size);
     let taken = world.take("g", &a, 9).await;
     assert_eq!(taken.len(), 1);
     let expected = (
@@ -322,7 +323,11 @@ async fn a_purge_of_delayed_messages_tells_what_became_of_them_and_counts_them_o
     assert_eq!((figures.scheduled, figures.unsettled_bytes), (0, size));
     assert_eq!((figures.dead, figures.waiting), (1, 1));
     let sizes: Vec<String> = world.redis(&["HKEYS", &world.shard.sizes()]).await;
-    assert_eq!(sizes, [LANE], "nothing is scheduled for the lane");
+    assert_eq!(
+        sizes,
+        [LANE, "~ outcomes"],
+        "nothing is scheduled for the lane"
+    );
 }
 
 #[tokio::test]
@@ -408,6 +413,53 @@ async fn outcomes_are_forgotten_with_their_rows_and_open_rows_stay() {
     assert_eq!(world.publish(vec![tracked("m")]).await, [Outcome::Added]);
 }
 
+async fn bytes_of_outcomes(world: &World) -> u64 {
+    let bytes = world.store.bytes_of_outcomes(&world.shard);
+    bytes.await.expect("bytes")
+}
+
+#[tokio::test]
+async fn the_bytes_of_outcomes_are_true_also_where_large_ones_lie_behind_small_ones() {
+    let ids: Vec<String> = (0..600).map(|number| format!("m{number:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (world, a) = with_messages(&ids).await;
+    assert_eq!(bytes_of_outcomes(&world).await, 0);
+    let taken = world.take("g", &a, 600).await;
+    let large = Action::Complete {
+        result: Bytes::from(vec![b'r'; 60_000]),
+    };
+    for (number, taken) in taken.iter().enumerate() {
+        let action = if number < 550 {
+            Action::Ack
+        } else {
+            large.clone()
+        };
+        world.settle("g", &a, taken, action).await;
+    }
+    let counted = bytes_of_outcomes(&world).await;
+    let outcomes = world.shard.outcomes();
+    let usage = ["MEMORY", "USAGE", &outcomes, "SAMPLES", "0"];
+    let real: u64 = world.redis(&usage).await;
+    assert!(
+        (real / 2..=2 * real).contains(&counted),
+        "{counted} counted, {real} taken"
+    );
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    // The small ones are the oldest, and go first: what is left is of the large ones alone.
+    let forgotten = world
+        .store
+        .forget_outcomes(&world.shard, Duration::ZERO, 1)
+        .await;
+    assert_eq!(forgotten.expect("an answer"), (500, false));
+    assert_eq!(
+        bytes_of_outcomes(&world).await,
+        counted - 500 * (128 + tracking_key("m000").len() as u64)
+    );
+    let rest = world.store.forget_outcomes(&world.shard, Duration::ZERO, 9);
+    assert_eq!(rest.await.expect("an answer"), (100, true));
+    assert_eq!(bytes_of_outcomes(&world).await, 0);
+}
+
 #[tokio::test]
 async fn a_message_whose_entry_was_lost_is_unknown() {
     let (world, _) = with_messages(&["m"]).await;
@@ -417,13 +469,28 @@ async fn a_message_whose_entry_was_lost_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_message_is_found_among_shards() {
+async fn a_message_is_found_among_shards_wherever_its_id_is_known() {
     let (world, _) = with_messages(&["m"]).await;
+    let (second, _) = with_messages(&["m", "n"]).await;
     let other = world.store.shard("other", "s", 0);
-    let shards = [other, world.shard.clone()];
-    let found = |id: &'static str| world.store.shard_of_tracked(&shards, id);
-    assert_eq!(found("m").await.expect("an answer"), Some(1));
-    assert_eq!(found("x").await.expect("an answer"), None);
+    let shards = [other, world.shard.clone(), second.shard.clone()];
+    let found = |id: &'static str| world.store.shards_of_tracked(&shards, id);
+    assert_eq!(found("m").await.expect("an answer"), [1, 2]);
+    assert_eq!(found("n").await.expect("an answer"), [2]);
+    assert!(found("x").await.expect("an answer").is_empty());
+}
+
+#[tokio::test]
+async fn an_open_message_of_another_group_is_not_the_one_that_is_asked_for() {
+    let (world, _) = with_messages(&["m"]).await;
+    world.publish(vec![later("n")]).await;
+    for id in ["m", "n"] {
+        for (group, is_there) in [("g", true), ("h", false)] {
+            let seen = world.store.tracked(&world.shard, (group, id));
+            let seen = seen.await.expect("an answer");
+            assert_eq!(seen.is_some(), is_there, "{id} of {group}: {seen:?}");
+        }
+    }
 }
 
 #[tokio::test]

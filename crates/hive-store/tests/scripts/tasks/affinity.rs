@@ -336,3 +336,30 @@ async fn a_redelivery_waits_for_nobody() {
     let done = world.settle("g", &b, &entries[0], given("1")).await;
     assert_eq!(done, Verdict::Done);
 }
+
+#[tokio::test]
+async fn a_task_held_for_who_came_back_without_its_capability_is_anybodys_at_once() {
+    let special = |number: u32| TaskEntry {
+        capabilities: "gpu".into(),
+        ..task(number)
+    };
+    let world = with_group().await;
+    let able = world.join("g", "a", &["gpu"]).await;
+    let b = world.join("g", "b", &["gpu"]).await;
+    dispatch(&world, &[special(0)]).await;
+    let got = aware(&world, &[able], &[(0, 1)]).await;
+    assert_eq!(got.entries, ["a 0"]);
+    dispatch(&world, &[special(1)]).await;
+    let got = aware(&world, std::slice::from_ref(&b), &[(0, 9)]).await;
+    assert_eq!((got.entries, got.parked), (none(), 1));
+    let unable = world.join("g", "a", &[]).await;
+    let got = aware(&world, &[unable], &[(0, 9)]).await;
+    assert_eq!((got.entries, got.due_in_ms), (none(), 1));
+    assert_eq!(rows(&world).await, 0);
+    let lanes = world.lanes("g").await;
+    let due = world
+        .store
+        .due_delayed(&world.shard, "g", &lanes, crate::world::AGEING_MS);
+    due.await.expect("due");
+    assert_eq!(aware(&world, &[b], &[(0, 9)]).await.entries, ["b 1"]);
+}

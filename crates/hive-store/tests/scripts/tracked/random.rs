@@ -274,6 +274,13 @@ impl Run {
         let expected: BTreeSet<String> = self.accepted.iter().map(|id| tracking_key(id)).collect();
         let ended: BTreeSet<String> = ended.into_keys().collect();
         assert_eq!(ended, expected);
+        let outcomes = self.world.shard.outcomes();
+        let records: Vec<(String, BTreeMap<String, String>)> =
+            self.world.redis(&["XRANGE", &outcomes, "-", "+"]).await;
+        let size = |of: &BTreeMap<String, String>| 128 + of["d"].len() + of["b"].len();
+        let sum: usize = records.iter().map(|(_, fields)| size(fields)).sum();
+        let counted = self.world.store.bytes_of_outcomes(&self.world.shard).await;
+        assert_eq!(counted.expect("bytes"), sum as u64);
         let rows: Vec<String> = self
             .world
             .redis(&["HVALS", &self.world.shard.tasks()])
