@@ -29,6 +29,7 @@ const SERVICES: [&str; 4] = [
     "agenthive.v1.MessagingService",
     "agenthive.v1.StreamService",
     "agenthive.v1.WorkflowService",
+    "agenthive.v1.DeadLetterService",
 ];
 
 /// Bytes as they are.

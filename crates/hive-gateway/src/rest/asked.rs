@@ -27,7 +27,7 @@ use super::{
     problem::Problem,
     shape::Call,
 };
-use crate::{core::Gateway, routers::Onward};
+use crate::{core::Gateway, peers::Onward};
 
 /// Everything of a request but its body.
 pub(crate) struct Asked {

@@ -42,7 +42,7 @@ use super::{
     problem::{Problem, in_our_words, renamed},
     shape::{Answer, Body, Call, NOTHING},
 };
-use crate::{core::Gateway, routers::Onward};
+use crate::{core::Gateway, peers::Onward};
 
 mod events;
 mod read;
