@@ -86,6 +86,17 @@ impl Onward {
         self
     }
 
+    /// The same call, over after `limit` at most.
+    #[must_use]
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        let end = Instant::now().checked_add(limit);
+        self.deadline = match (self.deadline, end) {
+            (Some(deadline), Some(end)) => Some(deadline.min(end)),
+            (deadline, end) => deadline.or(end),
+        };
+        self
+    }
+
     fn request<T>(&self, message: T, within: Option<Duration>) -> Result<Request<T>, Fault> {
         let mut request = Request::new(message);
         let name = AsciiMetadataValue::try_from(self.namespace.as_str())

@@ -29,6 +29,15 @@ pub(crate) const WATCHES_MAX: usize = 1_024;
 /// Frames of a watch that wait for their reader.
 const WATCH_FRAMES: usize = 64;
 
+/// A retry that says which attempt it answers is made once.
+const fn of_an_attempt(asked: &wire::RetryTaskRequest) -> Repeat {
+    if asked.failed_attempt > 0 {
+        Repeat::Safe
+    } else {
+        Repeat::Never
+    }
+}
+
 fn client(channel: Channel) -> WorkflowServiceClient<Channel> {
     WorkflowServiceClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
@@ -150,7 +159,7 @@ handed_on! {
     /// Ends a run.
     cancel_workflow CancelWorkflowRequest CancelWorkflowResponse safe |asked| &asked.workflow_id;
     /// Tries a failed task again.
-    retry_task RetryTaskRequest RetryTaskResponse never |asked| &asked.workflow_id;
+    retry_task RetryTaskRequest RetryTaskResponse of_an_attempt |asked| &asked.workflow_id;
     /// Starts a new run from a task on.
     rerun_workflow RerunWorkflowRequest RerunWorkflowResponse never |asked| &asked.workflow_id;
     /// Forgets a run that is over.

@@ -27,7 +27,7 @@ use tonic::Status;
 pub(super) use self::{
     read::{Manner, read_completion, read_workflow},
     shapes::{GUIDE_TASK, GUIDE_WORKFLOW, SUBMITTED},
-    tasks::TASK_CALLS,
+    tasks::{TASK_CALLS, read_bytes},
 };
 use self::{
     shapes::{
