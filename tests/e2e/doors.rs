@@ -24,7 +24,8 @@ use tonic_reflection::pb::v1::{
 
 use crate::fleet::Fleet;
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
+    "agenthive.v1.DeadLetterService",
     "agenthive.v1.GroupService",
     "agenthive.v1.MessagingService",
     "agenthive.v1.StreamService",

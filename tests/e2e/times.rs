@@ -110,8 +110,7 @@ async fn retries_go_on_without_a_coordinator() -> Result<()> {
     let work = move |job: Job| async move {
         if job.attempt == 1 {
             return Outcome::Nack {
-                reason: "not now".into(),
-                category: String::new(),
+                failure: "not now".into(),
                 delay: Some(Duration::from_millis(300)),
             };
         }

@@ -44,6 +44,7 @@
 
 mod backoff;
 mod client;
+mod dead_letters;
 mod endpoints;
 pub mod lease;
 mod publisher;
@@ -59,9 +60,10 @@ pub use crate::{
     client::{
         CallError, Client, ClientBuilder, ClientError, Gateway, Namespaced, Repeat, Stub, Watch,
     },
+    dead_letters::DeadLetters,
     endpoints::{Endpoints, EndpointsError},
     publisher::{Pending, PublishError, Publisher, PublisherBuilder, Receipt, Target},
-    worker::{Ended, Event, Job, Outcome, Work, WorkError, Worker, WorkerBuilder},
+    worker::{Ended, Event, Failure, Job, Outcome, Work, WorkError, Worker, WorkerBuilder},
     workflows::{ReadError, Task, Workflow, WorkflowWatch},
 };
 

@@ -7,6 +7,7 @@
 
 mod credit;
 mod event;
+mod failure;
 mod job;
 mod membership;
 mod table;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 use self::membership::Membership;
 pub use self::{
     event::Event,
+    failure::Failure,
     job::{Job, Outcome, Work},
 };
 use crate::client::Client;

@@ -72,6 +72,7 @@ pub async fn announce(
             let gateways = live.iter().filter(|one| one.daemon == me.daemon).count();
             gateway.note_gateways(gateways);
             gateway.routers.note(live);
+            gateway.dead_letters.note(live);
             gateway.note_redis(true);
             redis.ready();
         },

@@ -24,12 +24,14 @@ use crate::{
     attached::Attached,
     bells::Bells,
     catalog::{Catalog, GroupView},
+    dead_letters::WORKERS,
     dispatcher::Dispatcher,
     metrics::Metrics,
+    peers::Peers,
     placing::Facts,
     publisher::{Publisher, Room},
     pull::Answers,
-    routers::Routers,
+    routers::{self, ROUTERS},
     settings::Settings,
     settler::Settler,
     watching::WATCHES_MAX,
@@ -100,7 +102,11 @@ pub struct Gateway {
     /// What is known of groups, for messages that name none.
     pub(crate) facts: Facts,
     /// Routers that take calls about workflows.
-    pub routers: Routers,
+    pub routers: Peers,
+    /// Places for watches of workflows.
+    pub(crate) workflow_watches: Arc<Semaphore>,
+    /// Workers that take calls about dead letters.
+    pub dead_letters: Peers,
     redis_is_there: AtomicBool,
     gateways: AtomicUsize,
 }
@@ -141,7 +147,9 @@ impl Gateway {
             answers: Answers::default(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             facts: Facts::default(),
-            routers: Routers::default(),
+            routers: Peers::new(&ROUTERS),
+            workflow_watches: Arc::new(Semaphore::new(routers::WATCHES_MAX)),
+            dead_letters: Peers::new(&WORKERS),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),
         })

@@ -9,6 +9,7 @@ use hive_protocol::{
     namespace,
     wire::{
         self,
+        dead_letter_service_server::{DeadLetterService, DeadLetterServiceServer},
         group_service_server::{GroupService, GroupServiceServer},
         messaging_service_server::{MessagingService, MessagingServiceServer},
         stream_service_server::{StreamService, StreamServiceServer},
@@ -24,9 +25,10 @@ use crate::{
     attached::Frames,
     consume,
     core::Gateway,
+    peers::Onward,
     publisher::Chain,
     publishing::{Queued, QueuedBatch, changing},
-    routers::{Onward, WatchFrame},
+    routers::WatchFrame,
     watching,
 };
 
@@ -34,11 +36,12 @@ use crate::{
 const BATCHES_MAX: usize = 32;
 
 /// Full names of the services, for whoever asks for the health of one.
-pub const SERVICES: [&str; 4] = [
+pub const SERVICES: [&str; 5] = [
     "agenthive.v1.MessagingService",
     "agenthive.v1.GroupService",
     "agenthive.v1.StreamService",
     "agenthive.v1.WorkflowService",
+    "agenthive.v1.DeadLetterService",
 ];
 
 /// The services over one gateway.
@@ -66,7 +69,12 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let workflows = WorkflowServiceServer::new(door)
+    let workflows = WorkflowServiceServer::new(door.clone())
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let dead_letters = DeadLetterServiceServer::new(door)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
@@ -75,6 +83,7 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .add_service(groups)
         .add_service(streams)
         .add_service(workflows)
+        .add_service(dead_letters)
 }
 
 /// A future as `async_trait` writes it: macros inside its traits are expanded after it.
@@ -239,7 +248,7 @@ impl StreamService for Door {
     }
 }
 
-/// Calls that go on to a router, with the trace and the deadline of their caller.
+/// Calls that go on to another daemon, with the trace and the deadline of their caller.
 macro_rules! onward {
     ($($call:ident $request:ident $response:ident;)*) => {
         $(
@@ -299,6 +308,23 @@ impl WorkflowService for Door {
         let watch = self.gateway.watch_workflow(&onward, request.into_inner());
         let frames = watch.await?.follow(&self.gateway);
         Ok(Response::new(ReceiverStream::new(frames)))
+    }
+}
+
+#[tonic::async_trait]
+impl DeadLetterService for Door {
+    onward! {
+        list_dead_letters ListDeadLettersRequest ListDeadLettersResponse;
+        get_dead_letter GetDeadLetterRequest GetDeadLetterResponse;
+        replay_dead_letter ReplayDeadLetterRequest ReplayDeadLetterResponse;
+        replay_dead_letters ReplayDeadLettersRequest ReplayDeadLettersResponse;
+        get_replay_job GetReplayJobRequest GetReplayJobResponse;
+        list_replay_jobs ListReplayJobsRequest ListReplayJobsResponse;
+        cancel_replay_job CancelReplayJobRequest CancelReplayJobResponse;
+        get_dead_letter_statistics GetDeadLetterStatisticsRequest GetDeadLetterStatisticsResponse;
+        analyze_dead_letters AnalyzeDeadLettersRequest AnalyzeDeadLettersResponse;
+        set_dead_letter_status SetDeadLetterStatusRequest SetDeadLetterStatusResponse;
+        purge_dead_letters PurgeDeadLettersRequest PurgeDeadLettersResponse;
     }
 }
 

@@ -22,6 +22,7 @@ use crate::core::Gateway;
 
 mod asked;
 mod consumers;
+mod dead_letters;
 mod deliveries;
 mod fields;
 mod groups;
@@ -43,7 +44,7 @@ const BASE: &str = "/api/v1";
 
 /// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
 /// would otherwise be taken for groups.
-const NOT_BUILT: [(&str, &str); 10] = [
+const NOT_BUILT: [(&str, &str); 6] = [
     ("/consumer-groups/rebalance", "rebalancing"),
     (
         "/consumer-groups/coordinator",
@@ -53,10 +54,6 @@ const NOT_BUILT: [(&str, &str); 10] = [
         "/consumer-groups/coordinator/{*rest}",
         "configuring the coordinator",
     ),
-    ("/consumer-groups/dlq", "the dead-letter interface"),
-    ("/consumer-groups/dlq/{*rest}", "the dead-letter interface"),
-    ("/dlq", "the dead-letter interface"),
-    ("/dlq/{*rest}", "the dead-letter interface"),
     ("/scaling", "autoscaling"),
     ("/scaling/{*rest}", "autoscaling"),
     ("/coordinator", "configuring the coordinator"),
@@ -107,6 +104,8 @@ fn all_calls() -> impl Iterator<Item = &'static Call> {
         .chain(&workflows::CALLS)
         .chain(&workflows::TASK_CALLS)
         .chain(&route::CALLS)
+        .chain(&dead_letters::GUIDE_CALLS)
+        .chain(&dead_letters::CALLS)
         .chain(&health::CALLS)
         .chain(&openapi::CALLS)
 }

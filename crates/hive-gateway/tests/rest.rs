@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, Client};
 
+#[path = "rest/dead_letters.rs"]
+mod dead_letters;
+#[path = "rest/fake.rs"]
+mod fake;
 #[path = "rest/http.rs"]
 mod http;
 #[path = "rest/router.rs"]
@@ -16,6 +20,8 @@ mod router;
 mod schema;
 #[path = "rest/tracked.rs"]
 mod tracked;
+#[path = "rest/worker.rs"]
+mod worker;
 #[path = "rest/workflows.rs"]
 mod workflows;
 
@@ -695,8 +701,6 @@ async fn unknown_paths_methods_and_groups_are_told_apart() {
     let path = format!("{QA}/messages/fetch");
     refused(&client.post(&path, &fetch).await, 404, "GROUP_NOT_FOUND");
     for (method, path) in [
-        ("GET", "/consumer-groups/dlq/statistics"),
-        ("POST", "/consumer-groups/dlq/replay/batch"),
         ("POST", "/consumer-groups/rebalance"),
         ("GET", "/consumer-groups/coordinator/config"),
     ] {

@@ -88,6 +88,16 @@ pub const REPLAY_RATE_MAX: u32 = 10_000;
 pub const REPLAY_RATE_DEFAULT: u32 = 100;
 /// Most types, and most senders, that a replay names.
 pub const REPLAY_NAMES_MAX: usize = 100;
+/// Most dead letters, and most replay jobs, of one list.
+pub const DEAD_LETTERS_LIST_MAX: u32 = 1_000;
+/// Most dead letters of one replay job.
+pub const DEAD_LETTERS_REPLAY_MAX: u32 = 100_000;
+/// Most dead letters that a replay job tries first.
+pub const DEAD_LETTERS_CANARY_MAX: u32 = 100;
+/// Shortest time that an analysis looks back: 1 minute, in milliseconds.
+pub const ANALYSIS_WINDOW_MS_MIN: u64 = 60_000;
+/// Longest time that an analysis looks back: 7 days, in milliseconds.
+pub const ANALYSIS_WINDOW_MS_MAX: u64 = 7 * 86_400_000;
 /// Most tasks that an ack adds to its run.
 pub const ADD_TASKS_MAX: usize = 1_000;
 /// Largest state of a task that is suspended: 64 KiB.

@@ -8,16 +8,16 @@ use std::{
 
 use bytes::Bytes;
 use hive_protocol::{
-    limits::{
-        ADD_TASKS_MAX, REASON_BYTES_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX,
-        SUSPEND_STATE_BYTES_MAX,
-    },
+    limits::{ADD_TASKS_MAX, RESULT_BYTES_MAX, SETTLE_DELAY_MS_MAX, SUSPEND_STATE_BYTES_MAX},
+    outcome::cut_reason,
     time::to_duration,
     wire::{self, outcome::Action},
 };
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
 
 /// One message to work on, and what is known of its delivery.
 #[derive(Clone)]
@@ -80,10 +80,8 @@ pub enum Outcome {
     },
     /// Failed; counted, and tried again after a backoff or dead-lettered.
     Nack {
-        /// For people; cut at 1 KiB.
-        reason: String,
-        /// Failure category, e.g. `timeout`; a name, or empty.
-        category: String,
+        /// Why.
+        failure: Failure,
         /// Overrides the group's backoff; at most 24 h.
         delay: Option<Duration>,
     },
@@ -94,10 +92,8 @@ pub enum Outcome {
     },
     /// Can never be done: goes to the dead letters now.
     Reject {
-        /// For people; cut at 1 KiB.
-        reason: String,
-        /// Failure category; a name, or empty.
-        category: String,
+        /// Why.
+        failure: Failure,
     },
 }
 
@@ -133,10 +129,9 @@ impl Outcome {
     }
 
     /// Failed, to be tried again after the group's backoff.
-    pub fn nack(reason: impl Into<String>) -> Self {
+    pub fn nack(failure: impl Into<Failure>) -> Self {
         Self::Nack {
-            reason: reason.into(),
-            category: String::new(),
+            failure: failure.into(),
             delay: None,
         }
     }
@@ -148,10 +143,40 @@ impl Outcome {
     }
 
     /// Can never be done.
-    pub fn reject(reason: impl Into<String>) -> Self {
+    pub fn reject(failure: impl Into<Failure>) -> Self {
         Self::Reject {
-            reason: reason.into(),
-            category: String::new(),
+            failure: failure.into(),
+        }
+    }
+
+    /// The category of the failure, e.g. `timeout`; a name. Nothing to an outcome that is none.
+    #[must_use]
+    pub fn category(self, category: impl Into<String>) -> Self {
+        self.change(|failure| failure.category(category))
+    }
+
+    /// The type of the error, e.g. `TimeoutError`. Nothing to an outcome that is no failure.
+    #[must_use]
+    pub fn error_type(self, error_type: impl Into<String>) -> Self {
+        self.change(|failure| failure.error_type(error_type))
+    }
+
+    /// The stack trace. Nothing to an outcome that is no failure.
+    #[must_use]
+    pub fn stack(self, stack: impl Into<String>) -> Self {
+        self.change(|failure| failure.stack(stack))
+    }
+
+    fn change(self, change: impl FnOnce(Failure) -> Failure) -> Self {
+        match self {
+            Self::Nack { failure, delay } => Self::Nack {
+                failure: change(failure),
+                delay,
+            },
+            Self::Reject { failure } => Self::Reject {
+                failure: change(failure),
+            },
+            other @ (Self::Ack { .. } | Self::Suspend { .. } | Self::Release { .. }) => other,
         }
     }
 
@@ -164,11 +189,11 @@ impl Outcome {
                 let bytes = result.len().saturating_add(of_tasks);
                 if bytes > RESULT_BYTES_MAX {
                     let reason = format!("result of `{bytes}` bytes must be at most 1048576 bytes");
-                    return nack(reason, "result_too_large", None);
+                    return nack(Failure::new(reason).category("result_too_large"), None);
                 }
                 if tasks > ADD_TASKS_MAX {
                     let reason = format!("`{tasks}` tasks to add must be at most 1000");
-                    return nack(reason, "result_too_large", None);
+                    return nack(Failure::new(reason).category("result_too_large"), None);
                 }
                 Action::Ack(wire::Ack { result, add_tasks })
             },
@@ -176,43 +201,38 @@ impl Outcome {
                 let bytes = state.len();
                 if bytes > SUSPEND_STATE_BYTES_MAX {
                     let reason = format!("state of `{bytes}` bytes must be at most 65536 bytes");
-                    return nack(reason, "result_too_large", None);
+                    return nack(Failure::new(reason).category("result_too_large"), None);
                 }
-                let prompt = cut(prompt);
+                let prompt = cut_reason(prompt);
                 Action::Suspend(wire::Suspend { prompt, state })
             },
-            Self::Nack {
-                reason,
-                category,
-                delay,
-            } => nack(reason, &category, delay),
+            Self::Nack { failure, delay } => nack(failure, delay),
             Self::Release { retry_after } => Action::Release(wire::Release {
                 retry_after: retry_after.map(wire_delay),
             }),
-            Self::Reject { reason, category } => Action::Reject(wire::Reject {
-                reason: cut(reason),
-                category,
-                ..wire::Reject::default()
-            }),
+            Self::Reject { failure } => {
+                let failure = failure.cut();
+                Action::Reject(wire::Reject {
+                    reason: failure.reason,
+                    category: failure.category,
+                    error_type: failure.error_type,
+                    stack: failure.stack,
+                })
+            },
         }
     }
 }
 
 /// A counted failure in wire form.
-pub(super) fn nack(reason: String, category: &str, delay: Option<Duration>) -> Action {
+pub(super) fn nack(failure: Failure, delay: Option<Duration>) -> Action {
+    let failure = failure.cut();
     Action::Nack(wire::Nack {
-        reason: cut(reason),
-        category: category.to_owned(),
+        reason: failure.reason,
+        category: failure.category,
         delay: delay.map(wire_delay),
-        ..wire::Nack::default()
+        error_type: failure.error_type,
+        stack: failure.stack,
     })
-}
-
-/// The server cuts longer text too; here it saves the way.
-fn cut(mut reason: String) -> String {
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-    reason.truncate(end);
-    reason
 }
 
 /// A delay in wire form, at most the 24 h that a server takes.
@@ -223,7 +243,8 @@ fn wire_delay(delay: Duration) -> prost_types::Duration {
 
 /// Does the work of an agent. Closures `Fn(Job) -> impl Future<Output = Outcome>` do it too.
 pub trait Work: Send + Sync + 'static {
-    /// Works on one job. A panic counts as a failure of category `handler_exception`.
+    /// Works on one job. A panic counts as a failure of category `handler_exception` and type
+    /// `panic`.
     fn work(&self, job: Job) -> impl Future<Output = Outcome> + Send;
 }
 
@@ -268,6 +289,31 @@ mod tests {
             panic!("a nack stays a nack");
         };
         assert_eq!(nack.reason, "é".repeat(512));
+    }
+
+    #[test]
+    fn a_failure_says_all_that_is_known_of_it() {
+        let outcome = Outcome::nack("no answer")
+            .category("timeout")
+            .error_type("TimeoutError")
+            .stack("at a\nat b");
+        let Action::Nack(nack) = outcome.into_action() else {
+            panic!("a nack stays a nack");
+        };
+        assert_eq!((&*nack.reason, &*nack.category), ("no answer", "timeout"));
+        assert_eq!(
+            (&*nack.error_type, &*nack.stack),
+            ("TimeoutError", "at a\nat b")
+        );
+        let outcome = Outcome::reject("bad")
+            .error_type("é".repeat(100))
+            .stack("x".repeat(5_000));
+        let Action::Reject(reject) = outcome.into_action() else {
+            panic!("a reject stays a reject");
+        };
+        assert_eq!(reject.error_type, "é".repeat(64));
+        assert!(reject.stack.len() <= 4_096 && reject.stack.contains("[...]"));
+        assert_eq!(Outcome::done().category("timeout"), Outcome::done());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use super::{
-    Ended, Event, Settings, WorkError,
+    Ended, Event, Failure, Settings, WorkError,
     job::{Job, Outcome, Work, nack},
     table::Table,
 };
@@ -35,6 +35,8 @@ use crate::{backoff::Backoff, client::Client};
 
 /// Category of a failure by a panic.
 const HANDLER_EXCEPTION: &str = "handler_exception";
+/// Type of the error of a failure by a panic.
+const PANIC: &str = "panic";
 /// Category of a message that does not decode.
 const UNDECODABLE: &str = "undecodable";
 /// How long a connection must have held for the next failure to be a first one.
@@ -282,10 +284,8 @@ impl<W: Work> Membership<W> {
         let message = match Message::decode(delivery.message) {
             Ok(message) => message,
             Err(error) => {
-                let outcome = Outcome::Reject {
-                    reason: format!("message does not decode: {error}"),
-                    category: UNDECODABLE.to_owned(),
-                };
+                let reason = format!("message does not decode: {error}");
+                let outcome = Outcome::reject(reason).category(UNDECODABLE);
                 self.table.finish(entry, outcome.into_action());
                 return;
             },
@@ -325,7 +325,10 @@ impl<W: Work> Membership<W> {
         let action: Action = match outcome {
             Ok(outcome) => outcome.into_action(),
             Err(reason) => {
-                let action = nack(reason.clone(), HANDLER_EXCEPTION, None);
+                let failure = Failure::new(reason.clone())
+                    .category(HANDLER_EXCEPTION)
+                    .error_type(PANIC);
+                let action = nack(failure, None);
                 self.tell(Event::HandlerPanicked { message_id, reason });
                 action
             },

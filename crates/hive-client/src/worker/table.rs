@@ -15,7 +15,7 @@ use hive_protocol::{
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{credit::Credit, job};
+use super::{Failure, credit::Credit, job};
 use crate::lease;
 
 /// Category of a failure that stands in for an outcome that broke a rule.
@@ -266,7 +266,8 @@ impl Table {
         let status = result.status();
         match status {
             SettleStatus::Invalid if !*is_replaced => {
-                *action = job::nack(result.error.clone(), INVALID_OUTCOME, None);
+                let failure = Failure::new(result.error.clone()).category(INVALID_OUTCOME);
+                *action = job::nack(failure, None);
                 *is_replaced = true;
                 if std::mem::take(is_sent) {
                     self.outbox.push_back(entry.to_owned());

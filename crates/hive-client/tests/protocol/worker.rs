@@ -475,12 +475,7 @@ async fn a_shutdown_out_of_grace_stops_its_handlers_and_leaves() {
 #[tokio::test]
 async fn an_outcome_that_breaks_a_rule_becomes_a_failure_with_the_reason() {
     let mut peer = Peer::start().await;
-    let work = |_: Job| async {
-        Outcome::Reject {
-            reason: String::new(),
-            category: "not a name".to_owned(),
-        }
-    };
+    let work = |_: Job| async { Outcome::reject("").category("not a name") };
     let _agent = Agent::start(Worker::builder(client(&[&peer]), "g", work));
     let (mut consumer, _) = peer.join(joined(&[])).await;
     deliver(&consumer, &[("1-0", 1)]).await;

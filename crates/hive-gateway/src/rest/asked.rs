@@ -27,7 +27,7 @@ use super::{
     problem::Problem,
     shape::Call,
 };
-use crate::{core::Gateway, routers::Onward};
+use crate::{core::Gateway, peers::Onward};
 
 /// Everything of a request but its body.
 pub(crate) struct Asked {
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// What a call takes along that goes on to a router.
+    /// What a call takes along that goes on to another daemon.
     pub(crate) fn onward(&self) -> Onward {
         let mut metadata = MetadataMap::new();
         for (header, value) in [
@@ -165,18 +165,38 @@ impl FromRequest<Arc<Gateway>> for JsonBody {
 
     async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let bytes = Bytes::from_request(request, gateway)
-            .await
-            .map_err(|refused| match refused.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    let max = gateway.door_bytes_max();
-                    let rule = format!("the body must have at most `{max}` bytes");
-                    Fault::new(Reason::BodyTooLarge, rule)
-                },
-                _ => malformed("the body ended early").with_detail(refused.to_string()),
-            })?;
+        Ok(Self(parse(&whole(request, gateway).await?)?))
+    }
+}
+
+/// A body of JSON that may be left out: then it is an empty object.
+pub(crate) struct MaybeJsonBody(pub(crate) Box<RawValue>);
+
+impl FromRequest<Arc<Gateway>> for MaybeJsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
+        let is_declared = check_media_type(request.headers());
+        let bytes = whole(request, gateway).await?;
+        if bytes.is_empty() {
+            return Ok(Self(parse(b"{}")?));
+        }
+        is_declared?;
         Ok(Self(parse(&bytes)?))
     }
+}
+
+/// All bytes of a body.
+async fn whole(request: Request, gateway: &Arc<Gateway>) -> Result<Bytes, Fault> {
+    let read = Bytes::from_request(request, gateway).await;
+    read.map_err(|refused| match refused.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let max = gateway.door_bytes_max();
+            let rule = format!("the body must have at most `{max}` bytes");
+            Fault::new(Reason::BodyTooLarge, rule)
+        },
+        _ => malformed("the body ended early").with_detail(refused.to_string()),
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Box<RawValue>, Fault> {

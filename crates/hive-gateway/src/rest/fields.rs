@@ -25,6 +25,9 @@ use serde_json::{
 
 use super::shape::{Field, Kind, Shape};
 
+/// By how much a priority is raised where a caller says no more than that it is.
+const BOOST: u32 = 2;
+
 /// The fields of one object of a request, given and not read yet.
 #[derive(Default)]
 pub(crate) struct Given(Vec<(String, Box<RawValue>)>);
@@ -58,11 +61,11 @@ impl Given {
 /// A value of a query in JSON. Nothing but memory can make it fail.
 fn query_value(kind: Option<Kind>, value: String) -> Option<Box<RawValue>> {
     match kind {
-        Some(Kind::Flag | Kind::Count(..) | Kind::Seconds(..)) => {
+        Some(Kind::Flag | Kind::Count(..) | Kind::Seconds(..) | Kind::Boost) => {
             let as_text = to_raw_value(&value).ok();
             RawValue::from_string(value).ok().or(as_text)
         },
-        Some(Kind::Names(_)) => {
+        Some(Kind::Names(_) | Kind::Words(_)) => {
             let names: Vec<&str> = value.split(',').filter(|name| !name.is_empty()).collect();
             to_raw_value(&names).ok()
         },
@@ -329,6 +332,38 @@ impl Fields {
             let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
             self.wrong(name, &json, &format!("one of {}", words.join(", ")))
         })
+    }
+
+    /// Some of the declared words; none when missing.
+    pub(crate) fn take_words(&mut self, name: &str) -> Vec<&'static str> {
+        let Some((kind, json)) = self.take(name) else {
+            return Vec::new();
+        };
+        let one: Option<String> = serde_json::from_str(json.get()).ok();
+        let many: Option<Vec<String>> = serde_json::from_str(json.get()).ok();
+        let (Kind::Words(words), Some(given)) = (kind, many.or(one.map(|one| vec![one]))) else {
+            return self
+                .wrong(name, &json, "a word or an array of words")
+                .unwrap_or_default();
+        };
+        let find = |text: &String| words.iter().copied().find(|word| word == text);
+        let found: Option<Vec<&'static str>> = given.iter().map(find).collect();
+        found.unwrap_or_else(|| {
+            let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+            self.wrong(name, &json, &format!("some of {}", words.join(", ")))
+                .unwrap_or_default()
+        })
+    }
+
+    /// By how much a priority is raised: true is 2.
+    pub(crate) fn take_boost(&mut self, name: &str) -> Option<u32> {
+        let (_, json) = self.take(name)?;
+        let number: Option<u32> = serde_json::from_str(json.get()).ok();
+        let flag: Option<bool> = serde_json::from_str(json.get()).ok();
+        let boost = number
+            .filter(|number| *number <= u32::from(PRIORITY_MAX))
+            .or_else(|| flag.map(|is_raised| if is_raised { BOOST } else { 0 }));
+        boost.or_else(|| self.wrong(name, &json, "true, false or a whole number from 0 to 9"))
     }
 
     /// A priority, by number or by word.

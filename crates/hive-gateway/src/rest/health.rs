@@ -15,12 +15,13 @@ use serde::Serialize;
 
 use super::{
     asked::Asked,
+    dead_letters::{STATISTICS, StatisticsOut, figures},
     groups::{GROUP, GroupOut},
     problem::Problem,
     render::{millis, now},
     shape::{
         Answer, Body, Call,
-        Kind::{ByName, Text, Time, Word},
+        Kind::{ByName, One, Text, Time, Word},
         NOTHING, Shape, optional, required,
     },
     streams::{STREAM, StreamOut},
@@ -99,6 +100,11 @@ static METRICS: Shape = Shape::new(
         required("timestamp", Time, "When they were read."),
         required("streams_metrics", ByName(&STREAM), "All streams, by name."),
         required("consumer_groups", ByName(&GROUP), "All groups, by name."),
+        optional(
+            "dlq_metrics",
+            One(&STATISTICS),
+            "Figures of dead letters; missing where no `hive-dlq` answers.",
+        ),
     ]],
 );
 
@@ -126,12 +132,12 @@ async fn metrics(
     asked: Asked,
 ) -> Result<Json<MetricsOut>, Problem> {
     let namespace = &asked.namespace;
-    let groups = gateway
-        .list_groups(namespace, wire::ListGroupsRequest {})
-        .await?;
-    let streams = gateway
-        .list_streams(namespace, wire::ListStreamsRequest {})
-        .await?;
+    let (groups, streams, dead_letters) = tokio::join!(
+        gateway.list_groups(namespace, wire::ListGroupsRequest {}),
+        gateway.list_streams(namespace, wire::ListStreamsRequest {}),
+        figures(&gateway, &asked),
+    );
+    let (groups, streams) = (groups?, streams?);
     let streams = streams.streams.into_iter().map(StreamOut::from);
     let groups = groups.groups.into_iter().map(GroupOut::from);
     Ok(Json(MetricsOut {
@@ -140,6 +146,7 @@ async fn metrics(
             .map(|stream| (stream.name.clone(), stream))
             .collect(),
         consumer_groups: groups.map(|group| (group.name.clone(), group)).collect(),
+        dlq_metrics: dead_letters,
     }))
 }
 
@@ -162,4 +169,6 @@ struct MetricsOut {
     timestamp: String,
     streams_metrics: BTreeMap<String, StreamOut>,
     consumer_groups: BTreeMap<String, GroupOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dlq_metrics: Option<StatisticsOut>,
 }

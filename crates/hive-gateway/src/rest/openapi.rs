@@ -81,6 +81,7 @@ fn operation(call: &Call, schemas: &mut Schemas) -> Value {
                 Body::Events(_) => "text/event-stream",
                 Body::None
                 | Body::One(_)
+                | Body::Maybe(_)
                 | Body::Either(..)
                 | Body::List(_)
                 | Body::OneOrList(..)
@@ -109,8 +110,9 @@ fn operation(call: &Call, schemas: &mut Schemas) -> Value {
         "responses": responses,
     });
     if let Some(schema) = schemas.body(call.body) {
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+        let is_required = !matches!(call.body, Body::Maybe(_));
+        let content = json!({ "application/json": { "schema": schema } });
+        operation["requestBody"] = json!({ "required": is_required, "content": content });
     }
     operation
 }
@@ -149,6 +151,8 @@ fn tag(path: &str) -> &'static str {
         "monitoring"
     } else if path.starts_with("/workflows") || path.contains("/route") {
         "workflows"
+    } else if path.contains("/dlq/") {
+        "dead letters"
     } else if path.contains("/messages") {
         "messages"
     } else if path.contains("/consumers") {
@@ -188,7 +192,7 @@ fn parameters(call: &Call, schemas: &mut Schemas) -> Vec<Value> {
             "description": field.about,
             "schema": schemas.kind(field.kind),
         });
-        if matches!(field.kind, Kind::Names(_)) {
+        if matches!(field.kind, Kind::Names(_) | Kind::Words(_)) {
             parameter["style"] = json!("form");
             parameter["explode"] = json!(false);
         }
@@ -205,7 +209,7 @@ impl Schemas {
     fn body(&mut self, body: Body) -> Option<Value> {
         match body {
             Body::None => None,
-            Body::One(shape) => Some(self.reference(shape)),
+            Body::One(shape) | Body::Maybe(shape) => Some(self.reference(shape)),
             Body::Either(one, other) => {
                 Some(json!({ "oneOf": [self.reference(one), self.reference(other)] }))
             },
@@ -276,6 +280,14 @@ impl Schemas {
             }),
             Kind::Time => json!({ "type": "string", "format": "date-time" }),
             Kind::Word(words) => json!({ "type": "string", "enum": words }),
+            Kind::Words(words) => {
+                let word = json!({ "type": "string", "enum": words });
+                json!({ "oneOf": [word, { "type": "array", "items": word }] })
+            },
+            Kind::Boost => json!({ "oneOf": [
+                { "type": "boolean" },
+                { "type": "integer", "minimum": 0, "maximum": 9 },
+            ] }),
             Kind::Priority => json!({ "oneOf": [
                 { "type": "integer", "minimum": 0, "maximum": 9 },
                 { "type": "string", "enum": ["low", "normal", "high", "urgent", "critical"] },

@@ -49,6 +49,8 @@ pub(crate) enum Body {
     None,
     /// One object.
     One(&'static Shape),
+    /// One object, or nothing at all.
+    Maybe(&'static Shape),
     /// One of two objects.
     Either(&'static Shape, &'static Shape),
     /// A bare array of objects.
@@ -164,6 +166,10 @@ pub(crate) enum Kind {
     Time,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words, or an array of them; with commas between in a query.
+    Words(&'static [&'static str]),
+    /// True for 2, false for none, or 0 to 9: by how much a priority is raised.
+    Boost,
     /// 0 to 9, or a word for one of them.
     Priority,
     /// 1 to 10, or a word: a priority as the migration guide has them.

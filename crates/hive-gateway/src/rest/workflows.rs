@@ -27,7 +27,7 @@ use tonic::Status;
 pub(super) use self::{
     read::{Manner, read_completion, read_workflow},
     shapes::{GUIDE_TASK, GUIDE_WORKFLOW, SUBMITTED},
-    tasks::TASK_CALLS,
+    tasks::{TASK_CALLS, read_bytes},
 };
 use self::{
     shapes::{
@@ -42,7 +42,7 @@ use super::{
     problem::{Problem, in_our_words, renamed},
     shape::{Answer, Body, Call, NOTHING},
 };
-use crate::{core::Gateway, routers::Onward};
+use crate::{core::Gateway, peers::Onward};
 
 mod events;
 mod read;

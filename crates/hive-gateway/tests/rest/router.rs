@@ -1,6 +1,6 @@
 //! A router that answers from a script: it notes what it was asked, and refuses on demand.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use hive_protocol::{
     fault::{Fault, Reason},
@@ -9,26 +9,15 @@ use hive_protocol::{
         workflow_service_server::{WorkflowService, WorkflowServiceServer},
     },
 };
-use hive_store::{Store, StoreConfig, registry::Registration};
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tokio::task::JoinSet;
+use tonic::{Request, Response, Status, service::Routes};
 
-/// What a call brought.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) call: &'static str,
-    pub(crate) namespace: String,
-    pub(crate) trace: String,
-    pub(crate) has_deadline: bool,
-    pub(crate) request: String,
-}
+use crate::fake::{self, Seen, answers, live};
 
 #[derive(Default)]
 struct Script {
-    seen: Mutex<Vec<Seen>>,
-    refusals: Mutex<VecDeque<Fault>>,
+    calls: fake::Script,
     routed: Mutex<Option<wire::RouteTaskRequest>>,
     submitted: Mutex<Option<wire::WorkflowSpec>>,
 }
@@ -42,29 +31,9 @@ pub(crate) struct FakeRouter {
 impl FakeRouter {
     /// A router that says at this Redis that it lives.
     pub(crate) async fn start(redis_url: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
         let script = Arc::new(Script::default());
         let service = WorkflowServiceServer::new(Service(script.clone()));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let served = Server::builder().add_service(service);
-            served.serve_with_incoming(incoming).await.unwrap();
-        });
-        let store = Store::open(StoreConfig {
-            url: redis_url.to_owned(),
-            ..StoreConfig::default()
-        })
-        .unwrap();
-        let me = Registration::new("router", "0", &address.to_string());
-        store.beat(&me).await.unwrap();
-        tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                store.beat(&me).await.unwrap();
-            }
-        });
+        let tasks = live("router", redis_url, Routes::new(service)).await;
         Self {
             script,
             _tasks: tasks,
@@ -73,12 +42,12 @@ impl FakeRouter {
 
     /// Refuses the next call.
     pub(crate) fn refuse(&self, fault: Fault) {
-        self.script.refusals.lock().push_back(fault);
+        self.script.calls.refuse(fault);
     }
 
     /// Everything that it was asked.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.script.seen.lock().clone()
+        self.script.calls.seen()
     }
 
     /// The last task that was routed.
@@ -93,31 +62,6 @@ impl FakeRouter {
 }
 
 struct Service(Arc<Script>);
-
-impl Service {
-    fn note<T: std::fmt::Debug>(
-        &self,
-        call: &'static str,
-        request: &Request<T>,
-    ) -> Result<(), Status> {
-        let metadata: &MetadataMap = request.metadata();
-        let text = |header: &str| {
-            let value = metadata.get(header).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default().to_owned()
-        };
-        self.0.seen.lock().push(Seen {
-            call,
-            namespace: text("hive-namespace"),
-            trace: text("traceparent"),
-            has_deadline: metadata.contains_key("grpc-timeout"),
-            request: format!("{:?}", request.get_ref()),
-        });
-        match self.0.refusals.lock().pop_front() {
-            Some(fault) => Err(fault.into()),
-            None => Ok(()),
-        }
-    }
-}
 
 fn run(workflow_id: &str) -> wire::Workflow {
     wire::Workflow {
@@ -151,31 +95,6 @@ fn event(event_id: &str, what: &str) -> wire::WorkflowEvent {
         attempt: 1,
         ..wire::WorkflowEvent::default()
     }
-}
-
-macro_rules! answers {
-    ($($call:ident $request:ident $response:ident |$self:ident, $asked:ident| $answer:expr;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> std::pin::Pin<Box<
-                dyn Future<Output = Result<Response<wire::$response>, Status>>
-                    + Send + 'async_trait,
-            >>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    self.note(stringify!($call), &request)?;
-                    let ($self, $asked) = (self, request.into_inner());
-                    let _script = &$self.0;
-                    Ok(Response::new($answer))
-                })
-            }
-        )*
-    };
 }
 
 #[tonic::async_trait]
@@ -289,7 +208,7 @@ impl WorkflowService for Service {
         request: Request<wire::WatchWorkflowRequest>,
     ) -> Result<Response<Self::WatchWorkflowStream>, Status> {
         use wire::watch_workflow_response::Frame;
-        self.note("watch_workflow", &request)?;
+        self.0.calls.note("watch_workflow", &request)?;
         let asked = request.into_inner();
         let frame = |frame| Ok(wire::WatchWorkflowResponse { frame: Some(frame) });
         let mut frames = Vec::new();

@@ -63,6 +63,7 @@ fn what_is_sent_is_shown_as_it_was() {
     });
     message.track = true;
     message.replay_of = "first".into();
+    message.replay_number = 1;
     let shown = serde_json::to_value(MessageOut::from(message)).unwrap();
     assert_eq!(misfits(&shown, &STORED_MESSAGE), Vec::<String>::new());
     let input = &shown["inputs"]["a"];

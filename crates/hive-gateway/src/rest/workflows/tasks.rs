@@ -158,7 +158,7 @@ async fn add(
 }
 
 /// The bytes of `name`, or those of `<name>_base64`; none where neither is given.
-fn read_bytes(fields: &mut Fields, name: &str) -> Option<Bytes> {
+pub(in crate::rest) fn read_bytes(fields: &mut Fields, name: &str) -> Option<Bytes> {
     let encoded = format!("{name}_base64");
     if fields.has(name) && fields.has(&encoded) {
         fields.fault(&encoded, format!("is given beside {name}, one must be"));
