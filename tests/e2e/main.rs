@@ -1,6 +1,7 @@
 //! End to end: real daemons, a real Redis, the public doors; each test is a sentence of the README.
 
 mod counting;
+mod dead_letters;
 mod delivery;
 mod direct;
 mod doors;

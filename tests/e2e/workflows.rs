@@ -8,7 +8,7 @@ use hive_testkit::redis::Aof;
 use wire::{TaskState, WorkflowState};
 
 mod affinity;
-mod flow;
+pub(crate) mod flow;
 mod rest;
 
 use flow::{Answer, Flow, acks, feature_development, state_of, task, workflow};

@@ -18,9 +18,7 @@ use hive_protocol::{
 };
 use hive_store::{
     control::Put,
-    letters::{
-        Changed, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step,
-    },
+    letters::{Changed, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -130,7 +128,9 @@ impl Calls {
         }
         Ok(wire::ListDeadLettersResponse {
             messages,
-            next_cursor: next.map_or(String::new(), |next| format!("{}_{}", next.dead_ms, next.id)),
+            next_cursor: next.map_or(String::new(), |next| {
+                format!("{}_{}", next.dead_ms, next.id)
+            }),
         })
     }
 
@@ -292,7 +292,12 @@ impl Calls {
     }
 
     /// Looks at a job until it is over, or the time is.
-    async fn wait_for(&self, letters: &Letters, job: Job, wait: Duration) -> Answer<wire::ReplayJob> {
+    async fn wait_for(
+        &self,
+        letters: &Letters,
+        job: Job,
+        wait: Duration,
+    ) -> Answer<wire::ReplayJob> {
         let (end, mut job) = (Instant::now() + wait, job);
         while !job.state.is_over() && Instant::now() < end {
             tokio::time::sleep(WAIT_PAUSE).await;
@@ -421,7 +426,11 @@ impl Calls {
             let now_ms = self.desk.now().as_millis();
             let step = Step {
                 state: State {
-                    due_ms: if wanted == Status::Replayable { now_ms } else { 0 },
+                    due_ms: if wanted == Status::Replayable {
+                        now_ms
+                    } else {
+                        0
+                    },
                     ..letter.state.clone()
                 },
                 change: Some(self.desk.change(wanted, by, request.why.clone())),

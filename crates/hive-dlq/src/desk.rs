@@ -5,13 +5,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use hive_domain::dead_letter::status::Status;
 use hive_domain::time::Timestamp;
 use hive_runtime::tasks::Tasks;
 use hive_store::{
     Store,
     letters::{Change, Letters},
 };
-use hive_domain::dead_letter::status::Status;
 use uuid::Uuid;
 
 use crate::{routers::Routers, settings::DeadLetters};
@@ -52,7 +52,10 @@ impl Desk {
 
     /// Names the next flush of this process.
     pub(crate) fn next_flush(&self) -> (Arc<str>, u64) {
-        let number = self.flushes.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let number = self
+            .flushes
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
         (Arc::clone(&self.incarnation), number)
     }
 

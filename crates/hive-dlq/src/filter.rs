@@ -45,7 +45,8 @@ pub(crate) fn read(filter: Option<wire::DeadLetterFilter>) -> Result<plan::Filte
     }
     let mut millis = |field: &str, at: Option<&prost_types::Timestamp>| {
         let at = at.map(|at| time::timestamp(field, at));
-        at.and_then(|at| faults.take(at)).map_or(0, |at| at.as_millis())
+        at.and_then(|at| faults.take(at))
+            .map_or(0, |at| at.as_millis())
     };
     let from_ms = millis("filter.from_time", asked.from_time.as_ref());
     let to_ms = millis("filter.to_time", asked.to_time.as_ref());
@@ -75,7 +76,11 @@ pub(crate) fn shown(filter: &plan::Filter) -> wire::DeadLetterFilter {
         category: filter.category.map_or(String::new(), |one| one.to_string()),
         group: filter.group.clone(),
         stream: filter.stream.clone(),
-        status: filter.status.iter().map(|one| to_wire(*one).into()).collect(),
+        status: filter
+            .status
+            .iter()
+            .map(|one| to_wire(*one).into())
+            .collect(),
         fingerprint: filter.fingerprint.clone(),
         message_type: filter.message_type.clone(),
         workflow_id: filter.workflow_id.clone(),

@@ -58,24 +58,29 @@ pub(crate) async fn statistics(
         (">=7d", 0, since(168 * HOUR_MS)),
     ];
     for (name, from, to) in ages {
-        let count = store.count_letters(letters, &Index::Live, (from, to)).await?;
+        let count = store
+            .count_letters(letters, &Index::Live, (from, to))
+            .await?;
         by_age.push(named(name, count));
     }
     let hour = (since(HOUR_MS), 0);
     let died = store.count_letters(letters, &Index::All, hour).await?;
-    let top = store.top_letters(letters, LettersKey::Patterns, TOP).await?;
+    let top = store
+        .top_letters(letters, LettersKey::Patterns, TOP)
+        .await?;
     let prints: Vec<String> = top.iter().map(|(print, _)| print.clone()).collect();
     let examples = store.examples(letters, &prints).await?;
     let top_patterns = top.into_iter().zip(examples);
-    let top_patterns = top_patterns.map(|((fingerprint, count), [category, group, error])| {
-        wire::FailurePattern {
-            fingerprint,
-            count,
-            category,
-            group,
-            error,
-        }
-    });
+    let top_patterns =
+        top_patterns.map(
+            |((fingerprint, count), [category, group, error])| wire::FailurePattern {
+                fingerprint,
+                count,
+                category,
+                group,
+                error,
+            },
+        );
     let sources = store.top_letters(letters, LettersKey::Sources, TOP).await?;
     let rows: Vec<Row<GroupBreaker>> = store.letter_rows(letters, LettersKey::Breakers).await?;
     let breakers = rows.into_iter().map(|row| row.value);
@@ -113,7 +118,10 @@ fn named(name: &str, count: u64) -> wire::NamedCount {
 
 /// The largest first.
 fn counts(rows: &[(String, u64)]) -> Vec<wire::NamedCount> {
-    let mut rows: Vec<_> = rows.iter().map(|(name, count)| named(name, *count)).collect();
+    let mut rows: Vec<_> = rows
+        .iter()
+        .map(|(name, count)| named(name, *count))
+        .collect();
     rows.sort_by(|a, b| (b.count, &a.name).cmp(&(a.count, &b.name)));
     rows
 }
@@ -197,7 +205,10 @@ pub(crate) async fn analyze(
     let asked = faults.take(time::optional_duration_ms("window", window, WINDOW_MS_MAX));
     let span_ms = asked.flatten().unwrap_or(WINDOW_MS);
     if span_ms < 60_000 {
-        faults.push("window", format!("`{span_ms} ms` must be at least 1 minute"));
+        faults.push(
+            "window",
+            format!("`{span_ms} ms` must be at least 1 minute"),
+        );
     }
     faults.into_result()?;
     let found = seen(desk, letters, &request.group, span_ms, LOOKED_AT_MAX).await?;
@@ -247,7 +258,13 @@ async fn seen(
             .letter_ids(letters, &index, Order::Newest, after.as_ref(), range, limit)
             .await?;
         let ids: Vec<String> = page.iter().map(|place| place.id.clone()).collect();
-        for letter in desk.store.read_letters(letters, &ids).await?.into_iter().flatten() {
+        for letter in desk
+            .store
+            .read_letters(letters, &ids)
+            .await?
+            .into_iter()
+            .flatten()
+        {
             let facts = letter.facts;
             let last = facts.attempts.last().cloned().unwrap_or_default();
             let host = pattern::upstream(&last.reason).or_else(|| pattern::upstream(&last.stack));

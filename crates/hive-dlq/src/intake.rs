@@ -27,8 +27,8 @@ use hive_store::{
     header::Header,
     keys::Shard,
     letters::{
-        Attempt, Facts, Index, Letter, Letters, NewLetter, Order, Outcome, Past, State,
-        Step, Taken, Tally,
+        Attempt, Facts, Index, Letter, Letters, NewLetter, Order, Outcome, Past, State, Step,
+        Taken, Tally,
     },
 };
 use prost::Message as _;
@@ -181,7 +181,12 @@ async fn take(
 /// What a replay sent has died: its own record says so.
 async fn died_again(desk: &Desk, letters: &Letters, facts: &Facts) -> Result<(), StoreError> {
     let ids = [facts.replay_of.clone()];
-    let parent = desk.store.read_letters(letters, &ids).await?.pop().flatten();
+    let parent = desk
+        .store
+        .read_letters(letters, &ids)
+        .await?
+        .pop()
+        .flatten();
     if let Some(parent) = parent
         && parent.state.message_id == facts.message_id
         && parent.state.outcome == Outcome::Pending
@@ -256,7 +261,10 @@ async fn record(
             state.raises_priority = raises_priority;
             state.due_ms = due.as_millis();
             let seconds = due.since(now) / 1_000;
-            (Status::Replayable, format!("goes back by itself in {seconds} s"))
+            (
+                Status::Replayable,
+                format!("goes back by itself in {seconds} s"),
+            )
         },
         Recovery::Person { strategy, why } => {
             state.strategy = strategy;
@@ -333,7 +341,11 @@ fn facts(desk: &Desk, place: &Place, dead: DeadLetter) -> Facts {
         is_ordered: !message.ordering_key.is_empty(),
         decodes,
         payload_bytes: u64::try_from(message.payload.len()).unwrap_or(u64::MAX),
-        traceparent: message.headers.get("traceparent").cloned().unwrap_or_default(),
+        traceparent: message
+            .headers
+            .get("traceparent")
+            .cloned()
+            .unwrap_or_default(),
         replay_of: if message.replay_number > 0 {
             message.replay_of
         } else {
@@ -372,7 +384,11 @@ async fn past(desk: &Desk, letters: &Letters, facts: &Facts) -> Result<Past, Sto
         None
     } else {
         let ids = [facts.replay_of.clone()];
-        desk.store.read_letters(letters, &ids).await?.pop().flatten()
+        desk.store
+            .read_letters(letters, &ids)
+            .await?
+            .pop()
+            .flatten()
     };
     let Some(earlier) = earlier else {
         // What it repeats is gone: its own number is the least that is known.
@@ -415,4 +431,3 @@ async fn earlier_of_task(
             && other.dispatch_key != facts.dispatch_key
     }))
 }
-

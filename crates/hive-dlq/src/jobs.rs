@@ -359,14 +359,19 @@ async fn refused(
     };
     let first = step(Count::Attempted { limit: 0 }, Some(change));
     let status = letter.status;
-    let changed = desk.store.change_letter(letters, letter, status, &first).await?;
+    let changed = desk
+        .store
+        .change_letter(letters, letter, status, &first)
+        .await?;
     if let Changed::Done(version) = changed {
         let letter = hive_store::letters::Letter {
             version,
             ..letter.clone()
         };
         let second = step(Count::Failed, None);
-        desk.store.change_letter(letters, &letter, status, &second).await?;
+        desk.store
+            .change_letter(letters, &letter, status, &second)
+            .await?;
     }
     Ok(())
 }
@@ -391,9 +396,7 @@ async fn canary(
     };
     let refused = outcomes
         .iter()
-        .filter(|(status, outcome)| {
-            *outcome == Outcome::Unknown && *status != Status::Replaying
-        })
+        .filter(|(status, outcome)| *outcome == Outcome::Unknown && *status != Status::Replaying)
         .count();
     // A crash may have lost who went ahead: those that were tried went.
     let lost = attempted.saturating_sub(u64::try_from(job.ahead.len()).unwrap_or(u64::MAX));
@@ -440,10 +443,7 @@ pub(crate) fn shown(job: &Job, [attempted, replayed, failed]: [u64; 3]) -> wire:
 /// `REPLAY_JOB_NOT_FOUND`, or what Redis says.
 pub(crate) async fn cancel(desk: &Desk, letters: &Letters, id: &str) -> Result<Job, Fault> {
     for _ in 0..20 {
-        let found: Option<Row<Job>> = desk
-            .store
-            .letter_row(letters, LettersKey::Jobs, id)
-            .await?;
+        let found: Option<Row<Job>> = desk.store.letter_row(letters, LettersKey::Jobs, id).await?;
         let mut row = found.ok_or_else(|| Fault::no_replay_job(id))?;
         if row.value.state.is_over() {
             return Ok(row.value);
@@ -462,7 +462,8 @@ pub(crate) async fn cancel(desk: &Desk, letters: &Letters, id: &str) -> Result<J
             return Ok(row.value);
         }
     }
-    Err(Fault::new(Reason::VersionConflict, "the job keeps changing").with_retry_after(
-        Duration::from_secs(1),
-    ))
+    Err(
+        Fault::new(Reason::VersionConflict, "the job keeps changing")
+            .with_retry_after(Duration::from_secs(1)),
+    )
 }

@@ -106,7 +106,14 @@ pub async fn serve(config: Config<DeadLetters>, chassis: Chassis) -> Result<(), 
     let rounds = rounds::run(desk.clone(), me.instance.clone(), live, shutdown.clone());
     tasks.spawn(LOOP, "rounds", rounds);
     let allow_eviction = config.redis.allow_eviction;
-    let announced = announce(desk.clone(), me, redis, allow_eviction, workers, shutdown.clone());
+    let announced = announce(
+        desk.clone(),
+        me,
+        redis,
+        allow_eviction,
+        workers,
+        shutdown.clone(),
+    );
     tasks.spawn(LOOP, "announce", announced);
     let routes = grpc::routes(&desk, gate, shutdown);
     Ok(door.serve(routes, &grpc::SERVICES).await?)

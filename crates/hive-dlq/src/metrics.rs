@@ -159,7 +159,8 @@ pub(crate) enum Removed {
 /// One more was taken over, so many ms after its death.
 pub(crate) fn taken(category: Category, after_ms: u64) {
     Counter::new(&TAKEN, &[category.as_str()]).increment(1);
-    Histogram::new(&TAKEN_AFTER, &[]).record(std::time::Duration::from_millis(after_ms).as_secs_f64());
+    Histogram::new(&TAKEN_AFTER, &[])
+        .record(std::time::Duration::from_millis(after_ms).as_secs_f64());
 }
 
 /// One more was sent back.

@@ -1,6 +1,5 @@
 //! What became of what replays sent: looked up where the message lies, until it is settled.
 
-
 use hive_store::{
     StoreError,
     letters::{Changed, Letter, Letters, LettersKey, Outcome, State, Step, Tally},
@@ -22,7 +21,10 @@ const TASK_UNKNOWN_MS: u64 = 86_400_000;
 pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreError> {
     let now_ms = desk.now().as_millis();
     for key in [LettersKey::Replaying, LettersKey::Awaiting] {
-        let ids = desk.store.letters_until(letters, key, now_ms, SLICE).await?;
+        let ids = desk
+            .store
+            .letters_until(letters, key, now_ms, SLICE)
+            .await?;
         let read = desk.store.read_letters(letters, &ids).await?;
         for (id, letter) in ids.iter().zip(read) {
             let Some(letter) = letter else {
@@ -120,4 +122,3 @@ async fn row(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<TaskRow,
     }
     Ok(TaskRow::Unknown)
 }
-

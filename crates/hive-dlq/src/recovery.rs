@@ -133,8 +133,16 @@ async fn look_at_groups(
         if let State::HalfOpen { probe, .. } = &row.value.breaker.state {
             let probe = probe.clone();
             let ids = [probe.clone()];
-            let letter = desk.store.read_letters(letters, &ids).await?.pop().flatten();
-            match letter.as_ref().map(|letter| (letter.status, letter.state.outcome)) {
+            let letter = desk
+                .store
+                .read_letters(letters, &ids)
+                .await?
+                .pop()
+                .flatten();
+            match letter
+                .as_ref()
+                .map(|letter| (letter.status, letter.state.outcome))
+            {
                 Some((Status::Replayed, Outcome::Succeeded)) => {
                     change = row.value.breaker.outcome(&probe, true, settings, now);
                 },
@@ -187,8 +195,8 @@ async fn set_pause(
     row: &mut GroupBreaker,
 ) -> Result<(), StoreError> {
     // A probe needs agents.
-    let wants = desk.settings.policies.pause_groups
-        && matches!(row.breaker.state, State::Open { .. });
+    let wants =
+        desk.settings.policies.pause_groups && matches!(row.breaker.state, State::Open { .. });
     let state = match (wants, definition.state) {
         (true, GroupState::Active) => GroupState::Paused,
         (false, GroupState::Paused) if row.has_paused => GroupState::Active,
@@ -266,17 +274,33 @@ async fn window(
     let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let index = Index::Group(definition.name.clone());
     let since = desk.now().as_millis().saturating_sub(span_ms);
-    let dead = desk.store.count_letters(letters, &index, (since, 0)).await?;
+    let dead = desk
+        .store
+        .count_letters(letters, &index, (since, 0))
+        .await?;
     let mut top_fingerprint = 0;
     if dead >= desk.settings.policies.breaker.min_dead {
         let page = desk
             .store
-            .letter_ids(letters, &index, Order::Newest, None, (since, 0), FINGERPRINTS)
+            .letter_ids(
+                letters,
+                &index,
+                Order::Newest,
+                None,
+                (since, 0),
+                FINGERPRINTS,
+            )
             .await?;
         let ids: Vec<String> = page.into_iter().map(|place| place.id).collect();
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let looked_at = ids.len();
-        for letter in desk.store.read_letters(letters, &ids).await?.into_iter().flatten() {
+        for letter in desk
+            .store
+            .read_letters(letters, &ids)
+            .await?
+            .into_iter()
+            .flatten()
+        {
             let count = counts.entry(letter.facts.fingerprint).or_default();
             *count = count.saturating_add(1);
         }
@@ -310,7 +334,9 @@ async fn send_due(
     let mut healthy: BTreeMap<String, bool> = BTreeMap::new();
     for (id, letter) in ids.iter().zip(read) {
         let Some(letter) = letter else {
-            desk.store.forget_place(letters, LettersKey::Due, id).await?;
+            desk.store
+                .forget_place(letters, LettersKey::Due, id)
+                .await?;
             continue;
         };
         let group = letter.facts.group.clone();

@@ -137,7 +137,11 @@ pub(crate) async fn begin(
         target_group: ask.target_group.clone(),
         target_stream: ask.target_stream.clone(),
         priority: plan::priority(facts.priority, ask.priority_boost),
-        job: ask.job.as_ref().map(|(id, _)| id.clone()).unwrap_or_default(),
+        job: ask
+            .job
+            .as_ref()
+            .map(|(id, _)| id.clone())
+            .unwrap_or_default(),
         is_automatic: ask.is_automatic,
         is_probe: ask.is_probe,
         decided_ms: now_ms,
@@ -195,14 +199,23 @@ pub(crate) async fn carry_on(
     letter: Letter,
 ) -> Result<Sent, Fault> {
     let Some(plan) = letter.state.plan.clone() else {
-        let fault = Fault::bug(format!("dead letter `{}` is replaying without a plan", letter.id));
+        let fault = Fault::bug(format!(
+            "dead letter `{}` is replaying without a plan",
+            letter.id
+        ));
         return refuse(desk, letters, letter, fault).await;
     };
     let now_ms = desk.now().as_millis();
     if now_ms.saturating_sub(plan.decided_ms) > KEY_KNOWN_MS {
         let message = "its replay was interrupted for a day, and whether it was sent is not known: \
                        look for its message, then set its status or replay it again";
-        return refuse(desk, letters, letter, Fault::new(Reason::OutcomeUnknown, message)).await;
+        return refuse(
+            desk,
+            letters,
+            letter,
+            Fault::new(Reason::OutcomeUnknown, message),
+        )
+        .await;
     }
     let sent = if letter.facts.is_task() {
         retry_task(desk, letters, &letter).await
@@ -242,12 +255,18 @@ async fn finish(
 ) -> Result<Sent, Fault> {
     let now_ms = desk.now().as_millis();
     let is_tracked = !sent.track_key.is_empty();
-    let why = format!("replay {} was sent as message `{}`", plan.number, sent.message_id);
+    let why = format!(
+        "replay {} was sent as message `{}`",
+        plan.number, sent.message_id
+    );
     let by = by(plan);
     let step = Step {
         state: State {
             replays: letter.state.replays.saturating_add(1),
-            automatic: letter.state.automatic.saturating_add(u32::from(plan.is_automatic)),
+            automatic: letter
+                .state
+                .automatic
+                .saturating_add(u32::from(plan.is_automatic)),
             message_id: sent.message_id,
             sent_to: sent.sent_to,
             track_key: sent.track_key,
@@ -308,7 +327,9 @@ async fn refuse(
         count: (!plan.job.is_empty()).then(|| (plan.job.clone(), Count::Failed)),
         ..Step::default()
     };
-    desk.store.change_letter(letters, &letter, status, &step).await?;
+    desk.store
+        .change_letter(letters, &letter, status, &step)
+        .await?;
     Ok(Sent::Refused(fault))
 }
 
@@ -338,8 +359,14 @@ async fn retry_task(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<P
         failed_attempt,
         payload: content.and_then(|content| content.edited),
     };
-    let answer = desk.routers.retry_task(letters.namespace(), request).await?;
-    let prefix = facts.dispatch_key.rsplit_once('/').map_or("", |(prefix, _)| prefix);
+    let answer = desk
+        .routers
+        .retry_task(letters.namespace(), request)
+        .await?;
+    let prefix = facts
+        .dispatch_key
+        .rsplit_once('/')
+        .map_or("", |(prefix, _)| prefix);
     let dispatch_key = format!("{prefix}/{}", answer.attempt);
     Ok(Parcel {
         message_id: dispatch_key.replace('/', "."),
@@ -372,7 +399,9 @@ async fn publish(
             items: vec![item],
             durable: stream.durability == Durability::Local,
         };
-        let shard = desk.store.shard(letters.namespace(), &target.stream.name, target.index);
+        let shard = desk
+            .store
+            .shard(letters.namespace(), &target.stream.name, target.index);
         match desk.store.publish(&shard, &flush).await? {
             Flushed::Done(outcomes) => {
                 judged(outcomes.first(), &target.stream.name, &target.group)?;

@@ -111,13 +111,16 @@ async fn own(desk: &Arc<Desk>, me: &str, workers: watch::Receiver<Vec<String>>) 
         for name in &now.namespaces {
             if !kept.contains_key(name) {
                 let task = keep(Arc::clone(desk), Arc::clone(name), Arc::clone(&held));
-                let task = desk.tasks.spawn(LOOP, format!("dead letters of `{name}`"), task);
+                let task = desk
+                    .tasks
+                    .spawn(LOOP, format!("dead letters of `{name}`"), task);
                 kept.insert(Arc::clone(name), Kept { task });
             }
         }
-        let (live, breakers) = held.lock().values().fold((0, 0), |sum, one| {
-            (sum.0 + one.0, sum.1 + one.1)
-        });
+        let (live, breakers) = held
+            .lock()
+            .values()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         metrics::looked_after(live, breakers);
     }
 }

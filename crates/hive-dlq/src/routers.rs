@@ -52,7 +52,8 @@ impl Routers {
         message: wire::RetryTaskRequest,
     ) -> Result<wire::RetryTaskResponse, Fault> {
         let addresses: Vec<String> = self.live.lock().keys().cloned().collect();
-        let mut refusal = Fault::new(Reason::NoRouter, "no router is alive").with_retry_after(RETRY);
+        let mut refusal =
+            Fault::new(Reason::NoRouter, "no router is alive").with_retry_after(RETRY);
         for address in addresses {
             let mut request = Request::new(message.clone());
             let name = AsciiMetadataValue::try_from(namespace)

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use hive_domain::dead_letter::{Category, Strategy};
 use hive_dlq::settings::{DeadLetters, Policies};
+use hive_domain::dead_letter::{Category, Strategy};
 use hive_protocol::wire::{self, dead_letter_service_client::DeadLetterServiceClient};
 use hive_runtime::config::{Config, Inputs, check_reference, reference, specs};
 use hive_runtime::tasks::SERVER;
@@ -83,7 +83,11 @@ fn a_policy_names_all_that_is_wrong_with_it() {
         "#,
     );
     let said = wrong.unwrap_err();
-    for field in ["recovery.batch", "strategies.validation_error", "breaker.min_dead"] {
+    for field in [
+        "recovery.batch",
+        "strategies.validation_error",
+        "breaker.min_dead",
+    ] {
         assert!(said.contains(field), "{field}: {said}");
     }
     for text in ["[recovery]\nbach = 1", "[nothing]", "pause_groups = 3"] {

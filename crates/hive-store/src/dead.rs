@@ -1,6 +1,5 @@
 //! The dead-letter stream of a shard: what died and waits for the dead-letter worker to store it.
 
-use bytes::Bytes;
 use crate::{
     attempt::{self, Attempt},
     connection::Store,
@@ -9,6 +8,7 @@ use crate::{
     reply::Reply,
     scripts::{Call, HANDOVER_TRIM},
 };
+use bytes::Bytes;
 
 /// Dead letters that one step of a trim forgets.
 const TRIM_LIMIT: u64 = 500;

@@ -627,7 +627,8 @@ impl Store {
         status: Status,
         step: &Step,
     ) -> Result<Changed, StoreError> {
-        self.letter_change(letters, letter, Some(status), step).await
+        self.letter_change(letters, letter, Some(status), step)
+            .await
     }
 
     /// Removes a record that still has the version of `letter`.
@@ -700,7 +701,11 @@ impl Store {
             None => (String::new(), String::new()),
             Some(_) => (
                 json(&step.state)?,
-                step.change.as_ref().map(json).transpose()?.unwrap_or_default(),
+                step.change
+                    .as_ref()
+                    .map(json)
+                    .transpose()?
+                    .unwrap_or_default(),
             ),
         };
         call.text(&letter.id)
@@ -730,9 +735,9 @@ impl Store {
             "DONE" => {
                 let version = reply::detail("letter_change", parts)?;
                 let version = version.parse();
-                Ok(Changed::Done(version.map_err(|_error| {
-                    StoreError::reply("letter_change")
-                })?))
+                Ok(Changed::Done(
+                    version.map_err(|_error| StoreError::reply("letter_change"))?,
+                ))
             },
             "STALE" => Ok(Changed::Stale),
             "LIMIT" => Ok(Changed::Limit),
@@ -755,7 +760,11 @@ impl Store {
         let mut pipeline = Pipeline::new();
         for id in ids {
             pipeline.cmd("HMGET").arg(letters.letter(id));
-            pipeline.arg("version").arg("status").arg("facts").arg("state");
+            pipeline
+                .arg("version")
+                .arg("status")
+                .arg("facts")
+                .arg("state");
         }
         let replies = self.pipeline(Purpose::Control, pipeline).await?;
         ids.iter()
@@ -819,8 +828,13 @@ impl Store {
             let mut range = Cmd::new();
             match order {
                 Order::Newest => {
-                    let top = after.map_or_else(|| until.clone(), |place| place.dead_ms.to_string());
-                    range.arg("ZREVRANGEBYSCORE").arg(&key).arg(top).arg(from_ms);
+                    let top =
+                        after.map_or_else(|| until.clone(), |place| place.dead_ms.to_string());
+                    range
+                        .arg("ZREVRANGEBYSCORE")
+                        .arg(&key)
+                        .arg(top)
+                        .arg(from_ms);
                 },
                 Order::Oldest => {
                     let low = after.map_or(from_ms, |place| place.dead_ms.max(from_ms));
@@ -881,7 +895,12 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let mut range = Cmd::new();
         range.arg("ZRANGEBYSCORE").arg(letters.own(key));
-        range.arg("-inf").arg(until_ms).arg("LIMIT").arg(0).arg(limit);
+        range
+            .arg("-inf")
+            .arg(until_ms)
+            .arg("LIMIT")
+            .arg(0)
+            .arg(limit);
         let ids = self.command(Purpose::Control, range).await?.list()?;
         ids.into_iter().map(Reply::text).collect()
     }
@@ -898,7 +917,11 @@ impl Store {
         at_ms: u64,
     ) -> Result<(), StoreError> {
         let mut set = Cmd::new();
-        set.arg("ZADD").arg(letters.own(key)).arg("XX").arg(at_ms).arg(id);
+        set.arg("ZADD")
+            .arg(letters.own(key))
+            .arg("XX")
+            .arg(at_ms)
+            .arg(id);
         self.command(Purpose::Control, set).await.map(drop)
     }
 
@@ -1113,6 +1136,9 @@ mod tests {
     #[test]
     fn a_record_of_an_older_build_is_read() {
         let facts: Facts = serde_json::from_str(r#"{"group":"g"}"#).expect("facts");
-        assert_eq!((facts.group.as_str(), facts.category), ("g", Category::Unknown));
+        assert_eq!(
+            (facts.group.as_str(), facts.category),
+            ("g", Category::Unknown)
+        );
     }
 }

@@ -140,7 +140,9 @@ impl Store {
             let retired = self.retired_lanes(shard).await?;
             let mut call = Call::new(&STREAM_CLOSE);
             call.key(shard.groups()).key(shard.lanes());
-            call.key(shard.scheduled()).key(shard.dead()).key(shard.dead_taken());
+            call.key(shard.scheduled())
+                .key(shard.dead())
+                .key(shard.dead_taken());
             call.key(shard.settled_below());
             call.key(shard.clock()).key(shard.gateways());
             for lane in &lanes.all {

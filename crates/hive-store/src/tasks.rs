@@ -14,9 +14,7 @@ use crate::{
     keys::{GroupKey, Shard},
     lane::{Lane, LaneRef},
     reply::{self, Reply},
-    scripts::{
-        Call, HANDOVER_TRIM, TASK_DISPATCH, TASK_LOOK, TASK_RESOLVE,
-    },
+    scripts::{Call, HANDOVER_TRIM, TASK_DISPATCH, TASK_LOOK, TASK_RESOLVE},
     tracked::is_tracking_key,
 };
 

@@ -105,6 +105,7 @@ if ARGV[3] == '' then
   return { 'DONE', '0' }
 end
 if status ~= ARGV[3] then
+  redis.call('HSET', KEYS[1], 'status', ARGV[3])
   redis.call('ZREM', KEYS[12], id)
   redis.call('ZADD', KEYS[13], dead_ms, id)
   count('s:' .. status, -1)
