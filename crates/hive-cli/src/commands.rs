@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod consumer;
 pub(crate) mod dev;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod group;

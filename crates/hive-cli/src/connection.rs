@@ -89,6 +89,8 @@ pub(crate) fn refused(error: CallError) -> Failure {
         CallError::Unreachable { last, .. } => {
             let advice = if last.reason == Reason::NoRouter {
                 "the gateway is there and no router is: start one with `hive serve router`"
+            } else if last.reason == Reason::NoDlq {
+                "the gateway is there and no dead-letter worker is: start one with `hive serve dlq`"
             } else {
                 "start a gateway with `hive dev`, or name one with --url or HIVE_URL"
             };

@@ -18,16 +18,18 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, doctor::DoctorArgs,
-        fetch::FetchArgs, group::GroupCommand, peek::PeekArgs, publish::PublishArgs,
-        serve::ServeArgs, settle::SettleArgs, stream::StreamCommand, supervise::SuperviseArgs,
-        tracked::MessageCommand, work::WorkArgs, workflow::WorkflowCommand,
+        bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, dlq::DlqCommand,
+        doctor::DoctorArgs, fetch::FetchArgs, group::GroupCommand, peek::PeekArgs,
+        publish::PublishArgs, serve::ServeArgs, settle::SettleArgs, stream::StreamCommand,
+        supervise::SuperviseArgs, tracked::MessageCommand, work::WorkArgs,
+        workflow::WorkflowCommand,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
     output::note,
 };
 
+mod asking;
 mod children;
 mod commands;
 mod connection;
@@ -70,6 +72,9 @@ enum Command {
     /// Submit workflows, show and steer their runs.
     #[command(subcommand)]
     Workflow(WorkflowCommand),
+    /// Show what failed for good, find out why, send it back.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Show and remove members of a group.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
@@ -154,6 +159,7 @@ async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
         Command::Bench(args) => commands::bench::run(args, common).await,
         Command::Group(command) => commands::group::run(command, common).await,
         Command::Workflow(command) => commands::workflow::run(command, common).await,
+        Command::Dlq(command) => commands::dlq::run(command, common).await,
         Command::Consumer(command) => commands::consumer::run(command, common).await,
         Command::Stream(command) => commands::stream::run(command, common).await,
         Command::Peek(args) => commands::peek::run(args, common).await,

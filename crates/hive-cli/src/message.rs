@@ -58,6 +58,13 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+impl MessageView {
+    /// The payload: as JSON where it is JSON, else in base64.
+    pub(crate) fn payload(&self) -> (Option<&Value>, Option<&str>) {
+        (self.payload.as_ref(), self.payload_base64.as_deref())
+    }
+}
+
 /// Priority of a message that names none.
 pub(crate) const DEFAULT_PRIORITY: u32 = 4;
 

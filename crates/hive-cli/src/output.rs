@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
@@ -33,6 +33,36 @@ pub(crate) trait Show: Serialize {
 
     /// One text per column.
     fn cells(&self) -> Vec<String>;
+
+    /// How the cell in this column stands out, where a person looks.
+    fn tone(&self, column: usize) -> Option<Tone> {
+        let _plain = column;
+        None
+    }
+}
+
+/// How a cell stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// All is well.
+    Good,
+    /// Somebody should look.
+    Attention,
+    /// It is broken.
+    Bad,
+    /// Not worth a look.
+    Faint,
+}
+
+impl Tone {
+    const fn colour(self) -> Color {
+        match self {
+            Self::Good => Color::Green,
+            Self::Attention => Color::Yellow,
+            Self::Bad => Color::Red,
+            Self::Faint => Color::DarkGrey,
+        }
+    }
 }
 
 /// Where results go, and in which form.
@@ -56,8 +86,19 @@ impl Output {
     pub(crate) fn list<T: Show>(self, items: &[T]) -> anyhow::Result<()> {
         match self.format {
             Format::Table => {
-                let rows = items.iter().map(Show::cells).collect::<Vec<_>>();
-                self.text(&table(T::COLUMNS, &rows))
+                let is_plain = std::env::var_os("NO_COLOR").is_some();
+                let cell = |item: &T, (column, text): (usize, String)| {
+                    let tone = item.tone(column).filter(|_| !is_plain);
+                    match tone {
+                        Some(tone) => Cell::new(text).fg(tone.colour()),
+                        None => Cell::new(text),
+                    }
+                };
+                let row = |item: &T| {
+                    let cells = item.cells().into_iter().enumerate();
+                    cells.map(|one| cell(item, one)).collect::<Vec<Cell>>()
+                };
+                self.text(&laid_out(T::COLUMNS, items.iter().map(row)))
             },
             Format::Json => self.text(&serde_json::to_string_pretty(items)?),
             Format::Jsonl => {
@@ -161,12 +202,18 @@ pub(crate) fn progress(total: u64, what: &str) -> ProgressBar {
 
 /// A table for people, without lines between the rows.
 pub(crate) fn table<C: AsRef<str>>(columns: &[&str], rows: &[Vec<C>]) -> String {
+    let cells = |row: &Vec<C>| row.iter().map(|text| Cell::new(text.as_ref())).collect();
+    laid_out(columns, rows.iter().map(cells))
+}
+
+/// A table of cells, coloured where stdout is a terminal.
+fn laid_out(columns: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns);
     for row in rows {
-        table.add_row(row.iter().map(AsRef::as_ref));
+        table.add_row(row);
     }
     let lines = table
         .lines()

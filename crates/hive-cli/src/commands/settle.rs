@@ -35,6 +35,12 @@ pub(crate) struct SettleArgs {
     /// Failure category, e.g. `timeout` (nack, reject).
     #[arg(long, default_value = "")]
     category: String,
+    /// Type of the error, e.g. `TimeoutError` (nack, reject).
+    #[arg(long, default_value = "", value_name = "TYPE")]
+    error_type: String,
+    /// Stack trace; of more than 4 KiB the middle is left out (nack, reject).
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    stack: String,
     /// Not delivered again before this long (nack, release).
     #[arg(long, value_parser = duration)]
     delay: Option<Duration>,
@@ -136,6 +142,16 @@ impl SettleArgs {
                 "nack and reject",
             ),
             (
+                "--error-type",
+                !self.error_type.is_empty() && !fails,
+                "nack and reject",
+            ),
+            (
+                "--stack",
+                !self.stack.is_empty() && !fails,
+                "nack and reject",
+            ),
+            (
                 "--delay",
                 self.delay.is_some() && !waits,
                 "nack and release",
@@ -149,6 +165,7 @@ impl SettleArgs {
         }
         let delay = self.delay.and_then(wire_duration);
         let (reason, category) = (self.reason.clone(), self.category.clone());
+        let (error_type, stack) = (self.error_type.clone(), self.stack.clone());
         Ok(match self.action {
             Verb::Ack => {
                 let result = self.result.clone().map(Bytes::from).unwrap_or_default();
@@ -161,13 +178,15 @@ impl SettleArgs {
                 reason,
                 category,
                 delay,
-                ..wire::Nack::default()
+                error_type,
+                stack,
             }),
             Verb::Release => Action::Release(wire::Release { retry_after: delay }),
             Verb::Reject => Action::Reject(wire::Reject {
                 reason,
                 category,
-                ..wire::Reject::default()
+                error_type,
+                stack,
             }),
             Verb::Extend => Action::Extend(wire::Extend {}),
         })

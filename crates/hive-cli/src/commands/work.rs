@@ -46,7 +46,8 @@ The command is run by `sh -c`, once per message:
   exit 65    never: goes to the dead letters
   exit 79    asks for input, of a task of a workflow: stdout is the question, and the answer comes
              with a new run of the command
-  else       failed: counted, tried again after a backoff; the tail of stderr is the reason
+  else       failed: counted, tried again after a backoff; the tail of stderr is the reason,
+             and up to 4 KiB of it the stack that `hive dlq get` shows
   HIVE_MESSAGE_ID HIVE_GROUP HIVE_ATTEMPT HIVE_MESSAGE_TYPE HIVE_FROM_AGENT HIVE_PRIORITY
   HIVE_CORRELATION_ID HIVE_WORKFLOW_ID HIVE_RUN_ID HIVE_TASK_ID HIVE_CONSUMER_ID
   HIVE_TRACEPARENT HIVE_URL HIVE_NAMESPACE
@@ -178,20 +179,17 @@ impl Agent {
             Verdict::Later => Outcome::Release {
                 retry_after: Some(self.release_for),
             },
-            Verdict::Refused { reason } => {
+            Verdict::Refused { reason, stack } => {
                 note(&format!("{id}: refused: {reason}"));
-                Outcome::Reject {
-                    reason,
-                    category: String::new(),
-                }
+                Outcome::reject(reason).stack(stack)
             },
-            Verdict::Failed { reason, category } => {
+            Verdict::Failed {
+                reason,
+                category,
+                stack,
+            } => {
                 note(&format!("{id}: attempt {} failed: {reason}", job.attempt));
-                Outcome::Nack {
-                    reason,
-                    category: category.to_owned(),
-                    delay: None,
-                }
+                Outcome::nack(reason).category(category).stack(stack)
             },
             // The message is somebody else's by now: what is said here is not sent.
             Verdict::Stopped => Outcome::release(),

@@ -601,7 +601,7 @@ async fn bytes_of(value: String) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-async fn read_stdin() -> anyhow::Result<Vec<u8>> {
+pub(crate) async fn read_stdin() -> anyhow::Result<Vec<u8>> {
     let read = tokio::task::spawn_blocking(|| {
         let mut bytes = Vec::new();
         std::io::stdin()

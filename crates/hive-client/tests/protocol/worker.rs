@@ -9,7 +9,8 @@ use std::{
 };
 
 use hive_client::{
-    Client, Ended, Event, Fault, Job, Outcome, Reason, Work, WorkError, Worker, WorkerBuilder,
+    Client, Ended, Event, Failure, Fault, Job, Outcome, Reason, Work, WorkError, Worker,
+    WorkerBuilder,
     wire::{
         Cancel, Deliveries, Delivery, Drain, Heartbeat, Joined, Revoke, SettleResult, SettleStatus,
         Settled, consume_request::Frame as Sent, consume_response::Frame as Answer,
@@ -281,11 +282,38 @@ async fn a_panic_of_a_handler_is_a_failure_of_its_own_category() {
     let Action::Nack(nack) = &sent[0].1 else {
         panic!("{sent:?}")
     };
-    assert_eq!(nack.category, "handler_exception");
+    assert_eq!(
+        (&*nack.category, &*nack.error_type),
+        ("handler_exception", "panic")
+    );
     assert!(
         nack.reason.contains("the first try fails"),
         "{}",
         nack.reason
+    );
+}
+
+#[tokio::test]
+async fn a_failure_takes_its_type_and_its_stack_along() {
+    let mut peer = Peer::start().await;
+    let work = |_: Job| async {
+        let error = std::io::Error::other("the disk is away");
+        Outcome::nack(Failure::of(&error).category("dependency_failure")).stack("at read")
+    };
+    let _agent = Agent::start(Worker::builder(client(&[&peer]), "g", work));
+    let (mut consumer, _) = peer.join(joined(&[])).await;
+    deliver(&consumer, &[("1-0", 1)]).await;
+    let sent = settles(&mut consumer).await;
+    let Action::Nack(nack) = &sent[0].1 else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(
+        (&*nack.reason, &*nack.category),
+        ("the disk is away", "dependency_failure")
+    );
+    assert_eq!(
+        (&*nack.error_type, &*nack.stack),
+        ("std::io::error::Error", "at read")
     );
 }
 

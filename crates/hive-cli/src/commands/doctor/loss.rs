@@ -3,14 +3,13 @@
 //! It asks every gateway what it remembers and has the one that remembers most write it back: a
 //! gateway that started after the loss remembers nothing.
 
-use std::io::{self, IsTerminal as _};
-
 use hive_client::{CallError, Client, wire};
 use serde::Serialize;
 
 use crate::{
+    asking::confirm,
     connection::{Common, refused},
-    exit::{Exit, Failure},
+    exit::Exit,
     output::note,
 };
 
@@ -75,7 +74,7 @@ pub(super) async fn accept(common: &Common, is_sure: bool) -> anyhow::Result<Exi
     };
     note(&told(&gateway, &seen));
     if !is_sure {
-        confirm()?;
+        confirm("go on without the lost messages?")?;
     }
     let request = wire::AcceptLossRequest { look_only: false };
     let done = client.accept_loss(request).await.map_err(refused)?;
@@ -115,20 +114,6 @@ fn told(gateway: &str, seen: &wire::AcceptLossResponse) -> String {
         );
     }
     text
-}
-
-fn confirm() -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        let rule = "nobody is there to be asked: add --yes";
-        return Err(Failure::new(Exit::Usage, rule));
-    }
-    note("go on without the lost messages? type `yes`:");
-    let mut answer = String::new();
-    match io::stdin().read_line(&mut answer) {
-        Ok(_) if answer.trim() == "yes" => Ok(()),
-        Ok(_) => Err(Failure::new(Exit::Failed, "not accepted; nothing changed")),
-        Err(error) => Err(Failure::new(Exit::Failed, error.to_string())),
-    }
 }
 
 #[cfg(test)]

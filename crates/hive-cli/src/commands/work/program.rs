@@ -1,7 +1,7 @@
 //! Runs one program for one message, behind the supervisor, and says how it ended.
 //!
 //! The payload goes to its stdin, what came out of its stdout is the result, the tail of its stderr
-//! the reason of a failure. All three are bounded, and a program that reads or writes slowly, or
+//! the reason of a failure, and more of that tail its stack. All of them are bounded, and a program that reads or writes slowly, or
 //! not at all, holds up nobody but itself.
 
 use std::{
@@ -31,6 +31,9 @@ pub(super) const RESULT_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes of stderr that become the reason: the limit of a reason on the wire.
 const REASON_BYTES_MAX: usize = 1024;
+
+/// Most bytes of stderr that become the stack: the limit of a stack on the wire.
+const STACK_BYTES_MAX: usize = 4096;
 
 /// How long the output may stay open after the program ended: something it started may hold it.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
@@ -77,6 +80,8 @@ pub(super) enum Verdict {
     Refused {
         /// Why, in its own words.
         reason: String,
+        /// The end of what it wrote about that.
+        stack: String,
     },
     /// It did not work this time.
     Failed {
@@ -84,6 +89,8 @@ pub(super) enum Verdict {
         reason: String,
         /// What kind of failure.
         category: &'static str,
+        /// The end of what it wrote about that.
+        stack: String,
     },
     /// It was told to stop, because the message is not ours any more.
     Stopped,
@@ -113,6 +120,7 @@ impl Program {
                 Verdict::Failed {
                     reason,
                     category: CATEGORY_FAILED,
+                    stack: String::new(),
                 }
             },
         }
@@ -167,7 +175,7 @@ impl Program {
 
     /// What an exit code, or what we did to it, means.
     fn verdict(&self, status: ExitStatus, stop: Option<Stop>, head: Head, tail: &Tail) -> Verdict {
-        let said = tail.text();
+        let (said, stack) = (tail.text(REASON_BYTES_MAX), tail.text(STACK_BYTES_MAX));
         let because = |short: String| if said.is_empty() { short } else { said.clone() };
         let code = status.code();
         match (stop, code) {
@@ -183,6 +191,7 @@ impl Program {
                 Verdict::Failed {
                     reason,
                     category: CATEGORY_TIMEOUT,
+                    stack,
                 }
             },
             (None, Some(0)) => {
@@ -197,6 +206,7 @@ impl Program {
             (None, Some(RELEASE_CODE)) => Verdict::Later,
             (None, Some(REJECT_CODE)) => Verdict::Refused {
                 reason: because(format!("exit code {REJECT_CODE}")),
+                stack,
             },
             (None, Some(code)) => {
                 let short = match code {
@@ -206,6 +216,7 @@ impl Program {
                 Verdict::Failed {
                     reason: because(short),
                     category: CATEGORY_FAILED,
+                    stack,
                 }
             },
             (None, None) => {
@@ -213,6 +224,7 @@ impl Program {
                 Verdict::Failed {
                     reason,
                     category: CATEGORY_FAILED,
+                    stack,
                 }
             },
         }
@@ -322,16 +334,18 @@ impl Tail {
 
     fn take(&mut self, chunk: &[u8]) {
         self.bytes.extend(chunk);
-        let surplus = self.bytes.len().saturating_sub(REASON_BYTES_MAX);
+        let surplus = self.bytes.len().saturating_sub(STACK_BYTES_MAX);
         self.bytes.drain(..surplus);
     }
 
-    /// As text of at most the length of a reason, without space around.
-    fn text(&self) -> String {
-        let bytes = self.bytes.iter().copied().collect::<Vec<_>>();
+    /// The end of it as text of at most so many bytes, without space around.
+    fn text(&self, bytes_max: usize) -> String {
+        let skipped = self.bytes.len().saturating_sub(bytes_max);
+        let bytes = self.bytes.iter().skip(skipped).copied();
+        let bytes = bytes.collect::<Vec<_>>();
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         // A replaced byte takes three: cut again, at a character.
-        let surplus = text.len().saturating_sub(REASON_BYTES_MAX);
+        let surplus = text.len().saturating_sub(bytes_max);
         let start = (surplus..=text.len())
             .find(|at| text.is_char_boundary(*at))
             .unwrap_or(0);
@@ -363,9 +377,10 @@ mod tests {
 
     #[test]
     fn exit_codes_mean_what_the_manual_says() {
-        let failed = |reason: &str| Verdict::Failed {
+        let failed = |reason: &str, stack: &str| Verdict::Failed {
             reason: reason.to_owned(),
             category: CATEGORY_FAILED,
+            stack: stack.to_owned(),
         };
         assert_eq!(
             verdict(0, None, "noise"),
@@ -375,17 +390,22 @@ mod tests {
         assert_eq!(
             verdict(65, None, "bad\n"),
             Verdict::Refused {
-                reason: "bad".to_owned()
+                reason: "bad".to_owned(),
+                stack: "bad".to_owned(),
             }
         );
-        assert_eq!(verdict(1, None, "no luck"), failed("no luck"));
-        assert_eq!(verdict(1, None, ""), failed("exit code 1"));
-        assert_eq!(verdict(137, None, ""), failed("killed by signal 9"));
+        assert_eq!(verdict(1, None, "no luck"), failed("no luck", "no luck"));
+        assert_eq!(verdict(1, None, ""), failed("exit code 1", ""));
+        assert_eq!(verdict(137, None, ""), failed("killed by signal 9", ""));
     }
 
     #[test]
     fn a_timeout_has_a_category_of_its_own() {
-        let Verdict::Failed { reason, category } = verdict(143, Some(Stop::TooLong), "busy") else {
+        let verdict = verdict(143, Some(Stop::TooLong), "busy");
+        let Verdict::Failed {
+            reason, category, ..
+        } = verdict
+        else {
             panic!("a failure")
         };
         assert_eq!(
@@ -411,14 +431,17 @@ mod tests {
         let mut tail = Tail::default();
         tail.take(&vec![b'a'; 5000]);
         tail.take(b"the end");
-        assert_eq!(tail.text().len(), REASON_BYTES_MAX);
-        assert!(tail.text().ends_with("the end"));
+        for most in [REASON_BYTES_MAX, STACK_BYTES_MAX] {
+            assert_eq!(tail.text(most).len(), most);
+            assert!(tail.text(most).ends_with("the end"));
+        }
     }
 
     #[test]
     fn a_reason_of_broken_text_stays_within_its_limit() {
         let mut tail = Tail::default();
-        tail.take(&[0xff; 2000]);
-        assert!(tail.text().len() <= REASON_BYTES_MAX);
+        tail.take(&[0xff; 5000]);
+        assert!(tail.text(REASON_BYTES_MAX).len() <= REASON_BYTES_MAX);
+        assert!(tail.text(STACK_BYTES_MAX).len() <= STACK_BYTES_MAX);
     }
 }
