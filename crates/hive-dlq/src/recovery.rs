@@ -4,7 +4,7 @@
 //! after one namespace for a moment open one breaker and choose one probe.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -30,10 +30,12 @@ use crate::{
     replay::{self, Ask, Begun},
 };
 
-/// How far back what happened in a group is looked at.
-const WINDOW: Duration = Duration::from_secs(60);
+/// How far back what happened in a group is looked at, to the minute.
+const WINDOW_MS: u64 = 60_000;
+/// What happened before a breaker closed may be in a window for so long.
+const CLOSED_KEPT_MS: u64 = 2 * WINDOW_MS;
 /// Pause between two looks at a group's figures.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Records whose fingerprints say whether one fault dominates.
 const FINGERPRINTS: usize = 200;
 /// What is due in a group that is not healthy is looked at again after so long.
@@ -47,20 +49,15 @@ pub(crate) struct GroupBreaker {
     /// Whether it paused the group, and so ends the pause.
     #[serde(default)]
     pub(crate) has_paused: bool,
+    /// When it closed last, in ms since 1970: what happened before is no reason to open again.
+    #[serde(default)]
+    pub(crate) closed_ms: u64,
 }
 
 /// What is remembered of the groups of a namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    samples: BTreeMap<String, VecDeque<Sample>>,
-    sampled: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    at: Instant,
-    acked: u64,
-    failed: u64,
+    looked: Option<Instant>,
 }
 
 /// One round over a namespace; answers how many breakers are not closed.
@@ -78,11 +75,11 @@ pub(crate) async fn round(
         .map(|row| (row.value.group.clone(), row))
         .collect();
     if memory
-        .sampled
-        .is_none_or(|sampled| sampled.elapsed() >= SAMPLE_EVERY)
+        .looked
+        .is_none_or(|looked| looked.elapsed() >= LOOK_EVERY)
     {
-        memory.sampled = Some(Instant::now());
-        look_at_groups(desk, letters, memory, &mut breakers).await?;
+        memory.looked = Some(Instant::now());
+        look_at_groups(desk, letters, &mut breakers).await?;
     }
     send_due(desk, letters, &mut breakers).await?;
     let open = breakers.values().filter(|row| !row.value.breaker.admits());
@@ -92,7 +89,6 @@ pub(crate) async fn round(
 async fn look_at_groups(
     desk: &Desk,
     letters: &Letters,
-    memory: &mut Memory,
     breakers: &mut BTreeMap<String, Row<GroupBreaker>>,
 ) -> Result<(), StoreError> {
     let totals = desk.store.letter_totals(letters).await?;
@@ -101,7 +97,6 @@ async fn look_at_groups(
     groups.sort();
     groups.dedup();
     groups.retain(|name| !name.is_empty());
-    memory.samples.retain(|name, _| groups.contains(name));
     for group in groups {
         let Some(definition) = desk.store.group(letters.namespace(), &group).await? else {
             // What is open of a group that is gone closes nothing any more.
@@ -117,8 +112,6 @@ async fn look_at_groups(
             }
             continue;
         };
-        let samples = memory.samples.entry(group.clone()).or_default();
-        let window = window(desk, letters, &definition, samples).await?;
         let mut row = breakers.remove(&group).unwrap_or_else(|| Row {
             version: 0,
             value: GroupBreaker {
@@ -129,6 +122,7 @@ async fn look_at_groups(
         let settings = &desk.settings.policies.breaker;
         let now = desk.now();
         let before = row.value.breaker.clone();
+        let window = window(desk, letters, &definition, row.value.closed_ms).await?;
         let mut change = row.value.breaker.observe(&window, settings, now);
         if let State::HalfOpen { probe, .. } = &row.value.breaker.state {
             let probe = probe.clone();
@@ -156,11 +150,13 @@ async fn look_at_groups(
                 Some(_) => {},
             }
         }
-        if row.value.breaker != before {
+        let is_over = row.value.breaker.admits()
+            && row.version > 0
+            && now.as_millis() > row.value.closed_ms.saturating_add(CLOSED_KEPT_MS);
+        if row.value.breaker != before || is_over {
             told(&group, change.as_ref());
-            // What happened before it closed is no reason to open it again.
             if row.value.breaker.admits() {
-                samples.clear();
+                row.value.closed_ms = now.as_millis();
             }
             set_pause(desk, letters, &definition, &mut row.value).await?;
             store(desk, letters, &mut row).await?;
@@ -222,7 +218,9 @@ async fn store(
     letters: &Letters,
     row: &mut Row<GroupBreaker>,
 ) -> Result<bool, StoreError> {
-    let is_over = row.value.breaker.admits() && !row.value.has_paused;
+    let kept_until = row.value.closed_ms.saturating_add(CLOSED_KEPT_MS);
+    let is_over =
+        row.value.breaker.admits() && !row.value.has_paused && desk.now().as_millis() > kept_until;
     let value = (!is_over).then(|| row.value.clone());
     if value.is_none() && row.version == 0 {
         return Ok(true);
@@ -245,12 +243,12 @@ async fn store(
     }
 }
 
-/// What happened in a group within the window.
+/// What happened in a group within the window, and since its breaker closed.
 async fn window(
     desk: &Desk,
     letters: &Letters,
     definition: &GroupDefinition,
-    samples: &mut VecDeque<Sample>,
+    closed_ms: u64,
 ) -> Result<Window, StoreError> {
     let shard = desk.store.shard(letters.namespace(), &definition.stream, 0);
     let lanes = desk.store.lanes(&shard).await?;
@@ -260,20 +258,19 @@ async fn window(
         Err(StoreError::Lost { .. }) => Figures::default(),
         Err(error) => return Err(error),
     };
-    let newest = Sample {
-        at: Instant::now(),
-        acked: figures.acked,
-        failed: figures.failed,
-    };
-    while samples.front().is_some_and(|one| one.at.elapsed() > WINDOW) {
-        samples.pop_front();
-    }
-    let oldest = samples.front().copied().unwrap_or(newest);
-    samples.push_back(newest);
-    let span = newest.at.saturating_duration_since(oldest.at);
-    let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let now_ms = desk.now().as_millis();
+    let since = now_ms.saturating_sub(WINDOW_MS).max(closed_ms);
+    let span_ms = now_ms.saturating_sub(since);
+    let minutes = figures.minutes.iter();
+    let (acked, failed) = minutes
+        .filter(|one| one.started_ms.saturating_add(60_000) > since)
+        .fold((0_u64, 0_u64), |sum, one| {
+            (
+                sum.0.saturating_add(one.acked),
+                sum.1.saturating_add(one.failed),
+            )
+        });
     let index = Index::Group(definition.name.clone());
-    let since = desk.now().as_millis().saturating_sub(span_ms);
     let dead = desk
         .store
         .count_letters(letters, &index, (since, 0))
@@ -310,8 +307,9 @@ async fn window(
         top_fingerprint = most.saturating_mul(dead) / looked_at;
     }
     Ok(Window {
-        acked: newest.acked.saturating_sub(oldest.acked),
-        failed_deliveries: newest.failed.saturating_sub(oldest.failed),
+        acked,
+        // A rejection is no failed attempt, and yet one that failed.
+        failed_deliveries: failed.max(dead),
         dead,
         top_fingerprint,
         span_ms,
