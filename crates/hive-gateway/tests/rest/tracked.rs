@@ -1,10 +1,25 @@
 //! Tracked messages, purges and replays over REST.
 
+use hive_store::{Store, StoreConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::{GROUPS, Hive, QA, STREAM, refused};
 
 const MESSAGES: &str = "/api/v1/messages";
+
+/// Sends one command without spaces in its words; gives the answer, up to 4 KiB of it.
+async fn raw(hive: &Hive, command: &str) -> String {
+    let mut connection = UnixStream::connect(hive.redis.socket()).await.unwrap();
+    let line = format!("{command}\r\n");
+    connection.write_all(line.as_bytes()).await.unwrap();
+    let mut answer = [0; 4_096];
+    let length = connection.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length])
+        .trim_end()
+        .to_owned()
+}
 
 #[tokio::test]
 async fn a_tracked_message_is_followed_over_rest() {
@@ -140,6 +155,74 @@ async fn a_group_is_purged_over_rest_only_by_its_name() {
         .post(&format!("{GROUPS}/nobody/purge"), &confirm)
         .await;
     refused(&gone, 422, "INVALID_ARGUMENT");
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_purge_counts_the_delayed_messages_that_a_purge_takes() {
+    let hive = Hive::with_group().await;
+    let delayed = json!({ "payload": 1, "delay_seconds": 60 });
+    hive.publish(&delayed).await;
+    let to_all = hive
+        .client
+        .post(&format!("{STREAM}/messages"), &delayed)
+        .await;
+    assert_eq!(to_all.status, 200, "{to_all:?}");
+    assert_eq!(hive.client.get(QA).await.body["scheduled_count"], 2);
+    let path = format!("{QA}/purge");
+    let counted = hive.client.post(&path, &json!({ "dry_run": true })).await;
+    assert_eq!(
+        (&counted.body["purged"], &counted.body["scheduled"]),
+        (&json!(1), &json!(1))
+    );
+    let confirm = json!({ "confirm": "qa_engineers_consumers" });
+    let purged = hive.client.post(&path, &confirm).await;
+    assert_eq!(purged.body["purged"], 1, "{purged:?}");
+    assert_eq!(hive.client.get(QA).await.body["scheduled_count"], 1);
+}
+
+#[tokio::test]
+async fn a_purge_takes_delayed_messages_that_come_due_meanwhile() {
+    let hive = Hive::with_group().await;
+    let message = json!({ "payload": 1, "delay_seconds": 3_600 });
+    let batch = json!({ "messages": vec![message; 1_000] });
+    for _ in 0..5 {
+        let path = format!("{QA}/messages");
+        let published = hive.client.post(&path, &batch).await;
+        assert_eq!(published.status, 200, "{published:?}");
+    }
+    let config = StoreConfig {
+        url: hive.redis.url(),
+        ..StoreConfig::default()
+    };
+    let store = Store::open(config).unwrap();
+    let shard = store.shard("default", "agent_messages:qa", 0);
+    let key = shard.scheduled();
+    let due = raw(
+        &hive,
+        &format!("ZUNIONSTORE {key} 1 {key} WEIGHTS 0.000001"),
+    )
+    .await;
+    assert_eq!(due, ":5000");
+    let groups = store.groups_on_shard(&shard).await.unwrap();
+    let comes_due = async {
+        loop {
+            let lanes = store.lanes(&shard).await.unwrap();
+            let due = store.due_scheduled(&shard, &lanes, &groups).await.unwrap();
+            if due.moved == 0 && !due.lanes_changed {
+                break;
+            }
+        }
+    };
+    let confirm = json!({ "confirm": "qa_engineers_consumers" });
+    let path = format!("{QA}/purge");
+    let purge = hive.client.post(&path, &confirm);
+    let (purged, ()) = tokio::join!(purge, comes_due);
+    assert_eq!(purged.body["purged"], 5_000, "{purged:?}");
+    let group = hive.client.get(QA).await.body;
+    assert_eq!(
+        (&group["lag"], &group["scheduled_count"]),
+        (&json!(0), &json!(0))
+    );
 }
 
 #[tokio::test]
