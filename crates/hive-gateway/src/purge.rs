@@ -118,7 +118,13 @@ impl Gateway {
                 more: false,
             });
         }
+        if view.is_durable() {
+            self.store.check_durable().await?;
+        }
         let (purged, more) = self.purge(&view, request.keep_leased).await?;
+        if view.is_durable() {
+            self.store.sync(&view.shard).await?;
+        }
         let group = request.name.as_str();
         tracing::info!(namespace, group, purged, more, "group_purged");
         Ok(wire::PurgeGroupResponse {

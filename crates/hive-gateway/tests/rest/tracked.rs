@@ -1,6 +1,11 @@
 //! Tracked messages, purges and replays over REST.
 
-use hive_store::{Store, StoreConfig};
+use hive_domain::{
+    stream::{Durability, StreamDefinition, StreamSettings},
+    time::Timestamp,
+};
+use hive_store::{Store, StoreConfig, replays::ReplayState};
+use hive_testkit::redis::{Aof, RedisServer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -8,6 +13,14 @@ use tokio::net::UnixStream;
 use crate::{GROUPS, Hive, QA, STREAM, refused};
 
 const MESSAGES: &str = "/api/v1/messages";
+
+fn open(redis: &RedisServer) -> Store {
+    let config = StoreConfig {
+        url: redis.url(),
+        ..StoreConfig::default()
+    };
+    Store::open(config).unwrap()
+}
 
 /// Sends one command without spaces in its words; gives the answer, up to 4 KiB of it.
 async fn raw(hive: &Hive, command: &str) -> String {
@@ -157,6 +170,91 @@ async fn a_group_is_purged_over_rest_only_by_its_name() {
     refused(&gone, 422, "INVALID_ARGUMENT");
 }
 
+/// How often Redis was asked to wait for its disk.
+async fn waits(hive: &Hive) -> u32 {
+    let stats = raw(hive, "INFO commandstats").await;
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_waitaof"));
+    let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn replays_and_purges_of_a_durable_stream_are_answered_once_they_are_on_disk() {
+    let redis = RedisServer::builder().aof(Aof::Everysec).start().await;
+    let hive = Hive::on(redis.unwrap()).await;
+    let stream = json!({ "name": "s", "durability": "local" });
+    let made = hive.client.post("/api/v1/streams", &stream).await;
+    if made.status == 503 {
+        // A server without WAITAOF makes no such stream.
+        return refused(&made, 503, "DURABILITY_UNREACHABLE");
+    }
+    assert_eq!(made.status, 201, "{made:?}");
+    let group = json!({ "name": "g", "stream_name": "s", "agent_type": "any" });
+    let made = hive.client.post(GROUPS, &group).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = "/api/v1/streams/s/replay";
+    let replay = json!({ "group": "g", "replay_id": "r" });
+    for what in ["begin", "begin again", "cancel", "cancel again", "purge"] {
+        let before = waits(&hive).await;
+        let answer = match what {
+            "begin" | "begin again" => hive.client.post(path, &replay).await,
+            "purge" => {
+                let confirm = json!({ "confirm": "g" });
+                let path = format!("{GROUPS}/g/purge");
+                hive.client.post(&path, &confirm).await
+            },
+            _ => hive.client.bare("DELETE", &format!("{path}/r")).await,
+        };
+        assert!(answer.status < 300, "{what}: {answer:?}");
+        assert!(waits(&hive).await > before, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn replays_and_purges_of_a_durable_stream_are_refused_where_nothing_reaches_the_disk() {
+    let redis = RedisServer::builder().aof(Aof::Off).start().await.unwrap();
+    let store = open(&redis);
+    let settings = StreamSettings {
+        durability: Durability::Local,
+        ..StreamSettings::default()
+    };
+    let stream = StreamDefinition {
+        name: "s".into(),
+        shards: 1,
+        created_at: Timestamp(0),
+        version: 0,
+        settings,
+    };
+    store.put_stream("default", &stream).await.unwrap();
+    let hive = Hive::on(redis).await;
+    let group = json!({ "name": "g", "stream_name": "s", "agent_type": "any" });
+    let made = hive.client.post(GROUPS, &group).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let shard = store.shard("default", "s", 0);
+    let replay = r#"{"id":"r","group":"g","from_ms":0,"to_ms":1,"message_types":[],"from_agents":[],
+        "rate":1,"state":"running","lane":"","after":"","examined":0,"published":0,"error":"",
+        "started_ms":0,"ended_ms":0}"#;
+    let row = replay.replace(['\n', ' '], "").replace('"', "\\\"");
+    let stored = raw(&hive, &format!("HSET {} r \"1 {row}\"", shard.replays())).await;
+    assert_eq!(stored, ":1");
+    let path = "/api/v1/streams/s/replay";
+    let begun = hive.client.post(path, &json!({ "group": "g" })).await;
+    refused(&begun, 503, "DURABILITY_UNREACHABLE");
+    let cancelled = hive.client.bare("DELETE", &format!("{path}/r")).await;
+    refused(&cancelled, 503, "DURABILITY_UNREACHABLE");
+    let confirm = json!({ "confirm": "g" });
+    let purged = hive
+        .client
+        .post(&format!("{GROUPS}/g/purge"), &confirm)
+        .await;
+    refused(&purged, 503, "DURABILITY_UNREACHABLE");
+    let replays = store.replays(&shard).await.unwrap();
+    assert_eq!(replays.len(), 1);
+    assert_eq!(replays[0].state, ReplayState::Running, "nothing was done");
+}
+
 #[tokio::test]
 async fn a_dry_run_of_a_purge_counts_the_delayed_messages_that_a_purge_takes() {
     let hive = Hive::with_group().await;
@@ -190,11 +288,7 @@ async fn a_purge_takes_delayed_messages_that_come_due_meanwhile() {
         let published = hive.client.post(&path, &batch).await;
         assert_eq!(published.status, 200, "{published:?}");
     }
-    let config = StoreConfig {
-        url: hive.redis.url(),
-        ..StoreConfig::default()
-    };
-    let store = Store::open(config).unwrap();
+    let store = open(&hive.redis);
     let shard = store.shard("default", "agent_messages:qa", 0);
     let key = shard.scheduled();
     let due = raw(
