@@ -110,9 +110,12 @@ impl Store {
             pipeline.arg(OUTCOMES).arg(0);
             pipeline.cmd("WAITAOF").arg(1).arg(0).arg(FSYNC_WAIT_MS);
             let waited = self.pipeline_raw(Purpose::Control, pipeline).await;
-            let waited = waited.and_then(|mut replies| match replies.swap_remove(0) {
-                Value::ServerError(error) => Err(StoreError::of_command(&error.into())),
-                _ => fsynced_by(replies.pop().unwrap_or_default()),
+            let waited = waited.and_then(|replies| {
+                let mut replies = replies.into_iter();
+                if let Some(Value::ServerError(error)) = replies.next() {
+                    return Err(StoreError::of_command(&error.into()));
+                }
+                fsynced_by(replies.next().unwrap_or_default())
             });
             match waited {
                 Err(error) if error.is_transient() && Instant::now() < end => {
