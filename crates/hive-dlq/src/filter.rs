@@ -133,7 +133,7 @@ fn seen(facts: &Facts, status: Status) -> plan::Facts<'_> {
     }
 }
 
-/// Whether a record is meant. `any_status` passes over the status.
+/// Whether a record is meant.
 pub(crate) fn fits(filter: &plan::Filter, letter: &Letter) -> bool {
     filter.matches(&seen(&letter.facts, letter.status))
 }
