@@ -290,8 +290,8 @@ impl Gateway {
 }
 
 /// Calls that are handed on as they are: the function that makes their client, the peers that take
-/// them, then of each call its request, its answer, whether it may be sent again, and the id that it
-/// is about.
+/// them, then of each call its request, its answer, whether it may be sent again, and the id that
+/// it is about.
 macro_rules! handed_on {
     ($client:ident at $peers:ident; $($(#[doc = $doc:literal])+ $call:ident $request:ident
         $response:ident $repeat:ident $of:expr;)*) => {

@@ -1,7 +1,7 @@
 //! `hive dlq replay`: sends dead letters back, one by one or by filter.
 //!
-//! What is named is sent at once. What a filter takes is counted first and sent as a job, which goes
-//! on without this command: the command only follows it.
+//! What is named is sent at once. What a filter takes is counted first and sent as a job, which
+//! goes on without this command: the command only follows it.
 
 use std::time::Duration;
 
@@ -315,8 +315,8 @@ fn doing(job: &wire::ReplayJob) -> String {
 
 fn left_running(job_id: &str) -> String {
     format!(
-        "the job goes on\n  follow it: hive dlq jobs get {job_id}\n  end it:    hive dlq jobs cancel \
-         {job_id}"
+        "the job goes on\n  follow it: hive dlq jobs get {job_id}\n  end it:    hive dlq jobs \
+         cancel {job_id}"
     )
 }
 
