@@ -38,7 +38,7 @@ struct Script {
 struct Door(Arc<Mutex<Script>>);
 
 macro_rules! answers {
-    ($($call:ident $request:ident $response:ident |$script:ident, $asked:ident| $answer:expr;)*) => {
+    ($($call:ident $request:ident $response:ident |$script:ident, $asked:ident| $ans:expr;)*) => {
         $(
             fn $call<'life0, 'async_trait>(
                 &'life0 self,
@@ -55,7 +55,7 @@ macro_rules! answers {
                     let $asked = request.into_inner();
                     let mut script = self.0.lock();
                     let $script = &mut *script;
-                    Ok(Response::new($answer))
+                    Ok(Response::new($ans))
                 })
             }
         )*

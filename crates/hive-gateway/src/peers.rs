@@ -246,6 +246,22 @@ impl Gateway {
         Asked: Future<Output = Result<Response<Res>, Status>>,
     {
         let _pass = self.enter(peers.kind.about)?;
+        self.ask_on(peers, (onward, id), message, (repeat, send))
+            .await
+    }
+
+    /// As [`Gateway::ask`], for a call that was let in.
+    pub(crate) async fn ask_on<Req, Res, Asked>(
+        &self,
+        peers: &Peers,
+        (onward, id): (&Onward, &str),
+        message: Req,
+        (repeat, send): (Repeat, impl Fn(Channel, Request<Req>) -> Asked),
+    ) -> Result<Res, Status>
+    where
+        Req: Clone,
+        Asked: Future<Output = Result<Response<Res>, Status>>,
+    {
         let begun = Instant::now();
         let end = onward.deadline.unwrap_or_else(|| begun + CALL_WITHIN);
         let last_look = end.min(begun + LOOK_WITHIN);
