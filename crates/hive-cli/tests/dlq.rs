@@ -317,7 +317,7 @@ async fn one_is_replayed_with_another_payload() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "{\"n\":2}").unwrap();
     let line = format!(
-        "replay d-1 --payload {} --why mended --by me --priority-boost=3",
+        "replay d-1 --payload {} --why mended --by me --priority-boost 3",
         file.path().display()
     );
     let (code, out, err) = peer.hive(&line).await;

@@ -347,7 +347,7 @@ fn next_step(letter: &wire::DeadLetter, now: &Timestamp) -> String {
         DeadLetterStatus::Quarantined => "find out why, then replay",
         DeadLetterStatus::Analyzed => match &*letter.strategy {
             "immediate_retry" | "delayed_retry" => "replay",
-            "requeue_with_priority" => "replay with --priority-boost",
+            "requeue_with_priority" => "replay with --priority-boost 2",
             "skip_and_continue" => "skip it: set-status archived",
             "workflow_restart" => "rerun its workflow",
             "permanent_discard" => "give it up: set-status permanent_failure",
