@@ -82,9 +82,12 @@ if was_live ~= is_live then
     redis.call('HSET', KEYS[5], ARGV[9], redis.call('HGET', KEYS[1], 'example') or '')
   end
 end
-for i, at in pairs({ [7] = ARGV[14], [9] = ARGV[15], [10] = ARGV[16] }) do
-  if at == '0' then redis.call('ZREM', KEYS[i], id) else redis.call('ZADD', KEYS[i], at, id) end
+local function place(key, at)
+  if at == '0' then redis.call('ZREM', key, id) else redis.call('ZADD', key, at, id) end
 end
+place(KEYS[7], ARGV[14])
+place(KEYS[9], ARGV[15])
+place(KEYS[10], ARGV[16])
 local grows = ARGV[17] == 'refused' and { 'attempted', 'failed' } or { ARGV[17] }
 for _, one in ipairs(ARGV[17] ~= '' and grows or {}) do
   redis.call('HINCRBY', KEYS[11], ARGV[18] .. ':' .. one, 1)
