@@ -92,8 +92,8 @@ pub(crate) async fn follow(desk: Arc<Desk>, place: Place, is_new_server: bool) {
             },
             Err(error) => {
                 metrics::round_failed(Loop::Intake);
+                // The position stays: what it went back for may be behind the stored one.
                 tracing::debug!(%error, shard = ?place.shard, "dead_letters_not_taken");
-                position = None;
                 tokio::time::sleep(PAUSE).await;
             },
         }
@@ -119,7 +119,7 @@ async fn advance(
     place: &Place,
     position: &mut Option<String>,
 ) -> Result<Advance, StoreError> {
-    let after = match position.take() {
+    let after = match position.clone() {
         Some(after) => after,
         None => desk.store.dead_taken(&place.shard).await?,
     };
@@ -171,9 +171,10 @@ async fn take(
     if taken == Taken::New {
         let facts = &new.letter.facts;
         metrics::taken(facts.category, desk.now().since(Timestamp(facts.dead_ms)));
-        if !facts.replay_of.is_empty() {
-            died_again(desk, letters, facts).await?;
-        }
+    }
+    // Whoever stored it may have died before it said so.
+    if taken != Taken::Full && !new.letter.facts.replay_of.is_empty() {
+        died_again(desk, letters, &new.letter.facts).await?;
     }
     Ok(taken)
 }

@@ -327,8 +327,11 @@ async fn slice(
                 return Ok(tried);
             },
             Err(fault) => {
+                if !refused(desk, letters, job, &letter, &fault).await? {
+                    job.is_exhausted = true;
+                    return Ok(tried);
+                }
                 job.note_error(&id, &fault);
-                refused(desk, letters, &job.id, &letter, &fault).await?;
             },
         }
         job.place = Some(place);
@@ -341,39 +344,29 @@ async fn slice(
     Ok(tried)
 }
 
-/// A record that may not be replayed counts as tried and failed.
+/// A record that may not be replayed counts as tried and failed, in one step: whoever dies between
+/// two would leave a job that waits for ever. False where the job has tried all that it may.
 async fn refused(
     desk: &Desk,
     letters: &Letters,
-    job: &str,
+    job: &Job,
     letter: &hive_store::letters::Letter,
     fault: &Fault,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     use hive_store::letters::{Changed, Count, Step};
-    let change = desk.change(letter.status, &format!("job {job}"), fault.to_string());
-    let step = |count, change| Step {
+    let by = format!("job {}", job.id);
+    let limit = u64::from(job.options.limit);
+    let step = Step {
         state: letter.state.clone(),
-        change,
-        count: Some((job.to_owned(), count)),
+        change: Some(desk.change(letter.status, &by, fault.to_string())),
+        count: Some((job.id.clone(), Count::Refused { limit })),
         ..Step::default()
     };
-    let first = step(Count::Attempted { limit: 0 }, Some(change));
-    let status = letter.status;
     let changed = desk
         .store
-        .change_letter(letters, letter, status, &first)
+        .change_letter(letters, letter, letter.status, &step)
         .await?;
-    if let Changed::Done(version) = changed {
-        let letter = hive_store::letters::Letter {
-            version,
-            ..letter.clone()
-        };
-        let second = step(Count::Failed, None);
-        desk.store
-            .change_letter(letters, &letter, status, &second)
-            .await?;
-    }
-    Ok(())
+    Ok(changed != Changed::Limit)
 }
 
 /// What those that went ahead say.

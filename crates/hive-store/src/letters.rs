@@ -424,6 +424,11 @@ pub enum Count {
     Replayed,
     /// One was not.
     Failed,
+    /// One more is tried, and was not sent back; `limit` is the most tried, 0 for no limit.
+    Refused {
+        /// The limit.
+        limit: u64,
+    },
 }
 
 /// What grows in the totals with a change.
@@ -685,6 +690,7 @@ impl Store {
             Some((job, Count::Attempted { limit })) => (job.as_str(), "attempted", *limit),
             Some((job, Count::Replayed)) => (job.as_str(), "replayed", 0),
             Some((job, Count::Failed)) => (job.as_str(), "failed", 0),
+            Some((job, Count::Refused { limit })) => (job.as_str(), "attempted failed", *limit),
         };
         let tally = match step.tally {
             None => "",

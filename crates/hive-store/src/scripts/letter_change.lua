@@ -37,7 +37,7 @@ ARGV
   14 due_ms       u53     0: not due
   15 replaying_ms u53     0: no replay under way
   16 awaiting_ms  u53     0: nothing is awaited
-  17 count        text    which count of the job grows; empty: none
+  17 count        text    which counts of the job grow, with blanks between; empty: none
   18 job          text    the job; empty for none
   19 limit        u53     the most that the job may attempt; 0 for no limit
   20 tally        text    which of `sent`, `succeeded`, `failed` grows in the totals; empty: none
@@ -54,7 +54,7 @@ local row = redis.call('HMGET', KEYS[1], 'version', 'status', 'bytes', 'history'
 local version, status = row[1], row[2]
 if version ~= ARGV[2] then return { 'STALE', version or '' } end
 local limit = tonumber(ARGV[19])
-if limit > 0 and ARGV[17] == 'attempted'
+if limit > 0
     and tonumber(redis.call('HGET', KEYS[11], ARGV[18] .. ':attempted') or 0) >= limit then
   return { 'LIMIT', '' }
 end
@@ -85,7 +85,9 @@ end
 for i, at in pairs({ [7] = ARGV[14], [9] = ARGV[15], [10] = ARGV[16] }) do
   if at == '0' then redis.call('ZREM', KEYS[i], id) else redis.call('ZADD', KEYS[i], at, id) end
 end
-if ARGV[17] ~= '' then redis.call('HINCRBY', KEYS[11], ARGV[18] .. ':' .. ARGV[17], 1) end
+for name in string.gmatch(ARGV[17], '%a+') do
+  redis.call('HINCRBY', KEYS[11], ARGV[18] .. ':' .. name, 1)
+end
 if ARGV[20] ~= '' then redis.call('HINCRBY', KEYS[3], ARGV[20], 1) end
 
 if ARGV[3] == '' then
@@ -112,7 +114,10 @@ if status ~= ARGV[3] then
   count('s:' .. ARGV[3], 1)
 end
 local bytes = 0
-if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'state', ARGV[11]) end
+if ARGV[11] ~= '' then
+  bytes = #ARGV[11] - redis.call('HSTRLEN', KEYS[1], 'state')
+  redis.call('HSET', KEYS[1], 'state', ARGV[11])
+end
 if ARGV[13] ~= '' then
   local old = redis.call('HSTRLEN', KEYS[1], 'edited')
   redis.call('HSET', KEYS[1], 'edited', string.sub(ARGV[13], 2))
