@@ -322,7 +322,8 @@ async fn slice(
                 job.is_exhausted = true;
                 return Ok(tried);
             },
-            Err(fault) if fault.kind == hive_protocol::fault::FaultKind::Unavailable => {
+            // A lost answer as well: whether it began is seen when it is read again.
+            Err(fault) if !replay::is_for_good(&fault) => {
                 job.error = format!("waits: {fault}");
                 return Ok(tried);
             },

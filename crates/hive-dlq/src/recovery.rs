@@ -15,7 +15,6 @@ use hive_domain::{
     },
     group::{GroupDefinition, GroupState},
 };
-use hive_protocol::fault::FaultKind;
 use hive_store::{
     Purpose, StoreError,
     control::Put,
@@ -436,6 +435,8 @@ async fn send(
     let result = match begun {
         Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, letter).await.map(drop),
         Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
+        // It is due as before, unless it began.
+        Err(fault) if !replay::is_for_good(&fault) => Err(fault),
         Err(fault) => {
             // A person decides: it would be refused again and again.
             let step = Step {
@@ -450,9 +451,6 @@ async fn send(
                 )),
                 ..Step::default()
             };
-            if fault.kind == FaultKind::Unavailable {
-                return Ok(());
-            }
             desk.store
                 .change_letter(letters, letter, Status::Analyzed, &step)
                 .await?;

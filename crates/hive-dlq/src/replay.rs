@@ -230,7 +230,7 @@ pub(crate) async fn carry_on(
 }
 
 /// Whether trying again does not help.
-fn is_for_good(fault: &Fault) -> bool {
+pub(crate) fn is_for_good(fault: &Fault) -> bool {
     fault.retry_after.is_none()
         && !matches!(
             fault.kind,

@@ -78,7 +78,7 @@ async fn poison_dies_after_its_attempts_and_holds_up_nothing_healthy() -> Result
     set.group(STREAM, GROUP, attempts(ATTEMPTS)).await?;
     // What is slow at first is slow in neither.
     flow(&set, "warm", 500, false).await?;
-    let clean = flow(&set, "clean", count.min(20_000), false).await?;
+    let clean = flow(&set, "clean", (count / 2).min(20_000), false).await?;
     let mixed = flow(&set, "mixed", count, true).await?;
     let poison = count / ONE_IN;
     set.taken_in(u64::try_from(poison)?, PATIENCE).await?;

@@ -1,4 +1,5 @@
-//! A large replay while its workers and Redis die, and its call is sent more than once.
+//! A large replay while its workers, Redis or the line between them fail, and its call is sent more
+//! than once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use hive_client::{Client, Outcome, Target, message, wire};
 use hive_testkit::{
+    proxy::{FaultProxy, Mode},
     redis::{Aof, RedisServer},
     rng, wait,
 };
@@ -59,8 +61,8 @@ async fn kill_meanwhile(
     (letters, kills): (usize, usize),
 ) -> Result<()> {
     for kill in 0..kills {
-        // Most die at their work; the others while it is taken over.
-        if rng.random_bool(0.7) {
+        // Half die at their work; the others while it is taken over.
+        if rng.random_bool(0.5) {
             let wanted = handled.count() + rng.random_range(1..=letters / (kills + 2));
             let wanted = wanted.min(letters);
             wait::try_until(MOVES_WITHIN, "the replay to move on", || async {
@@ -124,91 +126,164 @@ fn judge(
     Ok(())
 }
 
+/// A set in which everything has died, whose agents handle what comes from now on.
+struct Replay {
+    set: Set,
+    seen: Arc<Handled>,
+    agents: Vec<Agent>,
+    dead: BTreeMap<String, wire::DeadLetter>,
+}
+
+impl Replay {
+    async fn start(set: Set, letters: usize) -> Result<Self> {
+        set.group(STREAM, GROUP, attempts(1)).await?;
+        let (broken, seen) = (Arc::new(AtomicBool::new(true)), handled());
+        let mut agents = Vec::new();
+        for number in 0..2 {
+            let (is_broken, seen) = (Arc::clone(&broken), Arc::clone(&seen));
+            let client = set.world.client(number)?;
+            let id = format!("agent-{number}");
+            agents.push(Agent::start(client, GROUP, &id, move |job| {
+                if is_broken.load(Ordering::Relaxed) {
+                    return Outcome::reject("KeyError: 'total'");
+                }
+                seen.note(&job.message);
+                Outcome::done()
+            }));
+        }
+        let client = set.world.client(0)?;
+        let sent = messages(letters);
+        publish(&client, Target::group(GROUP), sent.clone(), 3_000).await?;
+        let count = u64::try_from(letters)?;
+        set.taken_in(count, MOVES_WITHIN * 4).await?;
+        let dead = set.counts_are_true().await?;
+        let by_message = |one: &wire::DeadLetter| (one.message_id.clone(), one.message.clone());
+        let died: BTreeMap<_, _> = dead.values().map(by_message).collect();
+        for message in sent {
+            let kept = died.get(&message.message_id).context("a record")?;
+            let kept = kept.as_ref().context("a payload")?;
+            ensure!(kept.payload == message.payload, "{kept:?}");
+        }
+        broken.store(false, Ordering::Relaxed);
+        Ok(Self {
+            set,
+            seen,
+            agents,
+            dead,
+        })
+    }
+
+    /// Waits for the end of so many jobs, and judges them and all that they sent.
+    async fn over(self, count: usize) -> Result<Vec<wire::ReplayJob>> {
+        let Self {
+            set,
+            seen,
+            agents,
+            dead,
+        } = self;
+        let client = set.world.client(0)?;
+        let ends = wait::try_until(MOVES_WITHIN * 2, "the jobs to end", || async {
+            let all = wire::ListReplayJobsRequest::default();
+            let jobs = client.list_replay_jobs(all).await?.jobs;
+            let is_over = |job: &wire::ReplayJob| job.ended_at.is_some();
+            ensure!(jobs.iter().all(is_over), "{} {jobs:?}", seen.count());
+            anyhow::Ok(jobs)
+        });
+        let jobs = ends.await?;
+        ensure!(jobs.len() == count, "{jobs:?}");
+        for job in &jobs {
+            ensure!(job.state() == ReplayJobState::Done, "{job:?}");
+            ensure!(job.attempted == job.replayed && job.failed == 0, "{job:?}");
+            ensure!(job.errors.is_empty(), "{job:?}");
+        }
+        let replayed: u64 = jobs.iter().map(|job| job.replayed).sum();
+        ensure!(usize::try_from(replayed)? == dead.len(), "{jobs:?}");
+        set.world.drained(&[GROUP], PATIENCE).await?;
+        let known = wait::try_until(PATIENCE, "the outcomes to be known", || async {
+            let all = set.all().await?;
+            let is_known = |one: &wire::DeadLetter| one.replay_outcome() != ReplayOutcome::Pending;
+            let known = all.values().filter(|one| is_known(one)).count();
+            ensure!(known == all.len(), "{known} of {}", all.len());
+            anyhow::Ok(())
+        });
+        known.await?;
+        let after = set.counts_are_true().await?;
+        judge(&dead, &after, &seen)?;
+        ensure!(after.len() == dead.len(), "something died of its replay");
+        // The shard has counted as much: no second message lies anywhere.
+        let figures = set.world.figures(GROUP).await?;
+        let count = u64::try_from(dead.len())?;
+        let counted = (figures.published_total, figures.acked_total);
+        ensure!(counted == (2 * count, count), "{figures:?}");
+        ensure!(figures.dead_total == count, "{figures:?}");
+        for agent in agents {
+            agent.stop().await?;
+        }
+        Ok(jobs)
+    }
+}
+
+/// For the one who reads the output.
+fn tell_of(jobs: &[wire::ReplayJob], took: Duration, faults: &str) {
+    let by_job: Vec<_> = jobs
+        .iter()
+        .map(|job| (job.job_id.as_str(), job.replayed))
+        .collect();
+    let all: u64 = by_job.iter().map(|(_, replayed)| replayed).sum();
+    tell(&format!(
+        "{all} replayed once each in {took:?} over {faults}; by job {by_job:?}"
+    ));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_sends_each_once_though_its_workers_and_redis_are_killed() -> Result<()> {
     let letters = usize::try_from(number("HIVE_TORTURE_DEAD_LETTERS", 600)?)?;
     let kills = usize::try_from(number("HIVE_TORTURE_DEAD_LETTER_KILLS", 6)?)?;
     let mut seeded = rng::seeded("dead letters");
     let redis = RedisServer::builder().aof(Aof::Everysec);
-    let mut set = Set::start(redis, (2, 2), &[]).await?;
-    set.group(STREAM, GROUP, attempts(1)).await?;
-    let (broken, seen) = (Arc::new(AtomicBool::new(true)), handled());
-    let mut agents = Vec::new();
-    for number in 0..2 {
-        let (is_broken, seen) = (Arc::clone(&broken), Arc::clone(&seen));
-        let client = set.world.client(number)?;
-        let id = format!("agent-{number}");
-        agents.push(Agent::start(client, GROUP, &id, move |job| {
-            if is_broken.load(Ordering::Relaxed) {
-                return Outcome::reject("KeyError: 'total'");
-            }
-            seen.note(&job.message);
-            Outcome::done()
-        }));
-    }
-    let client = set.world.client(0)?;
-    let sent = messages(letters);
-    publish(&client, Target::group(GROUP), sent.clone(), 3_000).await?;
-    set.taken_in(u64::try_from(letters)?, MOVES_WITHIN * 4)
-        .await?;
-    let dead = set.counts_are_true().await?;
-    let by_message = |one: &wire::DeadLetter| (one.message_id.clone(), one.message.clone());
-    let died: BTreeMap<_, _> = dead.values().map(by_message).collect();
-    for message in sent {
-        let kept = died.get(&message.message_id).context("a record")?;
-        let kept = kept.as_ref().context("a payload")?;
-        ensure!(kept.payload == message.payload, "{kept:?}");
-    }
-    broken.store(false, Ordering::Relaxed);
+    let set = Set::start(redis, (2, 2), &[]).await?;
+    let mut replay = Replay::start(set, letters).await?;
+    let client = replay.set.world.client(0)?;
     let begun = Instant::now();
     let twice = tokio::join!(call(&client, "first"), call(&client, "first"));
     ensure!((twice.0?, twice.1?) == ("first".into(), "first".into()));
-    kill_meanwhile(&mut set, &mut seeded.rng, &seen, (letters, kills)).await?;
-    let ends = wait::try_until(MOVES_WITHIN * 2, "the jobs to end", || async {
-        let jobs = client
-            .list_replay_jobs(wire::ListReplayJobsRequest::default())
-            .await?
-            .jobs;
-        let is_over = |job: &wire::ReplayJob| job.ended_at.is_some();
-        ensure!(jobs.iter().all(is_over), "{} {jobs:?}", seen.count());
-        anyhow::Ok(jobs)
-    });
-    let jobs = ends.await?;
-    let took = begun.elapsed();
-    ensure!(jobs.len() == 2, "{jobs:?}");
-    for job in &jobs {
-        ensure!(job.state() == ReplayJobState::Done, "{job:?}");
-        ensure!(job.attempted == job.replayed && job.failed == 0, "{job:?}");
+    let (set, plan) = (&mut replay.set, (letters, kills));
+    kill_meanwhile(set, &mut seeded.rng, &replay.seen, plan).await?;
+    let jobs = replay.over(2).await?;
+    let faults = format!("{kills} kills of workers and one of Redis");
+    tell_of(&jobs, begun.elapsed(), &faults);
+    Ok(())
+}
+
+/// How often the line fails, and how long at most it is well in between.
+const CUTS: usize = 24;
+const WELL_MS: u64 = 160;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_sends_each_once_though_answers_of_redis_are_lost() -> Result<()> {
+    let mut seeded = rng::seeded("lost answers");
+    let set = Set::start(RedisServer::builder(), (2, 0), &[]).await?;
+    let line = FaultProxy::start(set.world.redis.socket()).await?;
+    let mut set = set;
+    set.add_worker(&line.redis_url(), &[]).await?;
+    let replay = Replay::start(set, 500).await?;
+    let client = replay.set.world.client(0)?;
+    let begun = Instant::now();
+    call(&client, "first").await?;
+    for cut in 0..CUTS {
+        let well = Duration::from_millis(seeded.rng.random_range(20..WELL_MS));
+        tokio::time::sleep(well).await;
+        if cut % 2 == 0 {
+            // It was done, and nobody hears of it.
+            line.set(Mode::CutBeforeReply);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            line.set(Mode::Pass);
+        } else {
+            // It may have been done or not.
+            line.reset();
+        }
     }
-    let replayed: u64 = jobs.iter().map(|job| job.replayed).sum();
-    ensure!(usize::try_from(replayed)? == letters, "{jobs:?}");
-    set.world.drained(&[GROUP], PATIENCE).await?;
-    let known = wait::try_until(PATIENCE, "the outcomes to be known", || async {
-        let all = set.all().await?;
-        let is_known = |one: &wire::DeadLetter| one.replay_outcome() != ReplayOutcome::Pending;
-        let known = all.values().filter(|one| is_known(one)).count();
-        ensure!(known == all.len(), "{known} of {}", all.len());
-        anyhow::Ok(())
-    });
-    known.await?;
-    let after = set.counts_are_true().await?;
-    judge(&dead, &after, &seen)?;
-    ensure!(after.len() == dead.len(), "nothing died of its replay");
-    // The shard has counted as much: no second message lies anywhere.
-    let figures = set.world.figures(GROUP).await?;
-    let count = u64::try_from(letters)?;
-    let counted = (figures.published_total, figures.acked_total);
-    ensure!(counted == (2 * count, count), "{figures:?}");
-    ensure!(figures.dead_total == count, "{figures:?}");
-    tell(&format!(
-        "{letters} replayed once each in {took:?} over {kills} kills of workers and one of Redis; \
-         by job {:?}",
-        jobs.iter()
-            .map(|job| (&job.job_id, job.replayed))
-            .collect::<Vec<_>>()
-    ));
-    for agent in agents {
-        agent.stop().await?;
-    }
+    let jobs = replay.over(1).await?;
+    tell_of(&jobs, begun.elapsed(), &format!("{CUTS} cuts of the line"));
     Ok(())
 }

@@ -29,31 +29,42 @@ const BY_HAND: &str = "[recovery]\nmax_auto_replays = 0\n";
 pub(crate) struct Set {
     pub(crate) world: World,
     pub(crate) workers: Vec<Daemon>,
-    _policy: tempfile::NamedTempFile,
+    policy: tempfile::NamedTempFile,
 }
 
 impl Set {
     /// A Redis, so many gateways and workers, and a coordinator.
     pub(crate) async fn start(
         redis: RedisBuilder,
-        (gateways, workers_count): (usize, usize),
+        (gateways, workers): (usize, usize),
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let world = World::start(redis, gateways, 1).await?;
         let policy = tempfile::NamedTempFile::new()?;
         std::fs::write(policy.path(), BY_HAND)?;
-        let path = policy.path().to_str().context("a path")?;
+        let mut set = Self {
+            world: World::start(redis, gateways, 1).await?,
+            workers: Vec::new(),
+            policy,
+        };
+        let url = set.world.redis.url();
+        for _ in 0..workers {
+            set.add_worker(&url, environment).await?;
+        }
+        Ok(set)
+    }
+
+    /// Starts one more worker, on this way to the Redis.
+    pub(crate) async fn add_worker(
+        &mut self,
+        redis_url: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
+        let path = self.policy.path().to_str().context("a path")?;
         let mut all = vec![("HIVE_DEAD_LETTERS_POLICY_FILE", path)];
         all.extend_from_slice(environment);
-        let mut workers = Vec::new();
-        for _ in 0..workers_count {
-            workers.push(Daemon::start("hive-dlq", &world.redis.url(), &all).await?);
-        }
-        Ok(Self {
-            world,
-            workers,
-            _policy: policy,
-        })
+        let worker = Daemon::start("hive-dlq", redis_url, &all).await?;
+        self.workers.push(worker);
+        Ok(())
     }
 
     /// Creates a group on a stream.
