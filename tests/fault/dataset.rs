@@ -33,7 +33,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const NOTICED: Duration = Duration::from_secs(2);
 
 /// A page of a daemon's admin port, status line and headers included.
-async fn page(daemon: &Daemon, path: &str) -> Result<String> {
+/// A page of a daemon's admin port, with its head.
+pub(crate) async fn page(daemon: &Daemon, path: &str) -> Result<String> {
     let mut connection = TcpStream::connect(daemon.admin()).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;

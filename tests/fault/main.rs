@@ -6,6 +6,7 @@
 
 mod crew;
 mod dataset;
+mod dead_letters;
 mod flows;
 mod hand;
 mod hung;

@@ -196,9 +196,10 @@ async fn take(
     if taken == Taken::New {
         let facts = &new.letter.facts;
         metrics::taken(facts.category, desk.now().since(Timestamp(facts.dead_ms)));
-        if !facts.replay_of.is_empty() {
-            died_again(desk, letters, facts).await?;
-        }
+    }
+    // Whoever stored it may have died before it said so.
+    if taken != Taken::Full && !new.letter.facts.replay_of.is_empty() {
+        died_again(desk, letters, &new.letter.facts).await?;
     }
     Ok(taken)
 }

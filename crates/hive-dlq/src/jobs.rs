@@ -20,7 +20,7 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
+    letters::{Changed, Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
 };
 use serde::{Deserialize, Serialize};
 
@@ -431,7 +431,7 @@ impl Work<'_> {
     }
 
     /// A record that may not be replayed counts as tried and failed.
-    async fn refused(&self, letter: &Letter, fault: &Fault) -> Result<(), StoreError> {
+    async fn refused(&mut self, letter: &Letter, fault: &Fault) -> Result<(), StoreError> {
         let by = format!("job {}", self.job.id);
         let change = self.desk.change(letter.status, &by, fault.to_string());
         let limit = u64::from(self.job.options.limit);
@@ -441,11 +441,15 @@ impl Work<'_> {
             count: Some((self.job.id.clone(), Count::Refused { limit })),
             ..Step::default()
         };
-        self.desk
+        let changed = self
+            .desk
             .store
             .change_letter(self.letters, letter, letter.status, &step)
-            .await
-            .map(drop)
+            .await?;
+        if changed == Changed::Limit {
+            self.job.is_exhausted = true;
+        }
+        Ok(())
     }
 }
 

@@ -14,10 +14,12 @@ use hive_runtime::config::{Key, Problem, Problems, Settings, Spec, Values};
 use hive_store::letters::Bounds;
 use serde::Deserialize;
 
+/// The times of death are summed in a number of 64 bits, which has room for these until 2043.
+const RECORDS_MOST: u32 = 4_000_000;
 const RECORDS_MAX: Key<u32> = Key::count(
     "dead_letters.records_max",
     100_000,
-    (100, 10_000_000),
+    (100, RECORDS_MOST),
     "1000000",
     "Most dead letters of a namespace. Beyond it the oldest that were archived or replayed go \
      first; where all are in the queue nothing more is taken in until a person acts: none is lost, \

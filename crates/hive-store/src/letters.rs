@@ -706,7 +706,7 @@ impl Store {
             Some((job, Count::Attempted { limit })) => (job.as_str(), "attempted", *limit),
             Some((job, Count::Replayed)) => (job.as_str(), "replayed", 0),
             Some((job, Count::Failed)) => (job.as_str(), "failed", 0),
-            Some((job, Count::Refused { limit })) => (job.as_str(), "refused", *limit),
+            Some((job, Count::Refused { limit })) => (job.as_str(), "attempted failed", *limit),
         };
         let tally = match step.tally {
             None => "",

@@ -3,12 +3,14 @@
 mod bells;
 mod bounds;
 mod dataset;
+mod dead;
 mod durable;
 mod end_to_end;
 mod facts;
 mod fetch;
 mod full;
 mod groups;
+mod letters;
 mod members;
 mod peek;
 mod preflight;
