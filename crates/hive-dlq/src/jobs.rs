@@ -270,8 +270,8 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Sends those that go ahead, then waits for what becomes of them. Who they are is stored before
-    /// the first of them goes, so that whoever carries the job on sends no others.
+    /// Sends those that go ahead, then waits for what becomes of them. Who they are is stored
+    /// before the first of them goes, so that whoever carries the job on sends no others.
     async fn go_ahead(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         self.job.state = JobState::Canary;
         if self.job.ahead.is_empty() {
@@ -416,7 +416,7 @@ impl Work<'_> {
             },
         };
         let id = letter.id.clone();
-        match replay::carry_on(self.desk, self.letters, letter).await {
+        match replay::carry_on(self.desk, self.letters, *letter).await {
             Ok(Sent::Done(_) | Sent::Elsewhere) => Ok(true),
             Ok(Sent::Refused(fault)) => {
                 self.job.note_error(&id, fault);

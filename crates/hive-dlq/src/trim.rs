@@ -32,7 +32,7 @@ pub(crate) async fn make_room(desk: &Desk, letters: &Letters) -> Result<bool, St
         let index = Index::Status(status);
         let page = desk
             .store
-            .letter_ids(letters, &index, Order::Oldest, None, (0, 0), SLICE)
+            .letter_ids(letters, &index, (Order::Oldest, None), (0, 0), SLICE)
             .await?;
         places.extend(page);
     }
@@ -54,7 +54,13 @@ pub(crate) async fn old(desk: &Desk, letters: &Letters) -> Result<(), StoreError
     for _ in 0..STEPS_MAX {
         let page = desk
             .store
-            .letter_ids(letters, &Index::All, Order::Oldest, None, (0, until), SLICE)
+            .letter_ids(
+                letters,
+                &Index::All,
+                (Order::Oldest, None),
+                (0, until),
+                SLICE,
+            )
             .await?;
         let ids: Vec<String> = page.into_iter().map(|place| place.id).collect();
         let read = desk.store.read_letters(letters, &ids).await?;

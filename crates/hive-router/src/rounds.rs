@@ -362,8 +362,7 @@ impl Desk {
                 .letter_ids(
                     &letters,
                     &index,
-                    Order::Newest,
-                    after.as_ref(),
+                    (Order::Newest, after.as_ref()),
                     (0, 0),
                     SLICE,
                 )
