@@ -6,7 +6,7 @@ use hive_domain::{
     dead_letter::{
         breaker::State,
         category::Category,
-        pattern::{self, Context, Event, EventKind, Seen, Stats},
+        pattern::{self, Context, Event, EventKind, GroupTotals, Seen, Stats},
         status::Status,
     },
     violation::Violations,
@@ -304,13 +304,19 @@ async fn find(
     let mut groups: Vec<&str> = found.iter().map(|one| one.group.as_str()).collect();
     groups.sort_unstable();
     groups.dedup();
-    let mut events = Vec::new();
+    let (mut events, mut totals) = (Vec::new(), BTreeMap::new());
     for group in groups {
         let Some(definition) = desk.store.group(letters.namespace(), group).await? else {
             continue;
         };
         let shard = desk.store.shard(letters.namespace(), &definition.stream, 0);
+        // What each has handled is not counted: all are taken to have handled as much.
+        let by_consumer: &mut BTreeMap<String, u64> = &mut totals
+            .entry(group.to_owned())
+            .or_insert_with(GroupTotals::default)
+            .by_consumer;
         for member in desk.store.members(&shard, group).await? {
+            by_consumer.insert(member.consumer.clone(), 1);
             // What a pull consumer did last is no news.
             if member.kind == Kind::Stream {
                 events.push(Event {
@@ -325,6 +331,7 @@ async fn find(
     let context = Context {
         span_ms,
         events,
+        totals,
         ..Context::default()
     };
     Ok(pattern::detect(found, &context, desk.now()))

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recovery::range;
+use super::{recovery::range, text::span};
 use crate::{time::Timestamp, violation::Violations};
 
 /// When a breaker opens and for how long.
@@ -319,20 +319,19 @@ fn systemic(window: &Window, settings: &Settings) -> Option<String> {
     if window.dead < settings.min_dead {
         return None;
     }
-    let (failed, minutes) = (window.failed_percent(), window.span_ms / 60_000);
+    let (failed, span) = (window.failed_percent(), span(window.span_ms));
     let all = window.acked.saturating_add(window.failed_deliveries);
     let (dead, top) = (window.dead, window.top_fingerprint);
     if failed >= u64::from(settings.failed_percent) {
         let of = window.failed_deliveries;
         return Some(format!(
-            "{of} of {all} deliveries failed in the last {minutes} minutes, and {dead} messages \
-             died"
+            "{of} of {all} deliveries failed in the last {span}, and {dead} messages died"
         ));
     }
     let is_dominant = percent(top, dead) >= u64::from(settings.dominant_percent);
     (is_dominant && failed >= u64::from(settings.dominant_failed_percent)).then(|| {
         format!(
-            "{top} of {dead} dead letters of the last {minutes} minutes have one fault, and \
+            "{top} of {dead} dead letters of the last {span} have one fault, and \
              {failed} percent of the deliveries failed"
         )
     })

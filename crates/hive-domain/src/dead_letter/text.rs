@@ -226,5 +226,20 @@ fn type_of_line(line: &str) -> Option<&str> {
     None
 }
 
+/// A span of time for people: in minutes, from two hours on in hours, from two days on in days; any
+/// part of a minute counts as one.
+pub(super) fn span(ms: u64) -> String {
+    let minutes = ms.div_ceil(60_000).max(1);
+    let (count, unit) = if minutes < 120 {
+        (minutes, "minute")
+    } else if minutes < 2_880 {
+        (minutes / 60, "hour")
+    } else {
+        (minutes / 1_440, "day")
+    };
+    let more = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{more}")
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Context, Event, EventKind, Pattern, PatternKind, Seen, say};
 use crate::{
+    dead_letter::text::span,
     dead_letter::{breaker::percent, category::Category},
     time::Timestamp,
 };
@@ -90,7 +91,7 @@ fn common(kind: PatternKind, group: &str, seen: &[&Seen], context: &Context) -> 
         .copied()
         .filter(|seen| key_of(kind, seen) == key)
         .collect();
-    let minutes = context.span_ms / 60_000;
+    let span = span(context.span_ms);
     let of = length(seen);
     let what = match kind {
         PatternKind::OneConsumer => format!("came from consumer `{key}`"),
@@ -99,7 +100,7 @@ fn common(kind: PatternKind, group: &str, seen: &[&Seen], context: &Context) -> 
         PatternKind::OneFingerprint => format!("have the fault `{key}`"),
         PatternKind::AfterEvent | PatternKind::Burst => String::new(),
     };
-    let evidence = format!("{count} of {of} dead letters in the last {minutes} minutes {what}");
+    let evidence = format!("{count} of {of} dead letters in the last {span} {what}");
     Some(pattern(kind, (group, key), &those, (of, evidence)))
 }
 
@@ -143,10 +144,8 @@ fn burst(group: &str, seen: &[&Seen], context: &Context) -> Option<Pattern> {
     if count < context.min_count.saturating_mul(2) || percent(count, of) < BURST_PERCENT {
         return None;
     }
-    let (minutes, part) = (context.span_ms / 60_000, length_ms / 60_000);
-    let evidence = format!(
-        "{count} of {of} dead letters in the last {minutes} minutes died within {part} minutes"
-    );
+    let (span, part) = (span(context.span_ms), span(length_ms));
+    let evidence = format!("{count} of {of} dead letters in the last {span} died within {part}");
     Some(pattern(
         PatternKind::Burst,
         (group, ""),
@@ -178,7 +177,7 @@ fn after<'a>(
     if count < context.min_count || count < before.saturating_mul(AFTER_FACTOR) {
         return None;
     }
-    let minutes = window_ms.div_ceil(60_000);
+    let span = span(window_ms);
     let kind = match event.kind {
         EventKind::Deploy => "deploy",
         EventKind::Scale => "change of scale",
@@ -190,8 +189,7 @@ fn after<'a>(
         format!(" `{}`", event.what)
     };
     let evidence = format!(
-        "{count} messages died in the {minutes} minutes after the {kind}{what}, {before} in as \
-         many minutes before it"
+        "{count} messages died in the {span} after the {kind}{what}, {before} in as long before it"
     );
     let key = if event.what.is_empty() {
         event.kind.as_str()

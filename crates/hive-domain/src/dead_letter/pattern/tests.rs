@@ -147,7 +147,7 @@ fn what_began_with_a_deploy_is_told_and_what_was_there_before_is_not() {
     assert_eq!(kinds(&found), [PatternKind::AfterEvent]);
     assert_eq!(
         found[0].evidence,
-        "8 messages died in the 10 minutes after the deploy `v2`, 0 in as many minutes before it"
+        "8 messages died in the 10 minutes after the deploy `v2`, 0 in as long before it"
     );
     assert_eq!(detect(&all, &event(34), NOW), []);
     let steady = spread(60);
