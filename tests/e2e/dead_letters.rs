@@ -510,7 +510,6 @@ async fn every_wrong_call_has_a_clear_answer_and_changes_nothing() -> Result<()>
     let delete = wire::DeleteGroupRequest {
         name: GROUP.into(),
         force: true,
-        ..wire::DeleteGroupRequest::default()
     };
     client.delete_group(delete).await?;
     let refused = client.replay_dead_letter(replay).await.unwrap_err();
@@ -542,7 +541,6 @@ async fn what_a_deleted_group_held_comes_here_as_cancelled() -> Result<()> {
     let delete = wire::DeleteGroupRequest {
         name: GROUP.into(),
         force: true,
-        ..wire::DeleteGroupRequest::default()
     };
     set.client()?.delete_group(delete).await?;
     let dead = set.come(5).await?;

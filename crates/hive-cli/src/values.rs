@@ -62,6 +62,16 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
     )
 }
 
+/// A line as it is, but for what a terminal would obey.
+pub(crate) fn harmless(line: &str) -> String {
+    let mark = |one: char| match one {
+        '\t' => one,
+        _ if one.is_control() => '\u{fffd}',
+        _ => one,
+    };
+    line.chars().map(mark).collect()
+}
+
 /// At most this many characters of a text, with a mark where it was cut.
 pub(crate) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -85,6 +95,11 @@ mod tests {
     fn a_long_text_is_cut_at_a_character_not_inside_one() {
         assert_eq!(cut("äöü", 2), "äö…");
         assert_eq!(cut("äöü", 3), "äöü");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_marked() {
+        assert_eq!(harmless("a\tb\u{1b}[2Jc"), "a\tb\u{fffd}[2Jc");
     }
 
     #[test]

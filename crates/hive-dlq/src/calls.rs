@@ -242,7 +242,7 @@ impl Calls {
         }
         faults.into_result()?;
         // What dies after the call is not meant.
-        let until = now.as_millis().saturating_add(1);
+        let (until, to_ms) = (now.as_millis().saturating_add(1), meant.to_ms);
         if meant.to_ms == 0 || meant.to_ms > until {
             meant.to_ms = until;
         }
@@ -274,6 +274,7 @@ impl Calls {
                 JobState::Running
             },
             filter: meant,
+            to_ms,
             options,
             by: request.by,
             total,

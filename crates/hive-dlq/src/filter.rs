@@ -133,7 +133,7 @@ fn seen(facts: &Facts, status: Status) -> plan::Facts<'_> {
     }
 }
 
-/// Whether a record is meant. `any_status` passes over the status.
+/// Whether a record is meant.
 pub(crate) fn fits(filter: &plan::Filter, letter: &Letter) -> bool {
     filter.matches(&seen(&letter.facts, letter.status))
 }
@@ -197,7 +197,7 @@ pub(crate) async fn page(
     loop {
         let places = desk
             .store
-            .letter_ids(letters, &index, order, after.as_ref(), range, PAGE)
+            .letter_ids(letters, &index, (order, after.as_ref()), range, PAGE)
             .await?;
         let is_end = places.len() < PAGE;
         let ids: Vec<String> = places.iter().map(|place| place.id.clone()).collect();

@@ -255,7 +255,13 @@ async fn seen(
         let range = (since, 0);
         let page = desk
             .store
-            .letter_ids(letters, &index, Order::Newest, after.as_ref(), range, limit)
+            .letter_ids(
+                letters,
+                &index,
+                (Order::Newest, after.as_ref()),
+                range,
+                limit,
+            )
             .await?;
         let ids: Vec<String> = page.iter().map(|place| place.id.clone()).collect();
         for letter in desk

@@ -26,6 +26,7 @@ use hive_store::{
     dead::DeadLetter,
     header::Header,
     keys::Shard,
+    lease::parse_entry_id,
     letters::{
         Attempt, Facts, Index, Letter, Letters, NewLetter, Order, Outcome, Past, State, Step,
         Taken, Tally,
@@ -51,7 +52,7 @@ const KEEP_MS: u64 = 600_000;
 /// Pause between two trims of what was stored long ago.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Earlier deaths of a task that are looked at.
-const SIBLINGS: usize = 100;
+const SIBLINGS: usize = 4;
 
 /// Which shard is followed.
 #[derive(Debug, Clone)]
@@ -62,14 +63,11 @@ pub(crate) struct Place {
     pub(crate) shard: Shard,
 }
 
-/// Follows one shard until the future is dropped. `is_new_server` says that another Redis answers
-/// than before: what was stored in the last minutes may be lost with it, and is taken again.
-pub(crate) async fn follow(desk: Arc<Desk>, place: Place, is_new_server: bool) {
-    let mut position = None;
-    if is_new_server {
-        let back = desk.now().as_millis().saturating_sub(KEEP_MS);
-        position = Some(format!("{back}-0"));
-    }
+/// Follows one shard until the future is dropped. Where another Redis answers than the one that
+/// what was stored last was stored on, what was stored in the last minutes may be lost, and is taken
+/// again.
+pub(crate) async fn follow(desk: Arc<Desk>, place: Place) {
+    let (mut position, mut again) = (None, None);
     let (mut is_told, mut forgot) = (false, Instant::now());
     loop {
         if forgot.elapsed() >= FORGET_EVERY {
@@ -78,9 +76,17 @@ pub(crate) async fn follow(desk: Arc<Desk>, place: Place, is_new_server: bool) {
                 tracing::debug!(%error, shard = ?place.shard, "taken_not_forgotten");
             }
         }
-        match advance(&desk, &place, &mut position).await {
+        match advance(&desk, &place, &mut position, &mut again).await {
             Ok(Advance::More) => is_told = false,
-            Ok(Advance::None) => tokio::time::sleep(POLL).await,
+            Ok(Advance::None) => {
+                if let Some(server) = again.take() {
+                    let noted = desk.store.note_dead_taken_from(&place.shard, &server).await;
+                    if noted.is_err() {
+                        again = Some(server);
+                    }
+                }
+                tokio::time::sleep(POLL).await;
+            },
             Ok(Advance::Full) => {
                 if !is_told {
                     let namespace = &*place.namespace;
@@ -92,7 +98,6 @@ pub(crate) async fn follow(desk: Arc<Desk>, place: Place, is_new_server: bool) {
             },
             Err(error) => {
                 metrics::round_failed(Loop::Intake);
-                // The position stays: what it went back for may be behind the stored one.
                 tracing::debug!(%error, shard = ?place.shard, "dead_letters_not_taken");
                 tokio::time::sleep(PAUSE).await;
             },
@@ -118,10 +123,11 @@ async fn advance(
     desk: &Desk,
     place: &Place,
     position: &mut Option<String>,
+    again: &mut Option<String>,
 ) -> Result<Advance, StoreError> {
-    let after = match position.clone() {
-        Some(after) => after,
-        None => desk.store.dead_taken(&place.shard).await?,
+    let after = match position {
+        Some(after) => after.clone(),
+        None => begin(desk, place, again).await?,
     };
     let page = desk.store.dead_letters(&place.shard, &after, PAGE).await?;
     if page.is_empty() {
@@ -148,6 +154,25 @@ async fn advance(
     } else {
         Advance::More
     })
+}
+
+/// Where to begin: behind what was stored, or some minutes before on a server that may have lost it;
+/// then `again` is that server, to be noted once all of it is stored.
+async fn begin(
+    desk: &Desk,
+    place: &Place,
+    again: &mut Option<String>,
+) -> Result<String, StoreError> {
+    let taken = desk.store.dead_taken(&place.shard).await?;
+    let known = desk.store.dead_taken_from(&place.shard).await?;
+    let server = desk.store.run_id();
+    if known == server {
+        return Ok(taken);
+    }
+    *again = Some(server);
+    let back = desk.now().as_millis().saturating_sub(KEEP_MS);
+    let is_older = parse_entry_id(&taken).is_none_or(|(ms, _)| ms < back);
+    Ok(if is_older { taken } else { format!("{back}-0") })
 }
 
 /// Stores one dead letter, once; makes room for it where it may.
@@ -319,7 +344,7 @@ fn facts(desk: &Desk, place: &Place, dead: DeadLetter) -> Facts {
         error_type: &last.error_type,
         text: &text,
     });
-    let dead_ms = hive_store::lease::parse_entry_id(&dead.id).map_or(0, |(ms, _)| ms);
+    let dead_ms = parse_entry_id(&dead.id).map_or(0, |(ms, _)| ms);
     Facts {
         fingerprint: fingerprint(&dead.group, classified.category, &last.error_type, &text),
         error: mask(if text.is_empty() { given } else { &text }),
@@ -392,19 +417,30 @@ async fn past(desk: &Desk, letters: &Letters, facts: &Facts) -> Result<Past, Sto
             .flatten()
     };
     let Some(earlier) = earlier else {
-        // What it repeats is gone: its own number is the least that is known.
+        // What it repeats is gone: its number counts the replays of its life.
         return Ok(Past {
             replays: facts.replay_number,
             automatic: facts.replay_number,
-            same: 0,
+            same: facts.replay_number,
         });
     };
     let (before, state) = (earlier.facts.past, &earlier.state);
+    // One that is not noted as sent yet, and was: here is what it sent.
+    let under_way = state.plan.as_ref().filter(|plan| {
+        earlier.status == Status::Replaying
+            && (facts.is_task() || plan.number == facts.replay_number)
+    });
+    let more = u32::from(under_way.is_some());
+    let more_automatic = u32::from(under_way.is_some_and(|plan| plan.is_automatic));
+    let replays = state.replays.saturating_add(more);
     Ok(Past {
-        replays: before.replays.saturating_add(state.replays),
-        automatic: before.automatic.saturating_add(state.automatic),
+        replays: before.replays.saturating_add(replays),
+        automatic: before
+            .automatic
+            .saturating_add(state.automatic)
+            .saturating_add(more_automatic),
         same: if earlier.facts.fingerprint == facts.fingerprint {
-            before.same.saturating_add(state.replays)
+            before.same.saturating_add(replays)
         } else {
             0
         },
@@ -417,18 +453,16 @@ async fn earlier_of_task(
     letters: &Letters,
     facts: &Facts,
 ) -> Result<Option<Letter>, StoreError> {
-    let index = Index::Workflow(facts.workflow_id.clone());
+    let index = Index::Task(facts.task());
     let until = (0, facts.dead_ms.saturating_add(1));
     let places = desk
         .store
-        .letter_ids(letters, &index, Order::Newest, None, until, SIBLINGS)
+        .letter_ids(letters, &index, (Order::Newest, None), until, SIBLINGS)
         .await?;
     let ids: Vec<String> = places.into_iter().map(|place| place.id).collect();
     let read = desk.store.read_letters(letters, &ids).await?;
     Ok(read.into_iter().flatten().find(|letter| {
         let other = &letter.facts;
-        other.run_id == facts.run_id
-            && other.task_id == facts.task_id
-            && other.dispatch_key != facts.dispatch_key
+        other.dispatch_key != facts.dispatch_key
     }))
 }

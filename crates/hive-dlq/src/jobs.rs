@@ -20,7 +20,7 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{Letters, LettersKey, Order, Outcome, Place, Row},
+    letters::{Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,8 @@ pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) state: JobState,
     pub(crate) filter: Filter,
+    /// The end that the caller gave the filter; 0 for none.
+    pub(crate) to_ms: u64,
     pub(crate) options: Options,
     pub(crate) by: String,
     pub(crate) total: u64,
@@ -86,8 +88,9 @@ pub(crate) struct Job {
 impl Job {
     /// Whether another call asks for the same job.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
+        // Without an end of its own a filter ends with the call that made the job.
         let filter = |job: &Self| Filter {
-            to_ms: 0,
+            to_ms: job.to_ms,
             ..job.filter.clone()
         };
         filter(self) == filter(other) && self.options == other.options
@@ -137,9 +140,13 @@ pub(crate) async fn create(desk: &Desk, letters: &Letters, job: Job) -> Result<R
     }
     let rows: Vec<Row<Job>> = desk.store.letter_rows(letters, LettersKey::Jobs).await?;
     if rows.len() >= JOBS_MAX {
-        let message = format!("the namespace keeps {JOBS_MAX} replay jobs, which is its limit");
-        let fault = Fault::new(Reason::TooManyReplayJobs, message);
-        return Err(fault.with_retry_after(Duration::from_secs(60)));
+        let over = rows.iter().filter(|row| row.value.state.is_over());
+        let Some(oldest) = over.min_by_key(|row| row.value.ended_ms) else {
+            let message = format!("{JOBS_MAX} replay jobs are under way, which is the limit");
+            let fault = Fault::new(Reason::TooManyReplayJobs, message);
+            return Err(fault.with_retry_after(Duration::from_secs(60)));
+        };
+        forget(desk, letters, oldest).await?;
     }
     let put = desk
         .store
@@ -151,7 +158,7 @@ pub(crate) async fn create(desk: &Desk, letters: &Letters, job: Job) -> Result<R
     }
 }
 
-/// One round over the jobs of a namespace; answers whether one is under way.
+/// One round over the jobs of a namespace; answers whether one went on.
 pub(crate) async fn round(
     desk: &Desk,
     letters: &Letters,
@@ -170,8 +177,7 @@ pub(crate) async fn round(
             }
             continue;
         }
-        is_busy = true;
-        advance(desk, letters, memory, row).await?;
+        is_busy |= advance(desk, letters, memory, row).await?;
     }
     Ok(is_busy)
 }
@@ -184,103 +190,202 @@ async fn forget(desk: &Desk, letters: &Letters, row: &Row<Job>) -> Result<(), St
     desk.store.forget_job_counts(letters, id).await
 }
 
-/// Carries a job on by one slice.
+/// Carries a job on by one slice; answers whether it tried anything.
 async fn advance(
     desk: &Desk,
     letters: &Letters,
     memory: &mut Memory,
     row: Row<Job>,
-) -> Result<(), StoreError> {
-    let version = row.version;
-    let mut job = row.value;
-    let before = job.clone();
+) -> Result<bool, StoreError> {
+    let mut work = Work {
+        desk,
+        letters,
+        version: row.version,
+        stored: row.value.clone(),
+        job: row.value,
+    };
     let now = desk.now();
-    let counts = desk.store.job_counts(letters, &job.id).await?;
-    let [attempted, replayed, failed] = counts;
-    let mut room = SLICE;
-    if job.options.canary > 0 && !job.is_proved {
-        match canary(desk, letters, &job, counts).await? {
-            Next::Send(more) => {
-                job.state = JobState::Canary;
-                room = room.min(usize::try_from(more).unwrap_or(usize::MAX));
-            },
-            Next::Wait => {
-                if now.as_millis() > job.created_ms.saturating_add(CANARY_MS) {
-                    let why = "what became of the messages that went ahead is not known in time";
-                    job.end(JobState::Failed, why, now);
-                }
-                room = 0;
-            },
-            Next::GoOn => {
-                job.is_proved = true;
-                job.state = JobState::Running;
-            },
-            Next::Stop { why } => {
-                job.end(JobState::Failed, why, now);
-                room = 0;
-            },
-        }
+    let [attempted, replayed, failed] = desk.store.job_counts(letters, &work.job.id).await?;
+    if work.job.options.canary > 0 && !work.job.is_proved {
+        return work.go_ahead(now).await;
     }
-    let rate = job.options.rate;
-    let budget = memory
-        .budgets
-        .entry(job.id.clone())
-        .or_insert_with(|| Budget::new(now));
+    let rate = work.job.options.rate;
+    let id = work.job.id.clone();
+    let budget = memory.budgets.entry(id).or_insert_with(|| Budget::new(now));
     budget.fill(rate, now);
-    room = room.min(usize::try_from(budget.messages(rate)).unwrap_or(usize::MAX));
-    let limit = u64::from(job.options.limit);
-    if limit > 0 && attempted >= limit {
-        job.is_exhausted = true;
+    let may = budget.messages(rate);
+    let limit = u64::from(work.job.options.limit);
+    let left = if limit == 0 {
+        u64::MAX
+    } else {
+        limit.saturating_sub(attempted)
+    };
+    if left == 0 {
+        work.job.is_exhausted = true;
     }
-    if !job.state.is_over() && !job.is_exhausted && room > 0 {
-        let sent = slice(desk, letters, &mut job, room).await?;
-        if let Some(budget) = memory.budgets.get_mut(&job.id) {
-            budget.take(sent);
-        }
-    } else if !job.state.is_over() && job.is_exhausted && attempted <= replayed + failed {
-        let proved = job.options.canary == 0 || job.is_proved;
-        if proved {
-            job.end(JobState::Done, "", now);
-            let job = &job.id;
+    let room = SLICE.min(usize::try_from(may.min(left)).unwrap_or(usize::MAX));
+    let mut tried = 0;
+    if work.job.is_exhausted {
+        if attempted <= replayed.saturating_add(failed) {
+            work.job.end(JobState::Done, "", now);
+            let job = &work.job.id;
             tracing::info!(job, attempted, replayed, failed, "replay_job_done");
         }
+    } else if room > 0 {
+        tried = work.slice(room).await?;
+        budget.take(tried);
     }
-    if job == before {
-        return Ok(());
-    }
-    // Where somebody cancelled it meanwhile, that stands.
-    let put = (version, Some(&job));
-    desk.store
-        .put_letter_row(letters, LettersKey::Jobs, &job.id, put)
-        .await
-        .map(drop)
+    work.store().await?;
+    Ok(tried > 0)
 }
 
-/// Tries the next records of a job; answers how many.
-async fn slice(
-    desk: &Desk,
-    letters: &Letters,
-    job: &mut Job,
-    room: usize,
-) -> Result<u64, StoreError> {
-    let from = (Order::Oldest, job.place.clone());
-    let page = filter::page(desk, letters, &job.filter, from, room).await?;
-    let mut tried = 0;
-    for letter in page.found {
-        let place = Place {
-            dead_ms: letter.facts.dead_ms,
-            id: letter.id.clone(),
-        };
-        let needs_outcome = job.options.canary > 0 && !job.is_proved;
-        // What became of a message with an ordering key, or of one for all groups, is not told.
-        let is_told = !letter.facts.is_ordered && job.options.target_stream.is_empty();
-        if needs_outcome && !is_told {
-            let now = desk.now();
-            let why = "a canary needs messages without an ordering key, for one group: what \
-                       becomes of others is not told";
-            job.end(JobState::Failed, why, now);
-            return Ok(tried);
+/// A job in work.
+struct Work<'a> {
+    desk: &'a Desk,
+    letters: &'a Letters,
+    version: u64,
+    /// As it is stored.
+    stored: Job,
+    job: Job,
+}
+
+impl Work<'_> {
+    /// Stores the job if it changed; false where somebody else changed it meanwhile: that stands.
+    async fn store(&mut self) -> Result<bool, StoreError> {
+        if self.job == self.stored {
+            return Ok(true);
         }
+        let put = (self.version, Some(&self.job));
+        let (letters, id) = (self.letters, &self.job.id);
+        let put = self
+            .desk
+            .store
+            .put_letter_row(letters, LettersKey::Jobs, id, put)
+            .await?;
+        let Put::Stored(version) = put else {
+            return Ok(false);
+        };
+        self.version = version;
+        self.stored = self.job.clone();
+        Ok(true)
+    }
+
+    /// Sends those that go ahead, then waits for what becomes of them. Who they are is stored before
+    /// the first of them goes, so that whoever carries the job on sends no others.
+    async fn go_ahead(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        self.job.state = JobState::Canary;
+        if self.job.ahead.is_empty() {
+            let wanted = usize::try_from(self.job.options.canary).unwrap_or(usize::MAX);
+            let from = (Order::Oldest, self.job.place.clone());
+            let page =
+                filter::page(self.desk, self.letters, &self.job.filter, from, wanted).await?;
+            let is_told = |letter: &Letter| {
+                !letter.facts.is_ordered && self.job.options.target_stream.is_empty()
+            };
+            // What became of a message with an ordering key, or of one for all groups, is not told.
+            if !page.found.iter().all(is_told) {
+                let why = "a canary needs messages without an ordering key, for one group: what \
+                           becomes of others is not told";
+                self.job.end(JobState::Failed, why, now);
+                self.store().await?;
+                return Ok(false);
+            }
+            let ids = page.found.into_iter().map(|letter| letter.id);
+            self.job.ahead = ids.collect();
+            self.job.is_exhausted = page.next.is_none();
+            self.job.place = page.next;
+            if self.job.ahead.is_empty() {
+                self.job.is_proved = self.job.is_exhausted;
+            }
+            let is_stored = self.store().await?;
+            if !is_stored || self.job.ahead.is_empty() {
+                return Ok(is_stored);
+            }
+        }
+        let ahead = self.job.ahead.clone();
+        let read = self.desk.store.read_letters(self.letters, &ahead).await?;
+        let (mut tried, mut last_sent_ms) = (0, 0);
+        let mut canary = Canary {
+            wanted: u32::try_from(ahead.len()).unwrap_or(u32::MAX),
+            ..Canary::default()
+        };
+        for letter in read {
+            canary.sent = canary.sent.saturating_add(1);
+            // One that a person removed or refused says that something is wrong.
+            let Some(letter) = letter else {
+                canary.failed = canary.failed.saturating_add(1);
+                continue;
+            };
+            let plan = letter.state.plan.as_ref();
+            let is_ours = plan.is_some_and(|plan| plan.job == self.job.id);
+            last_sent_ms = last_sent_ms.max(letter.state.sent_ms);
+            match (is_ours, letter.status, letter.state.outcome) {
+                (true, Status::Replayed, Outcome::Succeeded) => {
+                    canary.succeeded = canary.succeeded.saturating_add(1);
+                },
+                (true, Status::Replaying, _) | (true, Status::Replayed, Outcome::Pending) => {},
+                (false, status, _) if status.is_open_to_replay() || self.job.options.force => {
+                    tried += 1;
+                    if !self.send(&letter).await? {
+                        canary.failed = canary.failed.saturating_add(1);
+                    }
+                },
+                _ => canary.failed = canary.failed.saturating_add(1),
+            }
+        }
+        match canary.next(true) {
+            Next::Send(_) => {},
+            Next::Wait => {
+                let is_late = now.as_millis() > last_sent_ms.saturating_add(CANARY_MS);
+                if tried == 0 && last_sent_ms > 0 && is_late {
+                    let why = "what became of the messages that went ahead is not known in time";
+                    self.job.end(JobState::Failed, why, now);
+                }
+            },
+            Next::GoOn => {
+                self.job.is_proved = true;
+                self.job.state = JobState::Running;
+            },
+            Next::Stop { why } => self.job.end(JobState::Failed, why, now),
+        }
+        self.store().await?;
+        Ok(tried > 0 || self.job.is_proved)
+    }
+
+    /// Tries the next records; answers how many.
+    async fn slice(&mut self, room: usize) -> Result<u64, StoreError> {
+        let from = (Order::Oldest, self.job.place.clone());
+        let page = filter::page(self.desk, self.letters, &self.job.filter, from, room).await?;
+        let mut tried = 0;
+        for letter in page.found {
+            let place = Place {
+                dead_ms: letter.facts.dead_ms,
+                id: letter.id.clone(),
+            };
+            tried += 1;
+            self.job.error.clear();
+            self.send(&letter).await?;
+            if self.job.is_exhausted {
+                return Ok(tried);
+            }
+            // What waits is tried again from here on; what is under way is carried on.
+            if !self.job.error.is_empty() {
+                return Ok(0);
+            }
+            self.job.place = Some(place);
+        }
+        if page.next.is_none() {
+            self.job.is_exhausted = true;
+        } else {
+            self.job.place = page.next;
+        }
+        Ok(tried)
+    }
+
+    /// Sends one; false where it was refused. What passes by itself becomes the job's error.
+    async fn send(&mut self, letter: &Letter) -> Result<bool, StoreError> {
+        let job = &self.job;
+        let limit = u64::from(job.options.limit);
         let ask = Ask {
             target_group: job.options.target_group.clone(),
             target_stream: job.options.target_stream.clone(),
@@ -288,119 +393,60 @@ async fn slice(
             force: job.options.force,
             by: format!("job {}", job.id),
             why: job.by.clone(),
-            job: Some((job.id.clone(), u64::from(job.options.limit))),
+            job: Some((job.id.clone(), limit)),
             ..Ask::default()
         };
-        let id = letter.id.clone();
-        match replay::begin(desk, letters, &letter, &ask).await {
-            Ok(Begun::Mine(letter)) => {
-                tried += 1;
-                if needs_outcome {
-                    job.ahead.push(id.clone());
-                }
-                match replay::carry_on(desk, letters, letter).await {
-                    Ok(Sent::Done(_) | Sent::Elsewhere) => {},
-                    Ok(Sent::Refused(fault)) => job.note_error(&id, fault),
-                    Ok(Sent::Later(fault)) => {
-                        // It is sent as soon as it can be; the job waits with it.
-                        job.error = format!("waits: {fault}");
-                        job.place = Some(place);
-                        return Ok(tried);
-                    },
-                    Err(fault) => {
-                        job.error = format!("waits: {fault}");
-                        job.place = Some(place);
-                        return Ok(tried);
-                    },
-                }
-                job.error.clear();
-            },
-            Ok(Begun::Before | Begun::UnderWay(_)) => {},
-            // Somebody changed it since it was read: it is read again.
-            Ok(Begun::Stale) => return Ok(tried),
+        let begun = replay::begin(self.desk, self.letters, letter, &ask).await;
+        let letter = match begun {
+            Ok(Begun::Mine(letter)) => letter,
+            // Somebody else has it, or changed it since it was read.
+            Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale) => return Ok(true),
             Ok(Begun::Limit) => {
-                job.is_exhausted = true;
-                return Ok(tried);
+                self.job.is_exhausted = true;
+                return Ok(true);
             },
-            // A lost answer as well: whether it began is seen when it is read again.
-            Err(fault) if !replay::is_for_good(&fault) => {
-                job.error = format!("waits: {fault}");
-                return Ok(tried);
+            Err(fault) if replay::is_passing(&fault) => {
+                self.job.error = format!("waits: {fault}");
+                return Ok(true);
             },
             Err(fault) => {
-                if !refused(desk, letters, job, &letter, &fault).await? {
-                    job.is_exhausted = true;
-                    return Ok(tried);
-                }
-                job.note_error(&id, &fault);
+                self.job.note_error(&letter.id, &fault);
+                self.refused(letter, &fault).await?;
+                return Ok(false);
+            },
+        };
+        let id = letter.id.clone();
+        match replay::carry_on(self.desk, self.letters, letter).await {
+            Ok(Sent::Done(_) | Sent::Elsewhere) => Ok(true),
+            Ok(Sent::Refused(fault)) => {
+                self.job.note_error(&id, fault);
+                Ok(false)
+            },
+            // It is carried on as soon as it can be, and the job waits with it.
+            Ok(Sent::Later(fault)) | Err(fault) => {
+                self.job.error = format!("waits: {fault}");
+                Ok(true)
             },
         }
-        job.place = Some(place);
     }
-    if page.next.is_none() {
-        job.is_exhausted = true;
-    } else {
-        job.place = page.next;
-    }
-    Ok(tried)
-}
 
-/// A record that may not be replayed counts as tried and failed, in one step: whoever dies between
-/// two would leave a job that waits for ever. False where the job has tried all that it may.
-async fn refused(
-    desk: &Desk,
-    letters: &Letters,
-    job: &Job,
-    letter: &hive_store::letters::Letter,
-    fault: &Fault,
-) -> Result<bool, StoreError> {
-    use hive_store::letters::{Changed, Count, Step};
-    let by = format!("job {}", job.id);
-    let limit = u64::from(job.options.limit);
-    let step = Step {
-        state: letter.state.clone(),
-        change: Some(desk.change(letter.status, &by, fault.to_string())),
-        count: Some((job.id.clone(), Count::Refused { limit })),
-        ..Step::default()
-    };
-    let changed = desk
-        .store
-        .change_letter(letters, letter, letter.status, &step)
-        .await?;
-    Ok(changed != Changed::Limit)
-}
-
-/// What those that went ahead say.
-async fn canary(
-    desk: &Desk,
-    letters: &Letters,
-    job: &Job,
-    [attempted, _, _]: [u64; 3],
-) -> Result<Next, StoreError> {
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let read = desk.store.read_letters(letters, &job.ahead).await?;
-    let outcomes: Vec<(Status, Outcome)> = read
-        .into_iter()
-        .flatten()
-        .map(|letter| (letter.status, letter.state.outcome))
-        .collect();
-    let count = |wanted: Outcome| {
-        let such = outcomes.iter().filter(|(_, outcome)| *outcome == wanted);
-        number(such.count())
-    };
-    let refused = outcomes
-        .iter()
-        .filter(|(status, outcome)| *outcome == Outcome::Unknown && *status != Status::Replaying)
-        .count();
-    // A crash may have lost who went ahead: those that were tried went.
-    let lost = attempted.saturating_sub(u64::try_from(job.ahead.len()).unwrap_or(u64::MAX));
-    Ok(Canary {
-        wanted: job.options.canary,
-        sent: number(job.ahead.len()),
-        succeeded: count(Outcome::Succeeded),
-        failed: count(Outcome::Failed).saturating_add(number(refused)),
+    /// A record that may not be replayed counts as tried and failed.
+    async fn refused(&self, letter: &Letter, fault: &Fault) -> Result<(), StoreError> {
+        let by = format!("job {}", self.job.id);
+        let change = self.desk.change(letter.status, &by, fault.to_string());
+        let limit = u64::from(self.job.options.limit);
+        let step = Step {
+            state: letter.state.clone(),
+            change: Some(change),
+            count: Some((self.job.id.clone(), Count::Refused { limit })),
+            ..Step::default()
+        };
+        self.desk
+            .store
+            .change_letter(self.letters, letter, letter.status, &step)
+            .await
+            .map(drop)
     }
-    .next(job.is_exhausted || lost > 0 && job.ahead.len() >= 1))
 }
 
 /// A job as callers see it.

@@ -1,5 +1,12 @@
 //! What became of what replays sent: looked up where the message lies, until it is settled.
 
+use std::{
+    future::ready,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream};
+use hive_domain::dead_letter::status::Status;
 use hive_store::{
     StoreError,
     letters::{Changed, Letter, Letters, LettersKey, Outcome, State, Step, Tally},
@@ -8,6 +15,10 @@ use hive_store::{
 
 use crate::{desk::Desk, replay};
 
+/// Records worked on at once.
+const AT_ONCE: usize = 16;
+/// How long one round carries on what others left: a router that hangs must not stall the rest.
+const CARRY_WITHIN: Duration = Duration::from_secs(2);
 /// Records looked at in one round.
 const SLICE: usize = 200;
 /// Shortest and longest pause between two looks at one message: a quarter of its age between.
@@ -20,6 +31,7 @@ const TASK_UNKNOWN_MS: u64 = 86_400_000;
 /// Carries on what others left, and looks for outcomes that are due.
 pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreError> {
     let now_ms = desk.now().as_millis();
+    let (mut left, mut awaited) = (Vec::new(), Vec::new());
     for key in [LettersKey::Replaying, LettersKey::Awaiting] {
         let ids = desk
             .store
@@ -31,23 +43,54 @@ pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreErr
                 desk.store.forget_place(letters, key, id).await?;
                 continue;
             };
-            if key == LettersKey::Awaiting {
-                look(desk, letters, &letter).await?;
-                continue;
-            }
-            // Nobody else begins before that, unless this one dies too.
-            let next = now_ms.saturating_add(replay::STALE_MS);
-            desk.store.postpone_letter(letters, key, id, next).await?;
-            if let Err(fault) = replay::carry_on(desk, letters, letter).await {
-                tracing::debug!(dlq_id = id, %fault, "replay_not_carried_on");
+            // The record was read behind the list: it may be something else by now.
+            let is_under_way = letter.status == Status::Replaying;
+            match key {
+                LettersKey::Awaiting if !is_under_way => awaited.push(letter),
+                LettersKey::Replaying if is_under_way => left.push(letter),
+                _ => {},
             }
         }
+    }
+    let mut looks = stream::iter(awaited)
+        .map(|letter| async move { look(desk, letters, &letter).await })
+        .buffer_unordered(AT_ONCE);
+    while let Some(looked) = looks.next().await {
+        looked?;
+    }
+    drop(looks);
+    let begun = Instant::now();
+    let mut carried = stream::iter(left)
+        .take_while(|_| ready(begun.elapsed() < CARRY_WITHIN))
+        .map(|letter| async move { carry(desk, letters, letter).await })
+        .buffer_unordered(AT_ONCE);
+    while let Some(end) = carried.next().await {
+        end?;
+    }
+    Ok(())
+}
+
+/// Carries on what somebody left.
+async fn carry(desk: &Desk, letters: &Letters, letter: Letter) -> Result<(), StoreError> {
+    // Nobody else begins before that, unless this one dies too.
+    let (id, next) = (letter.id.clone(), desk.now().as_millis() + replay::STALE_MS);
+    desk.store
+        .postpone_letters(letters, LettersKey::Replaying, &[id.clone()], next)
+        .await?;
+    if let Err(fault) = replay::carry_on(desk, letters, letter).await {
+        tracing::debug!(dlq_id = id, %fault, "replay_not_carried_on");
     }
     Ok(())
 }
 
 /// Looks up what became of one.
 async fn look(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<(), StoreError> {
+    if letter.state.outcome != Outcome::Pending {
+        return desk
+            .store
+            .forget_place(letters, LettersKey::Awaiting, &letter.id)
+            .await;
+    }
     let now_ms = desk.now().as_millis();
     let age_ms = now_ms.saturating_sub(letter.state.sent_ms);
     let outcome = match row(desk, letters, letter).await? {
@@ -79,7 +122,7 @@ async fn look(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<(), Sto
         let next = now_ms.saturating_add((age_ms / 4).clamp(LOOK_MS.0, LOOK_MS.1));
         return desk
             .store
-            .postpone_letter(letters, LettersKey::Awaiting, &letter.id, next)
+            .postpone_letters(letters, LettersKey::Awaiting, &[letter.id.clone()], next)
             .await;
     }
     let step = Step {

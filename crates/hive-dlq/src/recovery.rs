@@ -37,8 +37,15 @@ const CLOSED_KEPT_MS: u64 = 2 * WINDOW_MS;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Records whose fingerprints say whether one fault dominates.
 const FINGERPRINTS: usize = 200;
-/// What is due in a group that is not healthy is looked at again after so long.
+/// What is due in a group whose breaker is open, or without agents, is looked at again after so
+/// long.
 const POSTPONE_MS: u64 = 5_000;
+const POSTPONE_NO_AGENTS_MS: u64 = 30_000;
+/// A breaker for which no probe was found so long after one might have gone closes.
+const NO_PROBE_MS: u64 = 15_000;
+/// Pages of what is due in one round: what waits for a group that is not healthy must not hold up
+/// the others.
+const PAGES_MAX: u32 = 10;
 
 /// The breaker of a group, as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -149,16 +156,21 @@ async fn look_at_groups(
                 Some(_) => {},
             }
         }
-        let is_over = row.value.breaker.admits()
-            && row.version > 0
-            && now.as_millis() > row.value.closed_ms.saturating_add(CLOSED_KEPT_MS);
-        if row.value.breaker != before || is_over {
+        // Nothing is there that could be a probe: whether it is well again shows by itself.
+        if let State::Open { until, .. } = row.value.breaker.state
+            && now > until.plus(NO_PROBE_MS)
+            && row.value.breaker.reset()
+        {
+            change = Some(Change::Closed);
+        }
+        if row.value.breaker != before && row.value.breaker.admits() {
+            row.value.closed_ms = now.as_millis();
+        }
+        let kept_until = row.value.closed_ms.saturating_add(CLOSED_KEPT_MS);
+        let is_over = row.value.breaker.admits() && now.as_millis() > kept_until;
+        if row.value.breaker != before || is_over && row.version > 0 {
             told(&group, change.as_ref());
-            if row.value.breaker.admits() {
-                row.value.closed_ms = now.as_millis();
-            }
-            set_pause(desk, letters, &definition, &mut row.value).await?;
-            store(desk, letters, &mut row).await?;
+            change_pause(desk, letters, &definition, &mut row).await?;
         }
         if row.version > 0 {
             breakers.insert(group, row);
@@ -182,32 +194,52 @@ fn told(group: &str, change: Option<&Change>) {
     }
 }
 
-/// Pauses the group while its breaker is open, and no longer, where the policy says so.
-async fn set_pause(
+/// Stores a breaker, and pauses its group while it is open where the policy says so. That it is the
+/// breaker's pause is stored before it begins and until it is over: whoever comes after a crash ends
+/// it. False where another replica changed the breaker.
+async fn change_pause(
     desk: &Desk,
     letters: &Letters,
     definition: &GroupDefinition,
-    row: &mut GroupBreaker,
-) -> Result<(), StoreError> {
+    row: &mut Row<GroupBreaker>,
+) -> Result<bool, StoreError> {
     // A probe needs agents.
-    let wants =
-        desk.settings.policies.pause_groups && matches!(row.breaker.state, State::Open { .. });
-    let state = match (wants, definition.state) {
-        (true, GroupState::Active) => GroupState::Paused,
-        (false, GroupState::Paused) if row.has_paused => GroupState::Active,
-        _ => return Ok(()),
-    };
+    let wants = desk.settings.policies.pause_groups
+        && matches!(row.value.breaker.state, State::Open { .. });
+    if wants && definition.state == GroupState::Active {
+        row.value.has_paused = true;
+        if !store(desk, letters, row).await? {
+            return Ok(false);
+        }
+        set_state(desk, letters, definition, GroupState::Paused).await?;
+        return Ok(true);
+    }
+    if !wants && row.value.has_paused {
+        if definition.state == GroupState::Paused {
+            set_state(desk, letters, definition, GroupState::Active).await?;
+        }
+        row.value.has_paused = false;
+    }
+    store(desk, letters, row).await
+}
+
+async fn set_state(
+    desk: &Desk,
+    letters: &Letters,
+    definition: &GroupDefinition,
+    state: GroupState,
+) -> Result<(), StoreError> {
     let mut changed = definition.clone();
     changed.state = state;
     let namespace = letters.namespace();
+    // Where somebody else changes the group at this moment the next round tries again.
     if let Put::Stored(version) = desk.store.put_group(namespace, &changed).await? {
         changed.version = version;
         let shard = desk.store.shard(namespace, &changed.stream, 0);
         desk.store.set_state_on_shard(&shard, &changed).await?;
         desk.store.ring(Purpose::Control, &shard).await?;
-        row.has_paused = state == GroupState::Paused;
-        let group = &changed.name;
-        tracing::warn!(group, paused = row.has_paused, "breaker_set_pause");
+        let (group, is_paused) = (&changed.name, state == GroupState::Paused);
+        tracing::warn!(group, is_paused, "breaker_set_pause");
     }
     Ok(())
 }
@@ -281,8 +313,7 @@ async fn window(
             .letter_ids(
                 letters,
                 &index,
-                Order::Newest,
-                None,
+                (Order::Newest, None),
                 (since, 0),
                 FINGERPRINTS,
             )
@@ -323,45 +354,57 @@ async fn send_due(
 ) -> Result<(), StoreError> {
     let now_ms = desk.now().as_millis();
     let batch = usize::try_from(desk.settings.policies.recovery.batch).unwrap_or(usize::MAX);
-    let ids = desk
-        .store
-        .letters_until(letters, LettersKey::Due, now_ms, batch)
-        .await?;
-    let read = desk.store.read_letters(letters, &ids).await?;
-    let mut healthy: BTreeMap<String, bool> = BTreeMap::new();
-    for (id, letter) in ids.iter().zip(read) {
-        let Some(letter) = letter else {
-            desk.store
-                .forget_place(letters, LettersKey::Due, id)
-                .await?;
-            continue;
-        };
-        let group = letter.facts.group.clone();
-        let is_healthy = match healthy.get(&group) {
-            Some(known) => *known,
-            None => {
-                let is_healthy = has_agents(desk, letters, &group).await?;
-                healthy.insert(group.clone(), is_healthy);
-                is_healthy
-            },
-        };
-        let mut is_probe = false;
-        let may_go = is_healthy
-            && match breakers.get_mut(&group) {
-                None => true,
-                Some(row) if row.value.breaker.admits() => true,
-                Some(row) => {
-                    is_probe = probe(desk, letters, row, &letter).await?;
-                    is_probe
+    let (mut healthy, mut sent) = (BTreeMap::new(), 0_usize);
+    for _ in 0..PAGES_MAX {
+        let ids = desk
+            .store
+            .letters_until(letters, LettersKey::Due, now_ms, batch)
+            .await?;
+        let read = desk.store.read_letters(letters, &ids).await?;
+        let (mut later, mut much_later) = (Vec::new(), Vec::new());
+        for (id, letter) in ids.iter().zip(read) {
+            let Some(letter) = letter else {
+                desk.store
+                    .forget_place(letters, LettersKey::Due, id)
+                    .await?;
+                continue;
+            };
+            let group = letter.facts.group.clone();
+            let is_healthy = match healthy.get(&group) {
+                Some(known) => *known,
+                None => {
+                    let is_healthy = has_agents(desk, letters, &group).await?;
+                    healthy.insert(group.clone(), is_healthy);
+                    is_healthy
                 },
             };
-        if may_go {
-            send(desk, letters, &letter, is_probe).await?;
-        } else {
-            let next = now_ms.saturating_add(POSTPONE_MS);
+            let mut is_probe = false;
+            let may_go = is_healthy
+                && match breakers.get_mut(&group) {
+                    None => true,
+                    Some(row) if row.value.breaker.admits() => true,
+                    Some(row) => {
+                        is_probe = probe(desk, letters, row, &letter).await?;
+                        is_probe
+                    },
+                };
+            if may_go && sent < batch {
+                send(desk, letters, &letter, is_probe).await?;
+                sent = sent.saturating_add(1);
+            } else if is_healthy {
+                later.push(id.clone());
+            } else {
+                much_later.push(id.clone());
+            }
+        }
+        for (ids, after_ms) in [(&later, POSTPONE_MS), (&much_later, POSTPONE_NO_AGENTS_MS)] {
+            let at = now_ms.saturating_add(after_ms);
             desk.store
-                .postpone_letter(letters, LettersKey::Due, id, next)
+                .postpone_letters(letters, LettersKey::Due, ids, at)
                 .await?;
+        }
+        if ids.len() < batch || sent >= batch {
+            break;
         }
     }
     Ok(())
@@ -382,14 +425,11 @@ async fn probe(
     if !next.value.breaker.probe(&letter.id, desk.now()) {
         return Ok(false);
     }
-    if let Some(definition) = desk
-        .store
-        .group(letters.namespace(), &letter.facts.group)
-        .await?
-    {
-        set_pause(desk, letters, &definition, &mut next.value).await?;
-    }
-    if !store(desk, letters, &mut next).await? {
+    let namespace = letters.namespace();
+    let Some(definition) = desk.store.group(namespace, &letter.facts.group).await? else {
+        return Ok(false);
+    };
+    if !change_pause(desk, letters, &definition, &mut next).await? {
         return Ok(false);
     }
     *row = next;
@@ -435,8 +475,6 @@ async fn send(
     let result = match begun {
         Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, letter).await.map(drop),
         Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
-        // It is due as before, unless it began.
-        Err(fault) if !replay::is_for_good(&fault) => Err(fault),
         Err(fault) => {
             // A person decides: it would be refused again and again.
             let step = Step {
@@ -451,6 +489,9 @@ async fn send(
                 )),
                 ..Step::default()
             };
+            if replay::is_passing(&fault) {
+                return Ok(());
+            }
             desk.store
                 .change_letter(letters, letter, Status::Analyzed, &step)
                 .await?;

@@ -6,6 +6,8 @@
 //! there once however often it is sent; the record becomes `replayed`. Who dies between leaves a
 //! record that is looked at again a few seconds later, and carried on by the same plan.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hive_domain::{
     dead_letter::{plan, status::Status},
@@ -98,16 +100,36 @@ pub(crate) async fn begin(
     ask: &Ask,
 ) -> Result<Begun, Fault> {
     let facts = &letter.facts;
+    // Of what a job has sent it sends nothing again, by force neither: it may have begun anew.
+    let last_job = letter.state.plan.as_ref().map(|plan| plan.job.as_str());
+    if let Some((job, _)) = &ask.job
+        && letter.status == Status::Replayed
+        && last_job == Some(job.as_str())
+    {
+        return Ok(Begun::Before);
+    }
     match letter.status {
         Status::Replaying => return Ok(Begun::UnderWay(letter.clone())),
         Status::Replayed if !ask.force => return Ok(Begun::Before),
-        Status::PermanentFailure | Status::Archived => {
+        Status::PermanentFailure => {
             let message = format!(
-                "dead letter `{}` is `{}`; set its status to `analyzed` first where it may be \
-                 replayed after all",
-                letter.id, letter.status
+                "dead letter `{}` is `permanent_failure`; set its status to `analyzed` first where \
+                 it may be replayed after all",
+                letter.id
             );
             return Err(Fault::new(Reason::DeadLetterState, message));
+        },
+        Status::Archived => {
+            let message = format!("dead letter `{}` is archived, and stays so", letter.id);
+            return Err(Fault::new(Reason::DeadLetterState, message));
+        },
+        Status::Replayed if facts.is_task() => {
+            let message = format!(
+                "attempt `{}` of its task was answered by `{}`: where that failed too, replay the \
+                 dead letter of that one",
+                facts.dispatch_key, letter.state.message_id
+            );
+            return Err(Fault::new(Reason::NotReplayable, message));
         },
         Status::Quarantined | Status::Analyzed | Status::Replayable | Status::Replayed => {},
     }
@@ -131,7 +153,7 @@ pub(crate) async fn begin(
     let now_ms = desk.now().as_millis();
     // Of a replay that was refused too: its key may have been used.
     let last = letter.state.plan.as_ref().map_or(0, |plan| plan.number);
-    let number = last.saturating_add(1);
+    let number = last.max(facts.past.replays).saturating_add(1);
     let plan = Plan {
         number,
         target_group: ask.target_group.clone(),
@@ -144,6 +166,7 @@ pub(crate) async fn begin(
             .unwrap_or_default(),
         is_automatic: ask.is_automatic,
         is_probe: ask.is_probe,
+        is_edited: ask.payload.is_some(),
         decided_ms: now_ms,
         before: letter.status,
     };
@@ -224,15 +247,15 @@ pub(crate) async fn carry_on(
     };
     match sent {
         Ok(sent) => finish(desk, letters, letter, &plan, sent).await,
-        Err(fault) if is_for_good(&fault) => refuse(desk, letters, letter, fault).await,
+        Err(fault) if !is_passing(&fault) => refuse(desk, letters, letter, fault).await,
         Err(fault) => Ok(Sent::Later(fault)),
     }
 }
 
-/// Whether trying again does not help.
-pub(crate) fn is_for_good(fault: &Fault) -> bool {
-    fault.retry_after.is_none()
-        && !matches!(
+/// Whether trying again helps.
+pub(crate) fn is_passing(fault: &Fault) -> bool {
+    fault.retry_after.is_some()
+        || matches!(
             fault.kind,
             FaultKind::Unavailable | FaultKind::Saturated | FaultKind::Timeout
         )
@@ -351,18 +374,32 @@ async fn retry_task(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<P
             format!("`{}` names no attempt of a task", facts.dispatch_key),
         )
     })?;
-    let content = desk.store.letter_content(letters, &letter.id).await?;
+    let plan = letter.state.plan.as_ref();
+    let payload = if plan.is_some_and(|plan| plan.is_edited) {
+        content(desk, letters, letter).await?.edited
+    } else {
+        None
+    };
     let request = wire::RetryTaskRequest {
         workflow_id: facts.workflow_id.clone(),
         run_id: facts.run_id.clone(),
         task_id: facts.task_id.clone(),
         failed_attempt,
-        payload: content.and_then(|content| content.edited),
+        payload,
     };
     let answer = desk
         .routers
         .retry_task(letters.namespace(), request)
         .await?;
+    // An earlier call, of this replay where it was interrupted, asked for the next attempt; where
+    // there was one behind that, this failure is not what the task waits for.
+    if answer.duplicate && answer.attempt > failed_attempt.saturating_add(1) {
+        let message = format!(
+            "attempt {failed_attempt} of its task was answered long ago; the task is at attempt {}",
+            answer.attempt
+        );
+        return Err(Fault::new(Reason::NotReplayable, message));
+    }
     let prefix = facts
         .dispatch_key
         .rsplit_once('/')
@@ -382,8 +419,7 @@ async fn publish(
     letter: &Letter,
     plan: &Plan,
 ) -> Result<Parcel, Fault> {
-    let content = desk.store.letter_content(letters, &letter.id).await?;
-    let content = content.ok_or_else(|| Fault::no_dead_letter(&letter.id))?;
+    let content = content(desk, letters, letter).await?;
     for _ in 0..TRIES {
         let target = target(desk, letters.namespace(), letter, plan).await?;
         let (item, parcel) = item(desk, letter, plan, &content, &target)?;
@@ -417,6 +453,19 @@ async fn publish(
         Reason::Unreachable,
         "the groups of the stream keep changing",
     ))
+}
+
+/// What of a record is large, as its plan was made for it.
+async fn content(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<Content, Fault> {
+    let content = desk.store.letter_content(letters, &letter.id).await?;
+    let content = content.ok_or_else(|| Fault::no_dead_letter(&letter.id))?;
+    if content.version == letter.version {
+        Ok(content)
+    } else {
+        let message = format!("dead letter `{}` was changed by somebody else", letter.id);
+        let fault = Fault::new(Reason::VersionConflict, message);
+        Err(fault.with_retry_after(Duration::from_secs(1)))
+    }
 }
 
 /// Where a replay goes.
@@ -495,7 +544,7 @@ fn item(
     message.idempotency_key.clear();
     message.not_before = None;
     message.published_at = Some(time::to_timestamp(now_ms.into()));
-    if let Some(payload) = &content.edited {
+    if let Some(payload) = content.edited.as_ref().filter(|_| plan.is_edited) {
         message.payload = payload.clone();
     }
     // The one consumer that it was for is a member of its own group.

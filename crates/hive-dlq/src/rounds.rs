@@ -90,18 +90,18 @@ async fn own(desk: &Arc<Desk>, me: &str, workers: watch::Receiver<Vec<String>>) 
                 continue;
             },
         };
+        // Another server, or the same one started anew, may have lost what was stored.
         let answering = desk.store.run_id();
-        let is_new_server = !server.is_empty() && answering != server;
-        if is_new_server {
+        if answering != server {
             followed.clear();
+            server = answering;
         }
-        server = answering;
         let mine: BTreeSet<&str> = now.places.iter().map(|place| place.shard.tag()).collect();
         followed.retain(|tag, one| mine.contains(tag.as_str()) && !one.task.is_finished());
         for place in &now.places {
             if !followed.contains_key(place.shard.tag()) {
                 let name = format!("dead letters of {:?}", place.shard);
-                let follow = intake::follow(Arc::clone(desk), place.clone(), is_new_server);
+                let follow = intake::follow(Arc::clone(desk), place.clone());
                 let task = desk.tasks.spawn(LOOP, name, follow);
                 followed.insert(place.shard.tag().to_owned(), Kept { task });
             }

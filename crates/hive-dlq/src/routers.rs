@@ -20,7 +20,7 @@ const DAEMON: &str = "router";
 /// How long a router may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a call may take.
-const CALL_WITHIN: Duration = Duration::from_secs(10);
+const CALL_WITHIN: Duration = Duration::from_secs(3);
 /// What is told of the time to wait where no router lives.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -32,7 +32,7 @@ pub(crate) async fn make_room(desk: &Desk, letters: &Letters) -> Result<bool, St
         let index = Index::Status(status);
         let page = desk
             .store
-            .letter_ids(letters, &index, Order::Oldest, None, (0, 0), SLICE)
+            .letter_ids(letters, &index, (Order::Oldest, None), (0, 0), SLICE)
             .await?;
         places.extend(page);
     }
@@ -54,13 +54,24 @@ pub(crate) async fn old(desk: &Desk, letters: &Letters) -> Result<(), StoreError
     for _ in 0..STEPS_MAX {
         let page = desk
             .store
-            .letter_ids(letters, &Index::All, Order::Oldest, None, (0, until), SLICE)
+            .letter_ids(
+                letters,
+                &Index::All,
+                (Order::Oldest, None),
+                (0, until),
+                SLICE,
+            )
             .await?;
         let ids: Vec<String> = page.into_iter().map(|place| place.id).collect();
         let read = desk.store.read_letters(letters, &ids).await?;
         // A replay under way ends first.
         let free = |letter: &Letter| letter.status != Status::Replaying;
         let found: Vec<Letter> = read.into_iter().flatten().filter(free).collect();
+        let live = found.iter().filter(|one| one.status.is_live()).count();
+        if live > 0 {
+            let namespace = &**letters.namespace();
+            tracing::warn!(namespace, live, "dead_letters_removed_that_nobody_replayed");
+        }
         if found.is_empty() || remove(desk, letters, found, Removed::Old).await? == 0 {
             break;
         }
@@ -76,35 +87,42 @@ pub(crate) async fn remove(
     found: Vec<Letter>,
     why: Removed,
 ) -> Result<u64, StoreError> {
-    let mut archived = found;
-    if let Some(dir) = &desk.settings.archive_dir {
-        let mut with_content = Vec::new();
-        let mut bytes = 0_usize;
-        for letter in archived {
-            if bytes > ARCHIVE_BYTES {
-                break;
-            }
+    let mut gone = 0;
+    let Some(dir) = &desk.settings.archive_dir else {
+        for letter in found {
+            gone += forget(desk, letters, &letter).await?;
+        }
+        metrics::removed(why, gone);
+        return Ok(gone);
+    };
+    let mut left = found.into_iter().peekable();
+    while left.peek().is_some() {
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+        while bytes < ARCHIVE_BYTES
+            && let Some(letter) = left.next()
+        {
             if let Some(content) = desk.store.letter_content(letters, &letter.id).await? {
                 bytes = bytes.saturating_add(content.body.len());
-                with_content.push((letter, content));
+                batch.push((letter, content));
             }
         }
-        if let Err(error) = archive(dir, letters.namespace(), &with_content) {
+        if let Err(error) = archive(dir, letters.namespace(), &batch) {
             let dir = dir.display();
             tracing::error!(%dir, %error, "dead_letters_not_archived");
             metrics::archive_failed();
-            return Ok(0);
+            break;
         }
-        archived = with_content.into_iter().map(|(letter, _)| letter).collect();
-    }
-    let mut gone = 0;
-    for letter in archived {
-        if let Changed::Done(_) = desk.store.remove_letter(letters, &letter).await? {
-            gone += 1;
+        for (letter, _) in batch {
+            gone += forget(desk, letters, &letter).await?;
         }
     }
     metrics::removed(why, gone);
     Ok(gone)
+}
+
+async fn forget(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<u64, StoreError> {
+    let changed = desk.store.remove_letter(letters, letter).await?;
+    Ok(u64::from(matches!(changed, Changed::Done(_))))
 }
 
 /// A line of an archive.

@@ -56,15 +56,31 @@ impl Gateway {
         if request.job_id.is_empty() && !request.dry_run {
             request.job_id = Uuid::now_v7().to_string();
         }
+        let _pass = self.enter(WORKERS.about)?;
         let wait = request.wait.and_then(|wait| Duration::try_from(wait).ok());
         let onward = onward.clone().waiting(wait.unwrap_or_default());
         let id = request.job_id.clone();
         // Under its name a job begins once, and a dry run begins none.
-        let send =
-            |channel, request| async move { client(channel).replay_dead_letters(request).await };
-        let how = (Repeat::Safe, send);
-        self.ask(&self.dead_letters, (&onward, &id), request, how)
-            .await
+        let ask = |request| {
+            let send = |channel, request| async move {
+                client(channel).replay_dead_letters(request).await
+            };
+            self.ask_on(
+                &self.dead_letters,
+                (&onward, &id),
+                request,
+                (Repeat::Safe, send),
+            )
+        };
+        let at_once = wire::ReplayDeadLettersRequest {
+            wait: None,
+            ..request.clone()
+        };
+        tokio::select! {
+            answer = ask(request) => answer,
+            // The job goes on without this gateway: its caller is told how it stands.
+            () = self.shutdown.draining() => ask(at_once).await,
+        }
     }
 }
 

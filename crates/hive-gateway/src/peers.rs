@@ -246,6 +246,22 @@ impl Gateway {
         Asked: Future<Output = Result<Response<Res>, Status>>,
     {
         let _pass = self.enter(peers.kind.about)?;
+        self.ask_on(peers, (onward, id), message, (repeat, send))
+            .await
+    }
+
+    /// As [`Gateway::ask`], for a call that was let in.
+    pub(crate) async fn ask_on<Req, Res, Asked>(
+        &self,
+        peers: &Peers,
+        (onward, id): (&Onward, &str),
+        message: Req,
+        (repeat, send): (Repeat, impl Fn(Channel, Request<Req>) -> Asked),
+    ) -> Result<Res, Status>
+    where
+        Req: Clone,
+        Asked: Future<Output = Result<Response<Res>, Status>>,
+    {
         let begun = Instant::now();
         let end = onward.deadline.unwrap_or_else(|| begun + CALL_WITHIN);
         let last_look = end.min(begun + LOOK_WITHIN);
@@ -290,8 +306,8 @@ impl Gateway {
 }
 
 /// Calls that are handed on as they are: the function that makes their client, the peers that take
-/// them, then of each call its request, its answer, whether it may be sent again, and the id that it
-/// is about.
+/// them, then of each call its request, its answer, whether it may be sent again, and the id that
+/// it is about.
 macro_rules! handed_on {
     ($client:ident at $peers:ident; $($(#[doc = $doc:literal])+ $call:ident $request:ident
         $response:ident $repeat:ident $of:expr;)*) => {

@@ -1,7 +1,10 @@
 //! Purging a group: what is unsettled becomes dead letters, and nothing is dropped.
 //!
-//! A forced deletion does the same to all of a group; a purge leaves the group, and what is
-//! published behind its beginning.
+//! A forced deletion does the same to all of a group; a purge leaves the group, and what is delayed
+//! for all groups: that is theirs as well. All that was published before the call goes. Delayed
+//! messages do not say when they were published, so they go first, and only then the time is taken
+//! up to which the lanes are emptied: one that comes due meanwhile is found in its lane. What is
+//! published before that time may go too; what is published behind it stays.
 
 use std::time::{Duration, Instant};
 
@@ -93,28 +96,35 @@ impl Gateway {
         faults.into_result()?;
         let _pass = self.enter("purge_group")?;
         let view = self.catalog.group(namespace, &request.name).await?;
-        let figures = reading(self.group_figures(&view)).await?;
         if request.dry_run {
+            let figures = reading(self.group_figures(&view)).await?;
             let leased = if request.keep_leased {
                 0
             } else {
                 figures.leased
             };
             let retrying = figures.ready + figures.delayed + figures.parked;
+            let scheduled = reading(async {
+                let own = self.store.scheduled_for(&view.shard, &request.name);
+                Ok(own.await?)
+            });
+            let scheduled = scheduled.await?;
             return Ok(wire::PurgeGroupResponse {
-                purged: figures.waiting + leased + retrying + figures.scheduled,
+                purged: figures.waiting + leased + retrying + scheduled,
                 waiting: figures.waiting,
                 leased,
                 retrying,
-                scheduled: figures.scheduled,
+                scheduled,
                 more: false,
             });
         }
-        let spare = Spare::Newer {
-            than_ms: figures.now_ms,
-            leased: request.keep_leased,
-        };
-        let (purged, more) = self.purge(&view, spare).await?;
+        if view.is_durable() {
+            self.store.check_durable().await?;
+        }
+        let (purged, more) = self.purge(&view, request.keep_leased).await?;
+        if view.is_durable() {
+            self.store.sync(&view.shard).await?;
+        }
         let group = request.name.as_str();
         tracing::info!(namespace, group, purged, more, "group_purged");
         Ok(wire::PurgeGroupResponse {
@@ -125,7 +135,7 @@ impl Gateway {
     }
 
     /// How many went, and whether time was over before all had gone.
-    async fn purge(&self, view: &GroupView, spare: Spare) -> Result<(u64, bool), Fault> {
+    async fn purge(&self, view: &GroupView, keep_leased: bool) -> Result<(u64, bool), Fault> {
         let end = Instant::now() + PURGE_WITHIN;
         let (group, mut purged, mut cursor) = (&view.definition.name, 0, 0);
         loop {
@@ -142,6 +152,11 @@ impl Gateway {
                 return Ok((purged, true));
             }
         }
+        self.store.read_clock().await?;
+        let spare = Spare::Newer {
+            than_ms: self.store.now_ms(),
+            leased: keep_leased,
+        };
         let lanes = self.catalog.read_lanes(&view.shard).await?;
         let read = lanes.of_group(&view.shard, group);
         for position in 0..read.len() {

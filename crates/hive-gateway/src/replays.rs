@@ -3,6 +3,7 @@
 
 use hive_domain::{
     name,
+    stream::Durability,
     violation::{Violations, quoted},
 };
 use hive_protocol::{
@@ -50,6 +51,10 @@ impl Gateway {
             let rule = format!("{} reads stream `{stream}`", quoted(&request.group));
             return Err(Fault::invalid_field("group", rule));
         }
+        let is_durable = view.is_durable();
+        if is_durable {
+            self.store.check_durable().await?;
+        }
         let now = reading(async {
             self.store.read_clock().await?;
             Ok(self.store.now_ms())
@@ -94,6 +99,7 @@ impl Gateway {
                     let text = format!("replay `{}` exists with other settings", replay.id);
                     return Err(Fault::new(Reason::ReplayExists, text));
                 }
+                self.stored(&view.shard, is_durable).await?;
                 return Ok(wire::ReplayStreamResponse {
                     replay: Some(shown(stream, known)),
                 });
@@ -112,6 +118,7 @@ impl Gateway {
                 .put_replay(namespace, &view.shard, &replay)
                 .await?;
             if let Put::Stored(_) = put {
+                self.stored(&view.shard, is_durable).await?;
                 let (id, group) = (replay.id.as_str(), replay.group.as_str());
                 tracing::info!(namespace, stream, group, replay = id, "replay_began");
                 return Ok(wire::ReplayStreamResponse {
@@ -133,7 +140,7 @@ impl Gateway {
     ) -> Result<wire::GetReplayResponse, Fault> {
         reading(async move {
             let (stream, id) = (&request.stream, &request.replay_id);
-            let (_, replay) = self.known_replay(namespace, stream, id).await?;
+            let (_, _, replay) = self.known_replay(namespace, stream, id).await?;
             Ok(wire::GetReplayResponse {
                 replay: Some(shown(stream, replay)),
             })
@@ -154,7 +161,10 @@ impl Gateway {
         let (stream, id) = (&request.stream, &request.replay_id);
         // A coordinator stores its progress many times a second.
         for _ in 0..10 * TRIES {
-            let (shard, mut replay) = self.known_replay(namespace, stream, id).await?;
+            let (shard, is_durable, mut replay) = self.known_replay(namespace, stream, id).await?;
+            if is_durable {
+                self.store.check_durable().await?;
+            }
             if replay.state == ReplayState::Running {
                 replay.state = ReplayState::Cancelled;
                 replay.ended_ms = now_ms();
@@ -164,6 +174,7 @@ impl Gateway {
                     continue;
                 }
             }
+            self.stored(&shard, is_durable).await?;
             return Ok(wire::CancelReplayResponse {
                 replay: Some(shown(stream, replay)),
             });
@@ -171,12 +182,22 @@ impl Gateway {
         Err(changing("replay", id))
     }
 
+    /// What was stored is on disk, where the stream promises that: also what another call stored
+    /// whose answer may have been lost.
+    async fn stored(&self, shard: &Shard, is_durable: bool) -> Result<(), Fault> {
+        if is_durable {
+            self.store.sync(shard).await?;
+        }
+        Ok(())
+    }
+
+    /// A replay, its shard, and whether its stream promises to have on disk what it answers.
     async fn known_replay(
         &self,
         namespace: &str,
         stream: &str,
         id: &str,
-    ) -> Result<(Shard, Replay), Fault> {
+    ) -> Result<(Shard, bool, Replay), Fault> {
         let mut faults = Violations::new();
         faults.take(name::check("stream", stream));
         faults.take(name::check("replay_id", id));
@@ -185,7 +206,8 @@ impl Gateway {
         let replay = self.store.replay(&view.shard, id).await?;
         let text = || format!("stream `{stream}` has no replay `{id}`");
         let replay = replay.ok_or_else(|| Fault::new(Reason::ReplayNotFound, text()))?;
-        Ok((view.shard.clone(), replay))
+        let is_durable = view.definition.settings.durability == Durability::Local;
+        Ok((view.shard.clone(), is_durable, replay))
     }
 }
 

@@ -38,7 +38,10 @@ struct Hive {
 
 impl Hive {
     async fn start() -> Self {
-        let redis = RedisServer::start().await.unwrap();
+        Self::on(RedisServer::start().await.unwrap()).await
+    }
+
+    async fn on(redis: RedisServer) -> Self {
         let gateway = Daemon::gateway(&redis.url()).await.unwrap();
         let client = Client::connect(gateway.listen()).await;
         Self {

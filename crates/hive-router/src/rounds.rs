@@ -19,7 +19,12 @@ use hive_runtime::{
     shutdown::Shutdown,
     tasks::{LOOP, TaskHandle},
 };
-use hive_store::{StoreError, keys::Shard, runs::Partition};
+use hive_store::{
+    StoreError,
+    keys::Shard,
+    letters::{Index, Letter, Order},
+    runs::Partition,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -42,6 +47,8 @@ const LEFT_MS: u64 = 1_000;
 const SLICE: usize = 1_000;
 /// Runs that are worked on at once by one loop.
 const RUNS_AT_ONCE: usize = 32;
+/// A failed run with dead letters is looked at again after so long.
+const KEEP_MS: u64 = 3_600_000;
 /// Pause between two rounds that forget what ended long ago.
 const RETENTION: Duration = Duration::from_secs(10);
 
@@ -312,6 +319,10 @@ async fn retention(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
         let ended = desk.store.runs_ended_before(&here, before, SLICE).await?;
         for run_id in ended.into_iter().flatten() {
             let name = RunName::new(&namespace, &run_id);
+            if desk.has_dead_letters(&name).await? {
+                desk.keep(&name, before.saturating_add(KEEP_MS)).await?;
+                continue;
+            }
             match desk.delete(&name).await {
                 // False: it was revived meanwhile.
                 Ok(_) | Err(StepError::Gone) => {},
@@ -327,6 +338,59 @@ async fn retention(desk: &Arc<Desk>, owned: Owned) -> Result<(), StepError> {
 }
 
 impl Desk {
+    /// Whether a run has failed and dead letters of its tasks are in the queue: a replay takes it
+    /// up again.
+    async fn has_dead_letters(&self, name: &RunName) -> Result<bool, StepError> {
+        let seen = self.look(name, |loaded| {
+            let workflow_id = loaded.run.definition().workflow_id.clone();
+            (workflow_id, loaded.run.status())
+        });
+        let (workflow_id, status) = match seen.await {
+            Ok(seen) => seen,
+            Err(StepError::Gone | StepError::Undecodable(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if status != RunStatus::Failed {
+            return Ok(false);
+        }
+        let letters = self.store.letters(&name.namespace);
+        let index = Index::Workflow(workflow_id);
+        let mut after = None;
+        loop {
+            let page = self
+                .store
+                .letter_ids(
+                    &letters,
+                    &index,
+                    (Order::Newest, after.as_ref()),
+                    (0, 0),
+                    SLICE,
+                )
+                .await?;
+            let ids: Vec<String> = page.iter().map(|place| place.id.clone()).collect();
+            let read = self.store.read_letters(&letters, &ids).await?;
+            let is_its =
+                |letter: &Letter| letter.facts.run_id == *name.run_id && letter.status.is_live();
+            if read.iter().flatten().any(is_its) {
+                return Ok(true);
+            }
+            if page.len() < SLICE {
+                return Ok(false);
+            }
+            after = page.into_iter().last();
+        }
+    }
+
+    /// Looks at an ended run again later: it is kept as if it had ended then.
+    async fn keep(&self, name: &RunName, ended_ms: u64) -> Result<(), StepError> {
+        if let Some(partition) = name.partition(&self.store) {
+            self.store
+                .keep_ended(&partition, &name.run_id, ended_ms)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Forgets a run for good, if it has ended; answers whether it had.
     pub(crate) async fn delete(&self, name: &RunName) -> Result<bool, StepError> {
         let seen = self.look(name, |loaded| {

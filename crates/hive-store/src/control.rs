@@ -383,6 +383,23 @@ impl Store {
         Ok((next.number()?, moved.number()?))
     }
 
+    /// How many delayed messages are for the lanes of this group alone: those that
+    /// `cancel_scheduled` moves. Its counter says how many it is to get, those to all groups too.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn scheduled_for(&self, shard: &Shard, group: &str) -> Result<u64, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGETALL").arg(shard.sizes());
+        let rows = reply::pairs(self.command(Purpose::Control, read).await?)?;
+        let own = rows.into_iter().filter(|(name, _)| {
+            let lane = name.strip_suffix(" scheduled");
+            lane.and_then(|lane| lane.split_once('/'))
+                .is_some_and(|(of, _)| of == group)
+        });
+        Ok(own.map(|(_, count)| count.parse().unwrap_or(0)).sum())
+    }
+
     /// Whether a delayed message waits for a lane of this group. Its counter alone may say too few:
     /// messages to all groups that are older than the group are taken off it when they come due.
     async fn has_scheduled(&self, shard: &Shard, group: &str) -> Result<bool, StoreError> {

@@ -74,6 +74,27 @@ impl Store {
         self.taken_over(shard.dead_taken()).await
     }
 
+    /// The run id of the server from which dead letters were stored last; empty at first. Another
+    /// one may have lost what was stored of them.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn dead_taken_from(&self, shard: &Shard) -> Result<String, StoreError> {
+        self.taken_from(shard.dead_taken()).await
+    }
+
+    /// Notes that all dead letters of the last minutes are stored on this server.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn note_dead_taken_from(
+        &self,
+        shard: &Shard,
+        server: &str,
+    ) -> Result<(), StoreError> {
+        self.note_taken_from(shard.dead_taken(), server).await
+    }
+
     /// Notes the last dead letter that the worker has stored; an older one changes nothing.
     ///
     /// # Errors
@@ -130,9 +151,8 @@ fn read(entry: Reply) -> Result<DeadLetter, StoreError> {
             "category" => letter.category = value.text()?,
             "failures" => {
                 let bytes = value.bytes()?;
-                if !bytes.is_empty() {
-                    (letter.failures, letter.attempts) = attempt::history(&bytes)?;
-                }
+                // One that does not parse must not keep the others of its shard waiting.
+                (letter.failures, letter.attempts) = attempt::history(&bytes).unwrap_or_default();
             },
             _ => {},
         }

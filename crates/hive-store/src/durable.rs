@@ -10,8 +10,10 @@ use redis::{Cmd, Pipeline, Value};
 use crate::{
     connection::{Purpose, RETRY_PAUSE, Store},
     error::StoreError,
+    keys::Shard,
     reply::Reply,
     scripts::Call,
+    tracked::OUTCOMES,
 };
 
 /// Longest wait for the disk, of WAITAOF; below the wait for the answer.
@@ -49,18 +51,9 @@ impl Store {
     }
 
     async fn run_and_sync(&self, purpose: Purpose, call: Call) -> Result<Value, StoreError> {
-        if self.run_id().is_empty() {
-            // What the server can do is known with the first connection.
-            self.info("server").await?;
-        }
-        let server = self.server();
-        if server.appendfsync_always {
+        self.check_durable().await?;
+        if self.server().appendfsync_always {
             return self.run(purpose, call).await;
-        }
-        if !server.waitaof {
-            return Err(StoreError::Durability {
-                detail: "this server cannot WAITAOF, and its appendfsync is not `always`".into(),
-            });
         }
         // On the connection that wrote: WAITAOF waits for that client's own writes.
         let mut pipeline = Pipeline::new();
@@ -80,6 +73,57 @@ impl Store {
         }
         fsynced_by(fsynced.unwrap_or_default())?;
         Ok(value.unwrap_or_default())
+    }
+
+    /// Refuses where the durability level `local` cannot be reached: to be asked before something
+    /// is written that `sync` waits for.
+    ///
+    /// # Errors
+    /// `Durability`, or that the server cannot be asked.
+    pub async fn check_durable(&self) -> Result<(), StoreError> {
+        if self.run_id().is_empty() {
+            // What the server can do is known with the first connection.
+            self.info("server").await?;
+        }
+        if self.can_be_durable() {
+            return Ok(());
+        }
+        Err(StoreError::Durability {
+            detail: "this server cannot WAITAOF, and its appendfsync is not `always`".into(),
+        })
+    }
+
+    /// Waits until all that was written before, by whomever, is on the disk of the primary.
+    ///
+    /// # Errors
+    /// `Durability`; `Unknown` when the disk does not answer in time: what was written may stay.
+    pub async fn sync(&self, shard: &Shard) -> Result<(), StoreError> {
+        self.check_durable().await?;
+        if self.server().appendfsync_always {
+            return Ok(());
+        }
+        let end = Instant::now() + self.wait();
+        loop {
+            // A write of its own, which WAITAOF waits for, and with it for all before.
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("HINCRBY").arg(shard.sizes());
+            pipeline.arg(OUTCOMES).arg(0);
+            pipeline.cmd("WAITAOF").arg(1).arg(0).arg(FSYNC_WAIT_MS);
+            let waited = self.pipeline_raw(Purpose::Control, pipeline).await;
+            let waited = waited.and_then(|replies| {
+                let mut replies = replies.into_iter();
+                if let Some(Value::ServerError(error)) = replies.next() {
+                    return Err(StoreError::of_command(&error.into()));
+                }
+                fsynced_by(replies.next().unwrap_or_default())
+            });
+            match waited {
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                },
+                other => return other,
+            }
+        }
     }
 
     /// Whether the durability level `local` can be reached now.

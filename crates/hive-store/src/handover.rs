@@ -43,6 +43,25 @@ impl Store {
         Ok(taken.unwrap_or_else(|| FIRST.to_owned()))
     }
 
+    /// Which server the records were taken over from last; empty where nobody noted it.
+    pub(crate) async fn taken_from(&self, position: String) -> Result<String, StoreError> {
+        let mut read = Cmd::new();
+        read.arg("HGET").arg(position).arg("server");
+        let server = self.command(Purpose::Control, read).await?.maybe_text()?;
+        Ok(server.unwrap_or_default())
+    }
+
+    /// Notes the server from which the records were taken over.
+    pub(crate) async fn note_taken_from(
+        &self,
+        position: String,
+        server: &str,
+    ) -> Result<(), StoreError> {
+        let mut note = Cmd::new();
+        note.arg("HSET").arg(position).arg("server").arg(server);
+        self.command(Purpose::Control, note).await.map(drop)
+    }
+
     /// Notes the last record that was taken over; an older one than noted changes nothing.
     pub(crate) async fn take_over(&self, position: String, id: &str) -> Result<(), StoreError> {
         let mut call = Call::new(&HANDOVER_ADVANCE);

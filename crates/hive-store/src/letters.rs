@@ -45,6 +45,8 @@ pub enum Index {
     Fingerprint(String),
     /// Those of one workflow.
     Workflow(String),
+    /// Those of one task of a run: `<run>/<task>`.
+    Task(String),
 }
 
 impl Letters {
@@ -86,6 +88,7 @@ impl Letters {
             Index::Stream(name) => format!("by:stream:{name}"),
             Index::Fingerprint(print) => format!("by:fingerprint:{print}"),
             Index::Workflow(id) => format!("by:workflow:{id}"),
+            Index::Task(task) => format!("by:task:{task}"),
         })
     }
 
@@ -268,6 +271,12 @@ impl Facts {
         !self.dispatch_key.is_empty() && !self.run_id.is_empty()
     }
 
+    /// `<run>/<task>` of a task.
+    #[must_use]
+    pub fn task(&self) -> String {
+        format!("{}/{}", self.run_id, self.task_id)
+    }
+
     /// What is kept of its fingerprint: `<category> <group> <error>`.
     fn example(&self) -> String {
         format!("{} {} {}", self.category, self.group, self.error)
@@ -292,6 +301,8 @@ pub struct Plan {
     pub is_automatic: bool,
     /// Whether it is the probe of a breaker.
     pub is_probe: bool,
+    /// Whether it sends the edited payload.
+    pub is_edited: bool,
     /// When it was decided, in ms since 1970.
     pub decided_ms: u64,
     /// The status that the record had.
@@ -373,6 +384,8 @@ pub struct Letter {
 /// What of a record is large, and read alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content {
+    /// Version of the record that this was read of.
+    pub version: u64,
     /// Header and envelope, as they died.
     pub body: Bytes,
     /// The payload that replays send instead.
@@ -424,7 +437,7 @@ pub enum Count {
     Replayed,
     /// One was not.
     Failed,
-    /// One more is tried, and was not sent back; `limit` is the most tried, 0 for no limit.
+    /// One more is tried, and was refused at once; `limit` as above.
     Refused {
         /// The limit.
         limit: u64,
@@ -555,6 +568,9 @@ fn fixed(facts: &Facts) -> Vec<Index> {
     }
     if !facts.workflow_id.is_empty() {
         indexes.push(Index::Workflow(facts.workflow_id.clone()));
+    }
+    if facts.is_task() {
+        indexes.push(Index::Task(facts.task()));
     }
     indexes
 }
@@ -690,7 +706,7 @@ impl Store {
             Some((job, Count::Attempted { limit })) => (job.as_str(), "attempted", *limit),
             Some((job, Count::Replayed)) => (job.as_str(), "replayed", 0),
             Some((job, Count::Failed)) => (job.as_str(), "failed", 0),
-            Some((job, Count::Refused { limit })) => (job.as_str(), "attempted failed", *limit),
+            Some((job, Count::Refused { limit })) => (job.as_str(), "refused", *limit),
         };
         let tally = match step.tally {
             None => "",
@@ -751,7 +767,8 @@ impl Store {
         }
     }
 
-    /// Records by their ids, in their order; none for one that is not there.
+    /// Records by their ids, in their order; none for one that is not there, or that another build
+    /// wrote so that this one cannot read it: it must not stand in the way of the others.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -773,10 +790,16 @@ impl Store {
                 .arg("state");
         }
         let replies = self.pipeline(Purpose::Control, pipeline).await?;
-        ids.iter()
-            .zip(replies)
-            .map(|(id, reply)| read_letter(id, reply))
-            .collect()
+        let rows = ids.iter().zip(replies);
+        Ok(rows
+            .map(|(id, reply)| match read_letter(id, reply) {
+                Ok(letter) => letter,
+                Err(error) => {
+                    tracing::error!(dlq_id = id, %error, "dead_letter_does_not_decode");
+                    None
+                },
+            })
+            .collect())
     }
 
     /// What of a record is large; none where it is not there.
@@ -790,13 +813,16 @@ impl Store {
     ) -> Result<Option<Content>, StoreError> {
         let mut read = Cmd::new();
         read.arg("HMGET").arg(letters.letter(id));
-        read.arg("body").arg("edited").arg("history");
-        let [body, edited, history] = self.command(Purpose::Control, read).await?.array()?;
+        read.arg("body").arg("edited").arg("history").arg("version");
+        let [body, edited, history, version] =
+            self.command(Purpose::Control, read).await?.array()?;
         let Some(body) = body.maybe_bytes()? else {
             return Ok(None);
         };
         let history = history.maybe_text()?.unwrap_or_default();
+        let version = version.maybe_text()?.unwrap_or_default();
         Ok(Some(Content {
+            version: version.parse().unwrap_or_default(),
             body: body.into(),
             edited: edited.maybe_bytes()?.map(Bytes::from),
             history: history
@@ -815,8 +841,7 @@ impl Store {
         &self,
         letters: &Letters,
         index: &Index,
-        order: Order,
-        after: Option<&Place>,
+        (order, after): (Order, Option<&Place>),
         (from_ms, to_ms): (u64, u64),
         limit: usize,
     ) -> Result<Vec<Place>, StoreError> {
@@ -911,23 +936,25 @@ impl Store {
         ids.into_iter().map(Reply::text).collect()
     }
 
-    /// Moves a member of one of the sets by time to another time; one that is not there stays so.
+    /// Moves members of one of the sets by time to another time; one that is not there stays so.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn postpone_letter(
+    pub async fn postpone_letters(
         &self,
         letters: &Letters,
         key: LettersKey,
-        id: &str,
+        ids: &[String],
         at_ms: u64,
     ) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         let mut set = Cmd::new();
-        set.arg("ZADD")
-            .arg(letters.own(key))
-            .arg("XX")
-            .arg(at_ms)
-            .arg(id);
+        set.arg("ZADD").arg(letters.own(key)).arg("XX");
+        for id in ids {
+            set.arg(at_ms).arg(id);
+        }
         self.command(Purpose::Control, set).await.map(drop)
     }
 

@@ -31,7 +31,7 @@ const TRIM_LIMIT: u64 = 500;
 /// How often a row is read again that changes meanwhile.
 const ROW_TRIES: u32 = 5;
 /// Beside the lanes: bytes of outcomes. A name with a space is that of no lane.
-const OUTCOMES: &str = "~ outcomes";
+pub(crate) const OUTCOMES: &str = "~ outcomes";
 /// Shards asked at once where a message is.
 const ASKED_TOGETHER: usize = 100;
 

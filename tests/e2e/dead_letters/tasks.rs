@@ -23,6 +23,36 @@ async fn dead_task(flow: &Flow) -> Result<wire::DeadLetter> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_is_kept_as_long_as_its_dead_letters_are_in_the_queue() -> Result<()> {
+    let mut flow = Flow::start(Aof::Off, 1, 0).await?;
+    let url = flow.fleet.redis.url();
+    let soon = [("HIVE_WORKFLOWS_RETENTION", "1s")];
+    flow.routers
+        .push(Daemon::start("hive-router", &url, &soon).await?);
+    let _dlq = Daemon::dlq(&url).await?;
+    let agents = flow.agents(|job| {
+        Answer::Now(match job.message.task_id.as_str() {
+            "backend_task" => Outcome::reject("AssertionError: the schema is missing"),
+            _ => Outcome::ack("done"),
+        })
+    })?;
+    flow.submit(feature_development()).await?;
+    let letter = dead_task(&flow).await?;
+    // Retention comes by every 10 s: one that did not keep the run has taken it by then.
+    tokio::time::sleep(std::time::Duration::from_secs(13)).await;
+    let client = flow.fleet.client(0)?;
+    let replay = wire::ReplayDeadLetterRequest {
+        dlq_id: letter.dlq_id,
+        ..wire::ReplayDeadLetterRequest::default()
+    };
+    assert!(client.replay_dead_letter(replay).await?.replayed);
+    for agent in agents {
+        agent.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workflow_that_a_dead_task_stopped_finishes_after_its_replay() -> Result<()> {
     let flow = Flow::start(Aof::Off, 1, 1).await?;
     let _dlq = Daemon::dlq(&flow.fleet.redis.url()).await?;

@@ -144,8 +144,8 @@ async fn a_flood_of_deaths_fills_the_queue_and_neither_stops_the_living_nor_is_l
     );
     ensure!(all.len() == DEATHS, "{} of {DEATHS} are left", all.len());
     tell(&format!(
-        "{DEATHS} deaths in {took:?} of {:?}: {most} records at most, {} waited; live p99 {busy:?}, \
-         {calm:?} before the flood",
+        "{DEATHS} deaths in {took:?} of {:?}: {most} records at most, {} waited; live p99 \
+         {busy:?}, {calm:?} before the flood",
         begun.elapsed(),
         waiting.len()
     ));

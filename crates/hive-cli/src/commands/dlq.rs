@@ -215,8 +215,8 @@ async fn set_status(
         Status::Archived,
     ];
     if !settable.contains(&status) {
-        let message = "only `analyzed`, `replayable`, `permanent_failure` and `archived` can be set; \
-                       `hive dlq replay` sends one back";
+        let message = "only `analyzed`, `replayable`, `permanent_failure` and `archived` can be \
+                       set; `hive dlq replay` sends one back";
         return Err(Failure::new(Exit::Usage, message).into());
     }
     let mut letters = Vec::new();

@@ -496,9 +496,13 @@ async fn replay_many(
 async fn begin_job(
     gateway: &Gateway,
     asked: &Asked,
-    request: wire::ReplayDeadLettersRequest,
+    mut request: wire::ReplayDeadLettersRequest,
 ) -> Result<Response, Problem> {
     let is_dry = request.dry_run;
+    if is_dry {
+        // There is no job whose end could be waited for.
+        request.wait = None;
+    }
     let answer = gateway.replay_dead_letters(&asked.onward(), request).await;
     let shown = BatchOut::of(answer.map_err(ours)?, is_dry);
     let status = if shown.is_running() {

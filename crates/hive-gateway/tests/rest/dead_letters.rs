@@ -269,6 +269,32 @@ async fn jobs_are_begun_followed_and_ended() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_goes_away_does_not_wait_for_a_job() {
+    let (hive, worker) = Hive::with_worker().await;
+    let Hive {
+        client,
+        redis: _redis,
+        _gateway: mut gateway,
+    } = hive;
+    worker.jobs_are(wire::ReplayJobState::Running);
+    let path = format!("{DLQ}/replay");
+    let batch = json!({ "job_id": "j-1" });
+    let begun = client.post(&path, &batch);
+    let stop = async {
+        let is_asked = || async {
+            let seen = worker.seen().into_iter();
+            seen.last()
+                .is_some_and(|one| one.call == "replay_dead_letters")
+        };
+        wait::until(Duration::from_secs(10), "the job is begun", is_asked).await;
+        gateway.sigterm().unwrap();
+    };
+    let (begun, ()) = tokio::join!(begun, stop);
+    assert_eq!((begun.status, &begun.body["job_id"]), (202, &json!("j-1")));
+    assert_eq!(worker.batch().wait, None);
+}
+
+#[tokio::test]
 async fn refusals_of_a_worker_are_problems_in_the_words_of_this_door() {
     let (hive, worker) = Hive::with_worker().await;
     let client = &hive.client;

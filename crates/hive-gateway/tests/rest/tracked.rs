@@ -1,10 +1,38 @@
 //! Tracked messages, purges and replays over REST.
 
+use hive_domain::{
+    stream::{Durability, StreamDefinition, StreamSettings},
+    time::Timestamp,
+};
+use hive_store::{Store, StoreConfig, replays::ReplayState};
+use hive_testkit::redis::{Aof, RedisServer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::{GROUPS, Hive, QA, STREAM, refused};
 
 const MESSAGES: &str = "/api/v1/messages";
+
+fn open(redis: &RedisServer) -> Store {
+    let config = StoreConfig {
+        url: redis.url(),
+        ..StoreConfig::default()
+    };
+    Store::open(config).unwrap()
+}
+
+/// Sends one command without spaces in its words; gives the answer, up to 4 KiB of it.
+async fn raw(hive: &Hive, command: &str) -> String {
+    let mut connection = UnixStream::connect(hive.redis.socket()).await.unwrap();
+    let line = format!("{command}\r\n");
+    connection.write_all(line.as_bytes()).await.unwrap();
+    let mut answer = [0; 4_096];
+    let length = connection.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length])
+        .trim_end()
+        .to_owned()
+}
 
 #[tokio::test]
 async fn a_tracked_message_is_followed_over_rest() {
@@ -140,6 +168,155 @@ async fn a_group_is_purged_over_rest_only_by_its_name() {
         .post(&format!("{GROUPS}/nobody/purge"), &confirm)
         .await;
     refused(&gone, 422, "INVALID_ARGUMENT");
+}
+
+/// How often Redis was asked to wait for its disk.
+async fn waits(hive: &Hive) -> u32 {
+    let stats = raw(hive, "INFO commandstats").await;
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_waitaof"));
+    let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn replays_and_purges_of_a_durable_stream_are_answered_once_they_are_on_disk() {
+    let redis = RedisServer::builder().aof(Aof::Everysec).start().await;
+    let hive = Hive::on(redis.unwrap()).await;
+    let stream = json!({ "name": "s", "durability": "local" });
+    let made = hive.client.post("/api/v1/streams", &stream).await;
+    if made.status == 503 {
+        // A server without WAITAOF makes no such stream.
+        return refused(&made, 503, "DURABILITY_UNREACHABLE");
+    }
+    assert_eq!(made.status, 201, "{made:?}");
+    let group = json!({ "name": "g", "stream_name": "s", "agent_type": "any" });
+    let made = hive.client.post(GROUPS, &group).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = "/api/v1/streams/s/replay";
+    let replay = json!({ "group": "g", "replay_id": "r" });
+    for what in ["begin", "begin again", "cancel", "cancel again", "purge"] {
+        let before = waits(&hive).await;
+        let answer = match what {
+            "begin" | "begin again" => hive.client.post(path, &replay).await,
+            "purge" => {
+                let confirm = json!({ "confirm": "g" });
+                let path = format!("{GROUPS}/g/purge");
+                hive.client.post(&path, &confirm).await
+            },
+            _ => hive.client.bare("DELETE", &format!("{path}/r")).await,
+        };
+        assert!(answer.status < 300, "{what}: {answer:?}");
+        assert!(waits(&hive).await > before, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn replays_and_purges_of_a_durable_stream_are_refused_where_nothing_reaches_the_disk() {
+    let redis = RedisServer::builder().aof(Aof::Off).start().await.unwrap();
+    let store = open(&redis);
+    let settings = StreamSettings {
+        durability: Durability::Local,
+        ..StreamSettings::default()
+    };
+    let stream = StreamDefinition {
+        name: "s".into(),
+        shards: 1,
+        created_at: Timestamp(0),
+        version: 0,
+        settings,
+    };
+    store.put_stream("default", &stream).await.unwrap();
+    let hive = Hive::on(redis).await;
+    let group = json!({ "name": "g", "stream_name": "s", "agent_type": "any" });
+    let made = hive.client.post(GROUPS, &group).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let shard = store.shard("default", "s", 0);
+    let replay = r#"{"id":"r","group":"g","from_ms":0,"to_ms":1,"message_types":[],"from_agents":[],
+        "rate":1,"state":"running","lane":"","after":"","examined":0,"published":0,"error":"",
+        "started_ms":0,"ended_ms":0}"#;
+    let row = replay.replace(['\n', ' '], "").replace('"', "\\\"");
+    let stored = raw(&hive, &format!("HSET {} r \"1 {row}\"", shard.replays())).await;
+    assert_eq!(stored, ":1");
+    let path = "/api/v1/streams/s/replay";
+    let begun = hive.client.post(path, &json!({ "group": "g" })).await;
+    refused(&begun, 503, "DURABILITY_UNREACHABLE");
+    let cancelled = hive.client.bare("DELETE", &format!("{path}/r")).await;
+    refused(&cancelled, 503, "DURABILITY_UNREACHABLE");
+    let confirm = json!({ "confirm": "g" });
+    let purged = hive
+        .client
+        .post(&format!("{GROUPS}/g/purge"), &confirm)
+        .await;
+    refused(&purged, 503, "DURABILITY_UNREACHABLE");
+    let replays = store.replays(&shard).await.unwrap();
+    assert_eq!(replays.len(), 1);
+    assert_eq!(replays[0].state, ReplayState::Running, "nothing was done");
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_purge_counts_the_delayed_messages_that_a_purge_takes() {
+    let hive = Hive::with_group().await;
+    let delayed = json!({ "payload": 1, "delay_seconds": 60 });
+    hive.publish(&delayed).await;
+    let to_all = hive
+        .client
+        .post(&format!("{STREAM}/messages"), &delayed)
+        .await;
+    assert_eq!(to_all.status, 200, "{to_all:?}");
+    assert_eq!(hive.client.get(QA).await.body["scheduled_count"], 2);
+    let path = format!("{QA}/purge");
+    let counted = hive.client.post(&path, &json!({ "dry_run": true })).await;
+    assert_eq!(
+        (&counted.body["purged"], &counted.body["scheduled"]),
+        (&json!(1), &json!(1))
+    );
+    let confirm = json!({ "confirm": "qa_engineers_consumers" });
+    let purged = hive.client.post(&path, &confirm).await;
+    assert_eq!(purged.body["purged"], 1, "{purged:?}");
+    assert_eq!(hive.client.get(QA).await.body["scheduled_count"], 1);
+}
+
+#[tokio::test]
+async fn a_purge_takes_delayed_messages_that_come_due_meanwhile() {
+    let hive = Hive::with_group().await;
+    let message = json!({ "payload": 1, "delay_seconds": 3_600 });
+    let batch = json!({ "messages": vec![message; 1_000] });
+    for _ in 0..5 {
+        let path = format!("{QA}/messages");
+        let published = hive.client.post(&path, &batch).await;
+        assert_eq!(published.status, 200, "{published:?}");
+    }
+    let store = open(&hive.redis);
+    let shard = store.shard("default", "agent_messages:qa", 0);
+    let key = shard.scheduled();
+    let due = raw(
+        &hive,
+        &format!("ZUNIONSTORE {key} 1 {key} WEIGHTS 0.000001"),
+    )
+    .await;
+    assert_eq!(due, ":5000");
+    let groups = store.groups_on_shard(&shard).await.unwrap();
+    let comes_due = async {
+        loop {
+            let lanes = store.lanes(&shard).await.unwrap();
+            let due = store.due_scheduled(&shard, &lanes, &groups).await.unwrap();
+            if due.moved == 0 && !due.lanes_changed {
+                break;
+            }
+        }
+    };
+    let confirm = json!({ "confirm": "qa_engineers_consumers" });
+    let path = format!("{QA}/purge");
+    let purge = hive.client.post(&path, &confirm);
+    let (purged, ()) = tokio::join!(purge, comes_due);
+    assert_eq!(purged.body["purged"], 5_000, "{purged:?}");
+    let group = hive.client.get(QA).await.body;
+    assert_eq!(
+        (&group["lag"], &group["scheduled_count"]),
+        (&json!(0), &json!(0))
+    );
 }
 
 #[tokio::test]

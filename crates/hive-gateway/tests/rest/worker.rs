@@ -155,6 +155,10 @@ impl DeadLetterService for Service {
         };
         replay_dead_letters ReplayDeadLettersRequest ReplayDeadLettersResponse |me, asked| {
             *me.0.batch.lock() = Some(asked.clone());
+            let is_running = *me.0.state.lock() == wire::ReplayJobState::Running;
+            if is_running && let Some(wait) = asked.wait {
+                tokio::time::sleep(wait.try_into().unwrap()).await;
+            }
             let job = job(&asked.job_id, *me.0.state.lock());
             wire::ReplayDeadLettersResponse {
                 job: (!asked.dry_run).then_some(job),

@@ -263,6 +263,22 @@ impl Store {
             .await
     }
 
+    /// Keeps a run that has ended as if it had ended at this time; one that is gone stays so.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn keep_ended(
+        &self,
+        partition: &Partition,
+        run_id: &str,
+        ended_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut keep = Cmd::new();
+        keep.arg("ZADD").arg(partition.finished()).arg("XX");
+        keep.arg(ended_ms).arg(run_id);
+        self.command(Purpose::Control, keep).await.map(drop)
+    }
+
     async fn below(
         &self,
         partitions: &[Partition],

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --[[
 scheduled_cancel: move delayed messages of a group that is deleted or purged to the dead letters.
+Those of its own lanes: what is delayed for all groups stays theirs.
 
 Why one script: between the dead letter and the removal, a crash would lose or double the message;
 left where they are, they would reach a new group of the same name.

@@ -54,6 +54,30 @@ async fn a_repeat_writes_something_so_that_the_disk_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_sync_waits_for_the_disk_or_says_that_there_is_none() {
+    for aof in [Aof::Off, Aof::Everysec, Aof::Always] {
+        let server = RedisServer::builder().aof(aof).start().await;
+        let world = on(Arc::new(server.expect("a server"))).await;
+        world.create("g", Start::Earliest).await;
+        let (checked, synced) = (
+            world.store.check_durable().await,
+            world.store.sync(&world.shard).await,
+        );
+        let commands = world.store.info("commandstats").await.expect("info");
+        let waits = commands
+            .iter()
+            .filter(|(name, _)| name == "cmdstat_waitaof");
+        if world.store.can_be_durable() {
+            assert!(checked.is_ok() && synced.is_ok(), "{synced:?}");
+            assert_eq!(waits.count(), usize::from(matches!(aof, Aof::Everysec)));
+        } else {
+            assert!(matches!(checked, Err(StoreError::Durability { .. })));
+            assert!(matches!(synced, Err(StoreError::Durability { .. })));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_durable_flush_survives_kill_9_and_goes_on_after_it() {
     let mut server = RedisServer::builder()
         .aof(Aof::Always)

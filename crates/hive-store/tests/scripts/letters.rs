@@ -122,7 +122,7 @@ impl Queue {
         loop {
             let after = found.last();
             let store = &self.world.store;
-            let page = store.letter_ids(&self.letters, index, order, after, (0, 0), size);
+            let page = store.letter_ids(&self.letters, index, (order, after), (0, 0), size);
             let page = page.await.expect("a page");
             if page.is_empty() {
                 return found;

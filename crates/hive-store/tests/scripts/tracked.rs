@@ -16,6 +16,8 @@ use hive_store::{
     tracked::{End, Tracked, keep, tracking_key},
 };
 
+use hive_testkit::wait::until;
+
 use crate::world::{World, header, item, lose, nack, reject, with_group, world};
 
 const LANE: &str = "g/p4r";
@@ -403,7 +405,7 @@ async fn outcomes_are_forgotten_with_their_rows_and_open_rows_stay() {
             .expect("bytes")
             > 0
     );
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    age(&world).await;
     assert_eq!(forget(Duration::ZERO).await.expect("an answer"), (1, true));
     assert_eq!(look(&world, "m").await, None);
     assert_eq!(
@@ -411,6 +413,21 @@ async fn outcomes_are_forgotten_with_their_rows_and_open_rows_stay() {
         Some(Tracked::Waiting { failures: 0 })
     );
     assert_eq!(world.publish(vec![tracked("m")]).await, [Outcome::Added]);
+}
+
+/// Comes back when all that is there is older than Redis' present millisecond.
+async fn age(world: &World) {
+    let now = async || -> u64 {
+        let (seconds, micros): (u64, u64) = world.redis(&["TIME"]).await;
+        seconds * 1_000 + micros / 1_000
+    };
+    let began = now().await;
+    until(
+        Duration::from_secs(5),
+        "a millisecond to pass",
+        async || now().await > began,
+    )
+    .await;
 }
 
 async fn bytes_of_outcomes(world: &World) -> u64 {
@@ -444,7 +461,7 @@ async fn the_bytes_of_outcomes_are_true_also_where_large_ones_lie_behind_small_o
         (real / 2..=2 * real).contains(&counted),
         "{counted} counted, {real} taken"
     );
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    age(&world).await;
     // The small ones are the oldest, and go first: what is left is of the large ones alone.
     let forgotten = world
         .store

@@ -1,7 +1,7 @@
 //! `hive dlq replay`: sends dead letters back, one by one or by filter.
 //!
-//! What is named is sent at once. What a filter takes is counted first and sent as a job, which goes
-//! on without this command: the command only follows it.
+//! What is named is sent at once. What a filter takes is counted first and sent as a job, which
+//! goes on without this command: the command only follows it.
 
 use std::time::Duration;
 
@@ -53,15 +53,8 @@ pub(crate) struct ReplayArgs {
     /// To another stream: every group of it gets the messages.
     #[arg(long, default_value = "", value_name = "STREAM")]
     target_stream: String,
-    /// Raise the priority by so much, 1 to 9.
-    #[arg(
-        long,
-        value_name = "STEPS",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = 0,
-        default_missing_value = "2"
-    )]
+    /// Raise the priority by so much, at most to 9: 0 to 9, or `true` for 2.
+    #[arg(long, value_name = "STEPS", value_parser = boost, default_value = "0")]
     priority_boost: u32,
     /// Send what is in this file in place of the payload; `-` for stdin. Of one message alone.
     #[arg(long, value_name = "FILE")]
@@ -145,6 +138,16 @@ impl ReplayArgs {
             ..wire::ReplayDeadLettersRequest::default()
         }
     }
+}
+
+/// Reads a boost of priorities, as the REST API does.
+fn boost(text: &str) -> Result<u32, String> {
+    let number = match text {
+        "true" => Some(2),
+        "false" => Some(0),
+        _ => text.parse().ok().filter(|number| *number <= 9),
+    };
+    number.ok_or_else(|| "write 0 to 9, `true` or `false`".to_owned())
 }
 
 /// Replays.
@@ -315,8 +318,8 @@ fn doing(job: &wire::ReplayJob) -> String {
 
 fn left_running(job_id: &str) -> String {
     format!(
-        "the job goes on\n  follow it: hive dlq jobs get {job_id}\n  end it:    hive dlq jobs cancel \
-         {job_id}"
+        "the job goes on\n  follow it: hive dlq jobs get {job_id}\n  end it:    hive dlq jobs \
+         cancel {job_id}"
     )
 }
 
@@ -355,7 +358,7 @@ mod tests {
             assert!(args(line).check().is_err(), "{line}");
         }
         for line in [
-            "d-1 d-2 --force --target-group g --priority-boost=3",
+            "d-1 d-2 --force --target-group g --priority-boost 3",
             "d-1 --payload - --why mended --by me",
             "--group g --category timeout --status analyzed,replayable --rate 5 --canary 2 --yes",
             "--all --limit 10 --no-wait --dry-run",
@@ -369,7 +372,7 @@ mod tests {
     fn a_replay_by_filter_says_all_that_was_given() {
         let given = args(
             "--group g --type t --workflow w --error-type E --stream s --status analyzed \
-             --limit 7 --rate 5 --canary 2 --target-group h --priority-boost --force --by me",
+             --limit 7 --rate 5 --canary 2 --target-group h --priority-boost true --force --by me",
         );
         let request = given.request();
         let filter = request.filter.unwrap();

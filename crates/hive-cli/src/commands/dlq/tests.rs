@@ -55,7 +55,9 @@ fn what_makes_no_sense_is_refused() {
         "set-status",
         "jobs",
         "jobs get",
-        "replay --priority-boost 3 x --limit many",
+        "replay x --limit many",
+        "replay x --priority-boost 10",
+        "replay x --priority-boost",
     ] {
         assert!(parsed(line).is_err(), "{line}");
     }

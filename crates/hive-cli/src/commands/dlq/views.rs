@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     message::MessageView,
     output::{Show, Tone},
-    values::{cut, rfc3339},
+    values::{cut, harmless, rfc3339},
 };
 
 /// Longest error in a table, in characters.
@@ -55,11 +55,11 @@ impl AttemptView {
     fn error(&self) -> String {
         let words = self.reason.split_whitespace();
         let line = words.collect::<Vec<&str>>().join(" ");
-        match (self.error_type.is_empty(), line.is_empty()) {
+        harmless(&match (self.error_type.is_empty(), line.is_empty()) {
             (true, _) => line,
             (false, true) => self.error_type.clone(),
             (false, false) => format!("{}: {line}", self.error_type),
-        }
+        })
     }
 }
 
@@ -271,7 +271,7 @@ impl LetterView {
             let (consumer, error) = (or_dash(&attempt.consumer), or_dash(&attempt.error()));
             text.push_str(&format!("  {at}  {consumer}: {error}\n"));
             for line in attempt.stack.lines() {
-                text.push_str(&format!("      {line}\n"));
+                text.push_str(&format!("      {}\n", harmless(line)));
             }
         }
     }
@@ -347,7 +347,7 @@ fn next_step(letter: &wire::DeadLetter, now: &Timestamp) -> String {
         DeadLetterStatus::Quarantined => "find out why, then replay",
         DeadLetterStatus::Analyzed => match &*letter.strategy {
             "immediate_retry" | "delayed_retry" => "replay",
-            "requeue_with_priority" => "replay with --priority-boost",
+            "requeue_with_priority" => "replay with --priority-boost 2",
             "skip_and_continue" => "skip it: set-status archived",
             "workflow_restart" => "rerun its workflow",
             "permanent_discard" => "give it up: set-status permanent_failure",

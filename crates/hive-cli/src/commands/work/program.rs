@@ -1,8 +1,8 @@
 //! Runs one program for one message, behind the supervisor, and says how it ended.
 //!
 //! The payload goes to its stdin, what came out of its stdout is the result, the tail of its stderr
-//! the reason of a failure, and more of that tail its stack. All of them are bounded, and a program that reads or writes slowly, or
-//! not at all, holds up nobody but itself.
+//! the reason of a failure, and more of that tail its stack. All of them are bounded, and a program
+//! that reads or writes slowly, or not at all, holds up nobody but itself.
 
 use std::{
     collections::VecDeque,

@@ -266,7 +266,8 @@ pub(super) static BATCH_REPLAYED: Shape = Shape::new(
         required(
             "status",
             Word(&["success", "running", "cancelled", "failed"]),
-            "`success`: all of it was tried, or counted. `running`: it goes on, see `getReplayJob`.",
+            "`success`: all of it was tried, or counted. `running`: it goes on, see \
+             `getReplayJob`.",
         ),
         required(
             "batch_replay_result",
