@@ -142,7 +142,7 @@ impl Calls {
         let letters = self.letters(namespace);
         let letter = self.find(&letters, &request.dlq_id).await?;
         let content = self.desk.store.letter_content(&letters, &letter.id).await?;
-        let message = view::full(&letter, content.unwrap_or_default());
+        let message = view::full(&letter, &content.unwrap_or_default());
         Ok(wire::GetDeadLetterResponse {
             message: Some(message),
         })
@@ -196,7 +196,7 @@ impl Calls {
                 Begun::UnderWay(letter) => letter,
                 Begun::Before | Begun::Stale | Begun::Limit => continue,
             };
-            match replay::carry_on(&self.desk, &letters, letter).await? {
+            match replay::carry_on(&self.desk, &letters, *letter).await? {
                 Sent::Done(letter) => {
                     return Ok(replay::answer(&letter, is_mine));
                 },

@@ -151,17 +151,13 @@ async fn narrowest(
     if let [status] = filter.status.as_slice() {
         candidates.push(Index::Status(*status));
     }
-    let names: [(&String, fn(String) -> Index); 4] = [
-        (&filter.group, Index::Group),
-        (&filter.stream, Index::Stream),
-        (&filter.fingerprint, Index::Fingerprint),
-        (&filter.workflow_id, Index::Workflow),
+    let named = [
+        Index::Group(filter.group.clone()),
+        Index::Stream(filter.stream.clone()),
+        Index::Fingerprint(filter.fingerprint.clone()),
+        Index::Workflow(filter.workflow_id.clone()),
     ];
-    for (name, index) in names {
-        if !name.is_empty() {
-            candidates.push(index(name.clone()));
-        }
-    }
+    candidates.extend(named.into_iter().filter(|index| !index.value().is_empty()));
     let range = (filter.from_ms, filter.to_ms);
     let mut best = (u64::MAX, Index::All);
     for index in candidates {

@@ -64,8 +64,8 @@ pub(crate) struct Place {
 }
 
 /// Follows one shard until the future is dropped. Where another Redis answers than the one that
-/// what was stored last was stored on, what was stored in the last minutes may be lost, and is taken
-/// again.
+/// what was stored last was stored on, what was stored in the last minutes may be lost, and is
+/// taken again.
 pub(crate) async fn follow(desk: Arc<Desk>, place: Place) {
     let (mut position, mut again) = (None, None);
     let (mut is_told, mut forgot) = (false, Instant::now());
@@ -156,8 +156,8 @@ async fn advance(
     })
 }
 
-/// Where to begin: behind what was stored, or some minutes before on a server that may have lost it;
-/// then `again` is that server, to be noted once all of it is stored.
+/// Where to begin: behind what was stored, or some minutes before on a server that may have lost
+/// it; then `again` is that server, to be noted once all of it is stored.
 async fn begin(
     desk: &Desk,
     place: &Place,

@@ -20,7 +20,7 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
+    letters::{Changed, Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
 };
 use serde::{Deserialize, Serialize};
 
@@ -270,8 +270,8 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Sends those that go ahead, then waits for what becomes of them. Who they are is stored before
-    /// the first of them goes, so that whoever carries the job on sends no others.
+    /// Sends those that go ahead, then waits for what becomes of them. Who they are is stored
+    /// before the first of them goes, so that whoever carries the job on sends no others.
     async fn go_ahead(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         self.job.state = JobState::Canary;
         if self.job.ahead.is_empty() {
@@ -416,7 +416,7 @@ impl Work<'_> {
             },
         };
         let id = letter.id.clone();
-        match replay::carry_on(self.desk, self.letters, letter).await {
+        match replay::carry_on(self.desk, self.letters, *letter).await {
             Ok(Sent::Done(_) | Sent::Elsewhere) => Ok(true),
             Ok(Sent::Refused(fault)) => {
                 self.job.note_error(&id, fault);
@@ -431,7 +431,7 @@ impl Work<'_> {
     }
 
     /// A record that may not be replayed counts as tried and failed.
-    async fn refused(&self, letter: &Letter, fault: &Fault) -> Result<(), StoreError> {
+    async fn refused(&mut self, letter: &Letter, fault: &Fault) -> Result<(), StoreError> {
         let by = format!("job {}", self.job.id);
         let change = self.desk.change(letter.status, &by, fault.to_string());
         let limit = u64::from(self.job.options.limit);
@@ -441,11 +441,15 @@ impl Work<'_> {
             count: Some((self.job.id.clone(), Count::Refused { limit })),
             ..Step::default()
         };
-        self.desk
+        let changed = self
+            .desk
             .store
             .change_letter(self.letters, letter, letter.status, &step)
-            .await
-            .map(drop)
+            .await?;
+        if changed == Changed::Limit {
+            self.job.is_exhausted = true;
+        }
+        Ok(())
     }
 }
 

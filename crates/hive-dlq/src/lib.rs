@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! - A dead delivery has one record, and leaves its shard only after that is stored.
-//! - One replay of a record is under way at a time; whoever carries it on carries out the stored plan.
+//! - One replay of a record is under way at a time; whoever carries it on carries out the stored
+//!   plan.
 //! - A task of a workflow is sent back by its router alone.
 //! - Nothing in the queue is dropped for want of room.
 

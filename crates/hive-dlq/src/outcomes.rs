@@ -45,10 +45,10 @@ pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreErr
             };
             // The record was read behind the list: it may be something else by now.
             let is_under_way = letter.status == Status::Replaying;
-            match key {
-                LettersKey::Awaiting if !is_under_way => awaited.push(letter),
-                LettersKey::Replaying if is_under_way => left.push(letter),
-                _ => {},
+            if key == LettersKey::Replaying && is_under_way {
+                left.push(letter);
+            } else if key == LettersKey::Awaiting && !is_under_way {
+                awaited.push(letter);
             }
         }
     }
@@ -75,7 +75,12 @@ async fn carry(desk: &Desk, letters: &Letters, letter: Letter) -> Result<(), Sto
     // Nobody else begins before that, unless this one dies too.
     let (id, next) = (letter.id.clone(), desk.now().as_millis() + replay::STALE_MS);
     desk.store
-        .postpone_letters(letters, LettersKey::Replaying, &[id.clone()], next)
+        .postpone_letters(
+            letters,
+            LettersKey::Replaying,
+            std::slice::from_ref(&id),
+            next,
+        )
         .await?;
     if let Err(fault) = replay::carry_on(desk, letters, letter).await {
         tracing::debug!(dlq_id = id, %fault, "replay_not_carried_on");
@@ -122,7 +127,12 @@ async fn look(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<(), Sto
         let next = now_ms.saturating_add((age_ms / 4).clamp(LOOK_MS.0, LOOK_MS.1));
         return desk
             .store
-            .postpone_letters(letters, LettersKey::Awaiting, &[letter.id.clone()], next)
+            .postpone_letters(
+                letters,
+                LettersKey::Awaiting,
+                std::slice::from_ref(&letter.id),
+                next,
+            )
             .await;
     }
     let step = Step {

@@ -195,8 +195,8 @@ fn told(group: &str, change: Option<&Change>) {
 }
 
 /// Stores a breaker, and pauses its group while it is open where the policy says so. That it is the
-/// breaker's pause is stored before it begins and until it is over: whoever comes after a crash ends
-/// it. False where another replica changed the breaker.
+/// breaker's pause is stored before it begins and until it is over: whoever comes after a crash
+/// ends it. False where another replica changed the breaker.
 async fn change_pause(
     desk: &Desk,
     letters: &Letters,
@@ -468,12 +468,11 @@ async fn send(
         by: "recovery".to_owned(),
         why,
         is_automatic: true,
-        is_probe,
         ..Ask::default()
     };
     let begun = replay::begin(desk, letters, letter, &ask).await;
     let result = match begun {
-        Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, letter).await.map(drop),
+        Ok(Begun::Mine(letter)) => replay::carry_on(desk, letters, *letter).await.map(drop),
         Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale | Begun::Limit) => Ok(()),
         Err(fault) => {
             // A person decides: it would be refused again and again.

@@ -1,8 +1,8 @@
 //! Sends a dead letter back, once.
 //!
 //! A replay has three steps, each of which whoever comes first makes: the record becomes
-//! `replaying` with the plan of the replay (by compare-and-set: of two who ask one begins); what the
-//! plan says is sent under a key made of the record and the number of the replay, so that it is
+//! `replaying` with the plan of the replay (by compare-and-set: of two who ask one begins); what
+//! the plan says is sent under a key made of the record and the number of the replay, so that it is
 //! there once however often it is sent; the record becomes `replayed`. Who dies between leaves a
 //! record that is looked at again a few seconds later, and carried on by the same plan.
 
@@ -58,18 +58,17 @@ pub(crate) struct Ask {
     /// A job, and the most that it may try; 0 for no limit.
     pub(crate) job: Option<(String, u64)>,
     pub(crate) is_automatic: bool,
-    pub(crate) is_probe: bool,
 }
 
 /// How the first step ended.
 #[derive(Debug)]
 pub(crate) enum Begun {
     /// It is this caller's to carry on.
-    Mine(Letter),
+    Mine(Box<Letter>),
     /// It was replayed before.
     Before,
     /// Somebody else is at it.
-    UnderWay(Letter),
+    UnderWay(Box<Letter>),
     /// Somebody changed it meanwhile: read it again.
     Stale,
     /// The job has tried all that it may.
@@ -80,7 +79,7 @@ pub(crate) enum Begun {
 #[derive(Debug)]
 pub(crate) enum Sent {
     /// It was sent.
-    Done(Letter),
+    Done(Box<Letter>),
     /// It was refused for good, and the record is what it was before.
     Refused(Fault),
     /// It cannot be sent now; the record stays `replaying`, and is looked at again.
@@ -99,6 +98,73 @@ pub(crate) async fn begin(
     letter: &Letter,
     ask: &Ask,
 ) -> Result<Begun, Fault> {
+    if let Some(begun) = admit(letter, ask)? {
+        return Ok(begun);
+    }
+    let facts = &letter.facts;
+    let now_ms = desk.now().as_millis();
+    // Of a replay that was refused too: its key may have been used.
+    let last = letter.state.plan.as_ref().map_or(0, |plan| plan.number);
+    let number = last.max(facts.past.replays).saturating_add(1);
+    let plan = Plan {
+        number,
+        target_group: ask.target_group.clone(),
+        target_stream: ask.target_stream.clone(),
+        priority: plan::priority(facts.priority, ask.priority_boost),
+        job: ask
+            .job
+            .as_ref()
+            .map(|(id, _)| id.clone())
+            .unwrap_or_default(),
+        is_automatic: ask.is_automatic,
+        is_edited: ask.payload.is_some(),
+        decided_ms: now_ms,
+        before: letter.status,
+    };
+    let why = if ask.why.is_empty() {
+        format!("replay {number}")
+    } else {
+        format!("replay {number}: {}", ask.why)
+    };
+    let step = Step {
+        state: State {
+            plan: Some(plan),
+            message_id: String::new(),
+            sent_to: String::new(),
+            track_key: String::new(),
+            outcome: Outcome::Unknown,
+            due_ms: 0,
+            sent_ms: 0,
+            ..letter.state.clone()
+        },
+        change: Some(desk.change(Status::Replaying, &ask.by, why)),
+        edited: ask.payload.clone(),
+        replaying_ms: now_ms.saturating_add(STALE_MS),
+        awaiting_ms: 0,
+        count: ask
+            .job
+            .as_ref()
+            .map(|(id, limit)| (id.clone(), Count::Attempted { limit: *limit })),
+        tally: None,
+    };
+    let changed = desk
+        .store
+        .change_letter(letters, letter, Status::Replaying, &step)
+        .await?;
+    Ok(match changed {
+        Changed::Done(version) => Begun::Mine(Box::new(Letter {
+            version,
+            status: Status::Replaying,
+            state: step.state,
+            ..letter.clone()
+        })),
+        Changed::Stale => Begun::Stale,
+        Changed::Limit => Begun::Limit,
+    })
+}
+
+/// Whether a record may be replayed as it is; some answer where it was, or is being.
+fn admit(letter: &Letter, ask: &Ask) -> Result<Option<Begun>, Fault> {
     let facts = &letter.facts;
     // Of what a job has sent it sends nothing again, by force neither: it may have begun anew.
     let last_job = letter.state.plan.as_ref().map(|plan| plan.job.as_str());
@@ -106,11 +172,11 @@ pub(crate) async fn begin(
         && letter.status == Status::Replayed
         && last_job == Some(job.as_str())
     {
-        return Ok(Begun::Before);
+        return Ok(Some(Begun::Before));
     }
     match letter.status {
-        Status::Replaying => return Ok(Begun::UnderWay(letter.clone())),
-        Status::Replayed if !ask.force => return Ok(Begun::Before),
+        Status::Replaying => return Ok(Some(Begun::UnderWay(Box::new(letter.clone())))),
+        Status::Replayed if !ask.force => return Ok(Some(Begun::Before)),
         Status::PermanentFailure => {
             let message = format!(
                 "dead letter `{}` is `permanent_failure`; set its status to `analyzed` first where \
@@ -150,66 +216,7 @@ pub(crate) async fn begin(
         let message = format!("dead letter `{}` was {guard}", letter.id);
         Fault::new(Reason::ReplayLoop, message)
     })?;
-    let now_ms = desk.now().as_millis();
-    // Of a replay that was refused too: its key may have been used.
-    let last = letter.state.plan.as_ref().map_or(0, |plan| plan.number);
-    let number = last.max(facts.past.replays).saturating_add(1);
-    let plan = Plan {
-        number,
-        target_group: ask.target_group.clone(),
-        target_stream: ask.target_stream.clone(),
-        priority: plan::priority(facts.priority, ask.priority_boost),
-        job: ask
-            .job
-            .as_ref()
-            .map(|(id, _)| id.clone())
-            .unwrap_or_default(),
-        is_automatic: ask.is_automatic,
-        is_probe: ask.is_probe,
-        is_edited: ask.payload.is_some(),
-        decided_ms: now_ms,
-        before: letter.status,
-    };
-    let why = if ask.why.is_empty() {
-        format!("replay {number}")
-    } else {
-        format!("replay {number}: {}", ask.why)
-    };
-    let step = Step {
-        state: State {
-            plan: Some(plan),
-            message_id: String::new(),
-            sent_to: String::new(),
-            track_key: String::new(),
-            outcome: Outcome::Unknown,
-            due_ms: 0,
-            sent_ms: 0,
-            ..letter.state.clone()
-        },
-        change: Some(desk.change(Status::Replaying, &ask.by, why)),
-        edited: ask.payload.clone(),
-        replaying_ms: now_ms.saturating_add(STALE_MS),
-        awaiting_ms: 0,
-        count: ask
-            .job
-            .as_ref()
-            .map(|(id, limit)| (id.clone(), Count::Attempted { limit: *limit })),
-        tally: None,
-    };
-    let changed = desk
-        .store
-        .change_letter(letters, letter, Status::Replaying, &step)
-        .await?;
-    Ok(match changed {
-        Changed::Done(version) => Begun::Mine(Letter {
-            version,
-            status: Status::Replaying,
-            state: step.state,
-            ..letter.clone()
-        }),
-        Changed::Stale => Begun::Stale,
-        Changed::Limit => Begun::Limit,
-    })
+    Ok(None)
 }
 
 /// Carries out the plan of a record that is `replaying`.
@@ -319,12 +326,12 @@ async fn finish(
         (false, false) => Replayed::Job,
         (false, true) => Replayed::Single,
     });
-    Ok(Sent::Done(Letter {
+    Ok(Sent::Done(Box::new(Letter {
         version,
         status: Status::Replayed,
         state: step.state,
         ..letter
-    }))
+    })))
 }
 
 /// The record is what it was, but for its history; one that went back by itself waits for a person.
@@ -340,7 +347,7 @@ async fn refuse(
             Status::Analyzed
         },
         // Forced: what was sent before stays sent.
-        other => other,
+        status @ (Status::Replayed | Status::PermanentFailure | Status::Archived) => status,
     };
     let by = by(&plan);
     let why = format!("replay {} was refused: {fault}", plan.number);

@@ -68,8 +68,8 @@ fn whole(letter: &Letter) -> wire::DeadLetter {
 }
 
 /// A record with everything.
-pub(crate) fn full(letter: &Letter, content: Content) -> wire::DeadLetter {
-    let mut shown = with_payload(whole(letter), &content);
+pub(crate) fn full(letter: &Letter, content: &Content) -> wire::DeadLetter {
+    let mut shown = with_payload(whole(letter), content);
     shown.history = content.history.iter().map(change).collect();
     shown
 }

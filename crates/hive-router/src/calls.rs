@@ -268,7 +268,14 @@ const fn retried(status: TaskStatus, attempt: u32, failed: u32) -> Retried {
         match status {
             TaskStatus::Pending => Retried::Before,
             TaskStatus::Queued | TaskStatus::Running => Retried::TooEarly,
-            _ => Retried::Not,
+            TaskStatus::Awaited
+            | TaskStatus::WaitingInput
+            | TaskStatus::Succeeded
+            | TaskStatus::Failed
+            | TaskStatus::TimedOut
+            | TaskStatus::DeadLettered
+            | TaskStatus::Skipped
+            | TaskStatus::Cancelled => Retried::Not,
         }
     }
 }

@@ -49,6 +49,23 @@ pub enum Index {
     Task(String),
 }
 
+impl Index {
+    /// The name that it lists by; empty where it lists by none.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        match self {
+            Self::All | Self::Live => "",
+            Self::Status(status) => status.as_str(),
+            Self::Category(category) => category.as_str(),
+            Self::Group(name)
+            | Self::Stream(name)
+            | Self::Fingerprint(name)
+            | Self::Workflow(name)
+            | Self::Task(name) => name,
+        }
+    }
+}
+
 impl Letters {
     /// The dead letters of a namespace. A tilde is in no name, so that no stream's shard has their
     /// tag.
@@ -299,8 +316,6 @@ pub struct Plan {
     pub job: String,
     /// Whether recovery decided it.
     pub is_automatic: bool,
-    /// Whether it is the probe of a breaker.
-    pub is_probe: bool,
     /// Whether it sends the edited payload.
     pub is_edited: bool,
     /// When it was decided, in ms since 1970.
@@ -706,7 +721,7 @@ impl Store {
             Some((job, Count::Attempted { limit })) => (job.as_str(), "attempted", *limit),
             Some((job, Count::Replayed)) => (job.as_str(), "replayed", 0),
             Some((job, Count::Failed)) => (job.as_str(), "failed", 0),
-            Some((job, Count::Refused { limit })) => (job.as_str(), "refused", *limit),
+            Some((job, Count::Refused { limit })) => (job.as_str(), "attempted failed", *limit),
         };
         let tally = match step.tally {
             None => "",

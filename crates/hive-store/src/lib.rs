@@ -15,7 +15,9 @@
 //! - **M6** only the holder of the latest lease settles;
 //! - **M7** an entry is settled at most once per group;
 //! - **M8** a restart or a clock step expires no healthy lease;
-//! - **D1** dead-lettering and settling are one step; **D2** an entry dies once per group;
+//! - **D1** dead-lettering and settling are one step; **D2** an entry dies once per group; **D3** a
+//!   dead delivery has one record; **D4** one replay of a record is under way at a time; **D5**
+//!   what is counted of records is what there is of them;
 //! - **E1** an old session, connection or definition changes nothing;
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
 //!   lives; **C3** lost data is never gone on with by itself;

@@ -31,6 +31,8 @@ pub struct Program {
     name: String,
     child: Child,
     log: Arc<Mutex<Log>>,
+    /// Those who read its outputs.
+    readers: Vec<thread::JoinHandle<()>>,
 }
 
 /// The last lines that a program wrote, to whichever of its outputs.
@@ -88,12 +90,14 @@ impl Program {
             child.stdout.take().map(|output| Box::new(output) as Box<_>),
             child.stderr.take().map(|output| Box::new(output) as Box<_>),
         ];
-        for output in outputs.into_iter().flatten() {
+        let read = |output| {
             let log = Arc::clone(&log);
             // Ends with the pipe. A thread and not a task: it must drain while a test blocks.
-            thread::spawn(move || keep_lines(output, &log));
-        }
+            thread::spawn(move || keep_lines(output, &log))
+        };
+        let readers = outputs.into_iter().flatten().map(read).collect();
         Ok(Self {
+            readers,
             name: name.to_owned(),
             child,
             log,
@@ -142,7 +146,7 @@ impl Program {
         mut pick: impl FnMut(&str) -> Option<T>,
     ) -> anyhow::Result<T> {
         let mut seen: usize = 0;
-        let mut ended = None;
+        let (mut ended, mut turns) = (None, 0_u32);
         let found = wait::try_until(deadline, what, || {
             // Asked before the lines are read: what an ended program wrote last is still seen.
             let status = self.child.try_wait().ok().flatten();
@@ -152,9 +156,14 @@ impl Program {
             seen = log.first + log.lines.len();
             let answer = match (value, status) {
                 (Some(value), _) => Some(Some(value)),
-                // One more turn after the end, since its pipes may still be read.
-                (None, Some(status)) if ended.replace(status).is_some() => Some(None),
-                (None, _) => None,
+                // Its pipes may still be read; and a child of its own may hold them for ever.
+                (None, Some(status)) => {
+                    ended = Some(status);
+                    turns += 1;
+                    let is_read = self.readers.iter().all(thread::JoinHandle::is_finished);
+                    (turns > 1 && is_read || turns > TURNS_MAX).then_some(None)
+                },
+                (None, None) => None,
             };
             async move { answer }
         })
@@ -300,6 +309,9 @@ pub(crate) fn kill_and_wait(child: &mut Child) -> io::Result<()> {
     child.kill()?;
     child.wait().map(drop)
 }
+
+/// Looks at the output of a program that has ended, while something still holds it open.
+const TURNS_MAX: u32 = 50;
 
 fn keep_lines(output: Box<dyn Read + Send>, log: &Mutex<Log>) {
     let mut reader = BufReader::new(output);

@@ -54,7 +54,9 @@ while left > 0 and room > 0 and not is_end do
     if row and string.match(row, '^ended %S+ (%S+)$') == id then
       redis.call('HDEL', KEYS[2], fields.d)
     end
-    removed, last, freed = removed + 1, id, freed + 128 + #(fields.d or '') + #(fields.b or '')
+    removed, last = removed + 1, id
+    -- Dead letters have no key.
+    freed = freed + 128 + #(fields.d or '') + #(fields.b or '')
   end
   left, from = left - want, last and '(' .. last or '-'
 end

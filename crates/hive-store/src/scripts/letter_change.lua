@@ -37,7 +37,7 @@ ARGV
   14 due_ms       u53     0: not due
   15 replaying_ms u53     0: no replay under way
   16 awaiting_ms  u53     0: nothing is awaited
-  17 count        text    which count of the job grows; `refused`: attempted and failed; empty: none
+  17 count        text    which counts of the job grow, with blanks between; empty: none
   18 job          text    the job; empty for none
   19 limit        u53     the most that the job may attempt; 0 for no limit
   20 tally        text    which of `sent`, `succeeded`, `failed` grows in the totals; empty: none
@@ -54,7 +54,7 @@ local row = redis.call('HMGET', KEYS[1], 'version', 'status', 'bytes', 'history'
 local version, status = row[1], row[2]
 if version ~= ARGV[2] then return { 'STALE', version or '' } end
 local limit = tonumber(ARGV[19])
-if limit > 0 and (ARGV[17] == 'attempted' or ARGV[17] == 'refused')
+if limit > 0
     and tonumber(redis.call('HGET', KEYS[11], ARGV[18] .. ':attempted') or 0) >= limit then
   return { 'LIMIT', '' }
 end
@@ -88,9 +88,8 @@ end
 place(KEYS[7], ARGV[14])
 place(KEYS[9], ARGV[15])
 place(KEYS[10], ARGV[16])
-local grows = ARGV[17] == 'refused' and { 'attempted', 'failed' } or { ARGV[17] }
-for _, one in ipairs(ARGV[17] ~= '' and grows or {}) do
-  redis.call('HINCRBY', KEYS[11], ARGV[18] .. ':' .. one, 1)
+for name in string.gmatch(ARGV[17], '%a+') do
+  redis.call('HINCRBY', KEYS[11], ARGV[18] .. ':' .. name, 1)
 end
 if ARGV[20] ~= '' then redis.call('HINCRBY', KEYS[3], ARGV[20], 1) end
 
