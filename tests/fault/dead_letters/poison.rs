@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use hive_client::{Outcome, Target, message, wire};
 use hive_testkit::redis::RedisServer;
 use parking_lot::Mutex;
@@ -58,8 +58,17 @@ async fn flow(set: &Set, name: &str, count: usize, is_poisoned: bool) -> Result<
     }
     let tries = tries.lock().clone();
     ensure!(tries.len() == poison, "{} of {poison}", tries.len());
-    let wrong: Vec<_> = tries.iter().filter(|(_, n)| **n != ATTEMPTS).collect();
-    ensure!(wrong.is_empty(), "not tried {ATTEMPTS} times: {wrong:?}");
+    let wrong: BTreeMap<_, _> = tries.iter().filter(|(_, n)| **n != ATTEMPTS).collect();
+    if !wrong.is_empty() {
+        let figures = set.world.figures(GROUP).await?;
+        let dead = set.world.dead_letters().await?;
+        let of = |one: &hive_store::dead::DeadLetter| {
+            let body = String::from_utf8_lossy(&one.body).into_owned();
+            wrong.keys().any(|id| body.contains(id.as_str()))
+        };
+        let dead: Vec<_> = dead.into_iter().filter(of).collect();
+        bail!("not tried {ATTEMPTS} times: {wrong:?}, dead: {dead:?}, {figures:?}");
+    }
     let mut times = Vec::new();
     for (at, message) in seen.all() {
         let sent = sent.get(&message.message_id).context("it was sent")?;

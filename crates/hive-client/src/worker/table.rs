@@ -104,6 +104,17 @@ impl Table {
                     self.credit.give_back_one();
                 }
             },
+            // What was asked for has happened, and its answer is late: it is tried anew.
+            Phase::Settling {
+                action: Action::Nack(_) | Action::Release(_) | Action::Suspend(_),
+                is_sent: true,
+                ..
+            } => {
+                self.credit.give_back_one();
+                self.unanswered -= 1;
+                held.phase = Phase::Queued(delivery);
+                self.queue.push_back(entry);
+            },
             // The work is done: the same outcome holds under the new token.
             Phase::Settling { is_sent, .. } => {
                 self.credit.give_back_one();
