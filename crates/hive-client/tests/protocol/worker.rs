@@ -332,6 +332,31 @@ async fn a_redelivery_of_what_is_worked_on_replaces_the_token_and_starts_nothing
     assert_eq!(begun.load(Ordering::SeqCst), 1);
 }
 
+/// The server has taken the nack, and its answer is behind the next delivery: to nack that one
+/// unseen would use an attempt up.
+#[tokio::test]
+async fn a_redelivery_before_the_answer_to_a_nack_is_worked_on() {
+    let mut peer = Peer::start().await;
+    let work = |job: Job| async move {
+        if job.attempt > 1 {
+            Outcome::done()
+        } else {
+            Outcome::nack("not yet")
+        }
+    };
+    let _agent = Agent::start(Worker::builder(client(&[&peer]), "g", work));
+    let (mut consumer, _) = peer.join(joined(&[])).await;
+    deliver(&consumer, &[("1-0", 1)]).await;
+    let first = settles(&mut consumer).await;
+    assert!(matches!(&first[0], (token, Action::Nack(_)) if *token == lease("1-0", 1)));
+    deliver(&consumer, &[("1-0", 2)]).await;
+    let second = settles(&mut consumer).await;
+    assert!(
+        matches!(&second[0], (token, Action::Ack(_)) if *token == lease("1-0", 2)),
+        "{second:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_cancel_stops_the_handler_and_nothing_is_settled() {
     let mut peer = Peer::start().await;

@@ -7,8 +7,8 @@ use crate::dead_letter::category::Category;
 pub(super) enum Given {
     /// It is this; no text is asked.
     Certain(Category),
-    /// It is this where the text says nothing else: gateways write `handler_exception` for a nack
-    /// that names nothing, and a crash tells only where it ended.
+    /// It is this where the text says nothing else: SDKs say `handler_exception` of whatever a
+    /// handler raised, and a crash tells only where it ended.
     Default(Category),
     /// Nothing that is known.
     Nothing,
