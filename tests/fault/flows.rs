@@ -467,8 +467,11 @@ async fn verdict(
                     *attempt == 1 && shown.attempt == 1,
                     "{task:?} was dispatched twice: {shown:?}"
                 );
+                // A signal may complete a task before its router has heard that it started: then it
+                // never learns how often it was delivered.
+                let is_known = shown.started_at.is_some();
                 ensure!(
-                    *delivery <= u64::from(shown.deliveries),
+                    !is_known || *delivery <= u64::from(shown.deliveries),
                     "{task:?} was delivered again after it was done: {delivery}, {shown:?}"
                 );
             },

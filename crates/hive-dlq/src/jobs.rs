@@ -36,6 +36,8 @@ const SLICE: usize = 50;
 const CANARY_MS: u64 = 600_000;
 /// How long a job is kept after its end.
 const KEPT_MS: u64 = 7 * 86_400_000;
+/// How often a record is read again that changes meanwhile.
+const STALE_TRIES: u32 = 5;
 /// Errors that a job names.
 const ERRORS_MAX: usize = 20;
 /// Jobs of a namespace that are kept.
@@ -396,10 +398,9 @@ impl Work<'_> {
             job: Some((job.id.clone(), limit)),
             ..Ask::default()
         };
-        let begun = replay::begin(self.desk, self.letters, letter, &ask).await;
-        let letter = match begun {
+        let letter = match self.begin(letter, &ask).await? {
             Ok(Begun::Mine(letter)) => letter,
-            // Somebody else has it, or changed it since it was read.
+            // Somebody else has it.
             Ok(Begun::Before | Begun::UnderWay(_) | Begun::Stale) => return Ok(true),
             Ok(Begun::Limit) => {
                 self.job.is_exhausted = true;
@@ -428,6 +429,27 @@ impl Work<'_> {
                 Ok(true)
             },
         }
+    }
+
+    /// Begins the replay of a record; of one that changed since it was read, as it is now.
+    async fn begin(&self, letter: &Letter, ask: &Ask) -> Result<Result<Begun, Fault>, StoreError> {
+        let mut newest = None;
+        for _ in 0..STALE_TRIES {
+            let now = newest.as_ref().unwrap_or(letter);
+            match replay::begin(self.desk, self.letters, now, ask).await {
+                Ok(Begun::Stale) => {},
+                other => return Ok(other),
+            }
+            let ids = [letter.id.clone()];
+            let read = self.desk.store.read_letters(self.letters, &ids).await?;
+            match read.into_iter().flatten().next() {
+                Some(read) if filter::fits(&self.job.filter, &read) => newest = Some(read),
+                Some(_) | None => return Ok(Ok(Begun::Before)),
+            }
+        }
+        let message = format!("dead letter `{}` keeps changing", letter.id);
+        let fault = Fault::new(Reason::VersionConflict, message);
+        Ok(Err(fault.with_retry_after(Duration::from_secs(1))))
     }
 
     /// A record that may not be replayed counts as tried and failed.
