@@ -132,14 +132,20 @@ impl Queue {
         }
     }
 
-    /// Everything that Redis holds of the namespace, by key.
-    async fn dump(&self) -> BTreeMap<String, Vec<u8>> {
+    /// Everything that Redis holds of the namespace, by key: names and values of hashes and sets,
+    /// in the order of their bytes, for a hash has none.
+    async fn dump(&self) -> BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>> {
         let pattern = format!("{}*", self.letters.tag());
         let keys: Vec<String> = self.raw(&["KEYS", &pattern]).await;
         let mut all = BTreeMap::new();
         for key in keys {
-            let value: Vec<u8> = self.raw(&["DUMP", &key]).await;
-            all.insert(key, value);
+            let kind: String = self.raw(&["TYPE", &key]).await;
+            let mut rows: Vec<(Vec<u8>, Vec<u8>)> = match kind.as_str() {
+                "hash" => self.raw(&["HGETALL", &key]).await,
+                _ => self.raw(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await,
+            };
+            rows.sort();
+            all.insert(key, rows);
         }
         all
     }
