@@ -174,6 +174,8 @@ impl Member {
                 .values()
                 .map(|entry| entry.lease.to_string())
                 .collect(),
+            accepts_offers: false,
+            pod: String::new(),
         }
     }
 
@@ -271,7 +273,11 @@ impl Member {
                     .count();
                 grant(link, count).await?;
             },
-            Frame::Joined(_) | Frame::Revoke(_) | Frame::Drain(_) | Frame::KeepAlive(_) => {},
+            Frame::Joined(_)
+            | Frame::Revoke(_)
+            | Frame::Drain(_)
+            | Frame::KeepAlive(_)
+            | Frame::Offer(_) => {},
         }
         Ok(())
     }

@@ -255,7 +255,8 @@ impl Hand {
                 | Frame::Revoke(_)
                 | Frame::Cancel(_)
                 | Frame::Drain(_)
-                | Frame::KeepAlive(_),
+                | Frame::KeepAlive(_)
+                | Frame::Offer(_),
             ) => Ok(Vec::new()),
             None => bail!("the gateway closed the stream"),
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     retry::RetryPolicy,
+    scaling::ScalingPolicy,
     time::Timestamp,
     violation::{Violation, Violations, quoted},
 };
@@ -31,6 +32,10 @@ pub const PRIORITY_AGEING_MS_MIN: u64 = 1_000;
 pub const PRIORITY_AGEING_MS_MAX: u64 = 86_400_000;
 /// Longest time that a lost connection may take to come back: 300 s.
 pub const RECONNECT_GRACE_MS_MAX: u64 = 300_000;
+/// Shortest time without progress after which a delivery counts as hung: 1 s.
+pub const PROGRESS_TIMEOUT_MS_MIN: u64 = 1_000;
+/// Longest such time: 24 h.
+pub const PROGRESS_TIMEOUT_MS_MAX: u64 = 86_400_000;
 /// How long a task is held for the consumer that last worked on its run: 2 s.
 pub const AFFINITY_WAIT_MS: u64 = 2_000;
 
@@ -289,6 +294,11 @@ pub struct GroupSettings {
     pub max_in_flight: u32,
     /// What becomes of an ordering key whose message dies of its failures.
     pub ordering_on_dead: OrderingOnDead,
+    /// How consumers are added and removed where `auto_scale_enabled` is set.
+    pub scaling: ScalingPolicy,
+    /// A delivery that was begun and of which nothing is heard but heartbeats for so long counts as
+    /// hung, 1 s to 24 h; 0 for no limit.
+    pub progress_timeout_ms: u64,
 }
 
 impl Default for GroupSettings {
@@ -308,6 +318,8 @@ impl Default for GroupSettings {
             max_in_flight_per_consumer: 0,
             max_in_flight: 0,
             ordering_on_dead: OrderingOnDead::Continue,
+            scaling: ScalingPolicy::default(),
+            progress_timeout_ms: 0,
         }
     }
 }
@@ -403,6 +415,14 @@ impl GroupSettings {
         for (field, value, min, max, unit) in ranges {
             faults.take(in_range(field, value, min, max, unit));
         }
+        if self.progress_timeout_ms > 0 {
+            let (least, most) = (PROGRESS_TIMEOUT_MS_MIN, PROGRESS_TIMEOUT_MS_MAX);
+            let given = self.progress_timeout_ms;
+            faults.take(in_range("progress_timeout", given, least, most, " ms"));
+        }
+        if let Err(inner) = self.scaling.validate() {
+            faults.nest("scaling", inner);
+        }
         if self.min_consumers > self.max_consumers {
             let (min, max) = (self.min_consumers, self.max_consumers);
             faults.push(
@@ -440,8 +460,10 @@ impl GroupSettings {
             max_in_flight_per_consumer,
             max_in_flight,
             ordering_on_dead,
+            scaling,
+            progress_timeout_ms,
         } = self;
-        [
+        let mut words: Vec<String> = [
             differs("max_consumers", max_consumers, &asked.max_consumers),
             differs("min_consumers", min_consumers, &asked.min_consumers),
             differs(
@@ -480,10 +502,17 @@ impl GroupSettings {
                 ordering_on_dead,
                 &asked.ordering_on_dead,
             ),
+            differs(
+                "progress_timeout_ms",
+                progress_timeout_ms,
+                &asked.progress_timeout_ms,
+            ),
         ]
         .into_iter()
         .flatten()
-        .collect()
+        .collect();
+        words.extend(scaling.difference(&asked.scaling));
+        words
     }
 }
 

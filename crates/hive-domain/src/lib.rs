@@ -35,6 +35,7 @@ pub mod placement;
 pub mod recovery;
 pub mod retry;
 pub mod routing;
+pub mod scaling;
 pub mod stream;
 pub mod time;
 pub mod violation;

@@ -223,7 +223,10 @@ impl Session {
                     drain_ends = Some(tokio::time::Instant::now() + DRAIN);
                     let deadline = u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX);
                     let deadline = Some(time::to_duration(deadline));
-                    self.attached.send(Frame::Drain(wire::Drain { deadline }));
+                    self.attached.send(Frame::Drain(wire::Drain {
+                        deadline,
+                        reason: wire::DrainReason::GatewayLeaving.into(),
+                    }));
                 },
                 () = tokio::time::sleep_until(drain_ends.unwrap_or_else(far)),
                     if drain_ends.is_some() =>

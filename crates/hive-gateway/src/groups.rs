@@ -725,6 +725,7 @@ fn wire_figures(figures: &Figures, view: &GroupView, is_stranded: bool) -> wire:
         expired_total: figures.expired,
         blocked_keys: figures.blocked_keys,
         unsettled_bytes: figures.unsettled_bytes,
+        desired_consumers: None,
     }
 }
 

@@ -3,11 +3,15 @@
 //! At creation an unset field means the default, at an update it means "keep": both read the same
 //! way, on top of another base. What comes out is valid; nothing further in asks again.
 
+mod scaling;
+
+pub use scaling::{scaling_executor, scaling_policy, scaling_strategy};
+
 use hive_domain::{
     group::{
         GroupDefinition, GroupSettings, GroupState, INITIAL_BACKOFF_MS_MAX, LEASE_MS_MAX,
-        MAX_BACKOFF_MS_MAX, OrderingOnDead, PRIORITY_AGEING_MS_MAX, RECONNECT_GRACE_MS_MAX,
-        RoutingMode, Start,
+        MAX_BACKOFF_MS_MAX, OrderingOnDead, PRIORITY_AGEING_MS_MAX, PROGRESS_TIMEOUT_MS_MAX,
+        RECONNECT_GRACE_MS_MAX, RoutingMode, Start,
     },
     name,
     stream::{Durability, RETENTION_MAX_AGE_MS_MAX, StreamDefinition, StreamSettings},
@@ -162,6 +166,8 @@ pub fn group_settings(settings: &GroupSettings) -> wire::GroupSettings {
         max_in_flight_per_consumer: Some(settings.max_in_flight_per_consumer),
         max_in_flight: Some(settings.max_in_flight),
         ordering_on_dead: ordering_on_dead(settings.ordering_on_dead).into(),
+        scaling: Some(scaling_policy(&settings.scaling)),
+        progress_timeout: Some(time::to_duration(settings.progress_timeout_ms)),
     }
 }
 
@@ -290,6 +296,16 @@ fn apply_group(
         base.reconnect_grace_ms,
         RECONNECT_GRACE_MS_MAX,
     );
+    let progress_timeout_ms = millis(
+        "progress_timeout",
+        change.progress_timeout.as_ref(),
+        base.progress_timeout_ms,
+        PROGRESS_TIMEOUT_MS_MAX,
+    );
+    let scaling = scaling::apply(&base.scaling, change.scaling.as_ref()).unwrap_or_else(|inner| {
+        faults.nest("scaling", inner);
+        base.scaling.clone()
+    });
     let routing_mode = match wire::RoutingMode::try_from(change.routing_mode) {
         Ok(wire::RoutingMode::Unspecified) => base.routing_mode,
         Ok(wire::RoutingMode::LoadBalanced) => RoutingMode::LoadBalanced,
@@ -334,6 +350,8 @@ fn apply_group(
             .unwrap_or(base.max_in_flight_per_consumer),
         max_in_flight: change.max_in_flight.unwrap_or(base.max_in_flight),
         ordering_on_dead,
+        scaling,
+        progress_timeout_ms,
     };
     finish(settings.validate(), faults).map(|()| settings)
 }

@@ -521,6 +521,8 @@ impl SettingsArgs {
                 Some(OnDead::Block) => wire::OrderingOnDead::Block,
             }
             .into(),
+            scaling: None,
+            progress_timeout: None,
         }
     }
 }

@@ -213,6 +213,8 @@ impl<W: Work> Membership<W> {
             max_in_flight: (self.settings.max_in_flight).unwrap_or(self.settings.concurrency),
             concurrency: self.settings.concurrency,
             held_leases: self.table.leases(),
+            accepts_offers: false,
+            pod: String::new(),
         };
         let gateway = self.client.gateway_at(gateway).clone();
         let (mut link, joined) = match Link::join(&gateway, join).await {
@@ -365,7 +367,9 @@ impl<W: Work> Membership<W> {
                 }
             },
             // A second `joined` says nothing new, and a keep-alive has been heard already.
-            consume_response::Frame::Joined(_) | consume_response::Frame::KeepAlive(_) => {},
+            consume_response::Frame::Joined(_)
+            | consume_response::Frame::KeepAlive(_)
+            | consume_response::Frame::Offer(_) => {},
         }
         self.take_nothing_more();
         None

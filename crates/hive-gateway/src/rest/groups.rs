@@ -410,6 +410,8 @@ fn read_settings(fields: &mut Fields) -> wire::GroupSettings {
             .take_word("ordering_on_dead")
             .and_then(|word| word.parse().ok())
             .map_or(0, |word| convert::ordering_on_dead(word).into()),
+        scaling: None,
+        progress_timeout: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use hive_domain::{
     group::{GroupDefinition, GroupSettings, GroupState, OrderingOnDead, RoutingMode, Start},
+    scaling::{Executor, ScalingPolicy, Strategy},
     stream::{Durability, StreamDefinition, StreamSettings},
     time::Timestamp,
     violation::Violations,
@@ -132,9 +133,35 @@ fn an_update_keeps_what_is_unset() {
         routing_mode: RoutingMode::RoundRobin,
         max_backoff_ms: 90_000,
         auto_scale_enabled: true,
-        ..current
+        ..current.clone()
     };
     assert_eq!(update_group(&current, Some(&change)), Ok(expected));
+}
+
+#[test]
+fn another_executor_forgets_what_the_old_one_acted_on() {
+    let kubernetes = ScalingPolicy {
+        executor: Executor::Kubernetes,
+        target: "agents/builders".to_owned(),
+        ..ScalingPolicy::default()
+    };
+    let current = GroupSettings {
+        scaling: kubernetes.clone(),
+        ..GroupSettings::default()
+    };
+    let to = |executor: wire::ScalingExecutor| wire::GroupSettings {
+        scaling: Some(wire::ScalingPolicy {
+            executor: executor.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let none = update_group(&current, Some(&to(wire::ScalingExecutor::None))).unwrap();
+    assert_eq!(none.scaling.target, "");
+    let same = update_group(&current, Some(&to(wire::ScalingExecutor::Kubernetes))).unwrap();
+    assert_eq!(same.scaling, kubernetes);
+    let webhook = update_group(&current, Some(&to(wire::ScalingExecutor::Webhook)));
+    assert_eq!(fields(webhook), ["settings.scaling.target"]);
 }
 
 #[test]
@@ -188,6 +215,21 @@ fn settings_survive_the_wire() {
         max_in_flight_per_consumer: 4,
         max_in_flight: 5,
         ordering_on_dead: OrderingOnDead::Block,
+        scaling: ScalingPolicy {
+            strategy: Strategy::Predictive,
+            drain_target_ms: 1_001,
+            startup_time_ms: 1,
+            scale_up_window_ms: 2,
+            scale_down_window_ms: 3,
+            scale_up_cooldown_ms: 4,
+            scale_down_cooldown_ms: 5,
+            scale_up_step: 6,
+            scale_down_step: 7,
+            weight: 8,
+            executor: Executor::Kubernetes,
+            target: "agents/builders".to_owned(),
+        },
+        progress_timeout_ms: 1_002,
     };
     let over = update_group(&GroupSettings::default(), Some(&group_settings(&settings)));
     assert_eq!(over, Ok(settings));

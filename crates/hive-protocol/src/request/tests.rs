@@ -140,6 +140,7 @@ fn every_fault_of_a_join_is_reported_at_once() {
         max_in_flight: 10_001,
         concurrency: 10_001,
         held_leases: vec![String::new()],
+        ..Default::default()
     };
     assert_eq!(
         fields(join(request)),

@@ -361,7 +361,13 @@ impl Agent {
                         held.remove(lease);
                     }
                 },
-                Some(Told::Joined(_) | Told::Revoke(_) | Told::Drain(_) | Told::KeepAlive(_))
+                Some(
+                    Told::Joined(_)
+                    | Told::Revoke(_)
+                    | Told::Drain(_)
+                    | Told::KeepAlive(_)
+                    | Told::Offer(_),
+                )
                 | None => {},
             }
         }

@@ -94,7 +94,8 @@ impl Link {
                 | consume_response::Frame::Settled(_)
                 | consume_response::Frame::Revoke(_)
                 | consume_response::Frame::Cancel(_)
-                | consume_response::Frame::Drain(_) => {
+                | consume_response::Frame::Drain(_)
+                | consume_response::Frame::Offer(_) => {
                     let message = "the gateway sent another frame before `joined`";
                     return Err(End::Lost(Fault::new(Reason::OutcomeUnknown, message)));
                 },
