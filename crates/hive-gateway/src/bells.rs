@@ -11,7 +11,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hive_store::{
@@ -23,12 +23,18 @@ use tokio::sync::Notify;
 
 /// Pause before the subscription is made anew.
 const RETRY: Duration = Duration::from_millis(200);
+/// Pause between two bells of a shard through Redis, where only coordinators hear them: they wake
+/// groups at rest, and a flood must not cost Redis a command for each flush.
+const OUTSIDE_PAUSE: Duration = Duration::from_millis(20);
+
 /// Who wants to be woken, by shard.
 #[derive(Debug, Default)]
 pub struct Bells {
     listeners: Mutex<HashMap<String, Vec<Weak<Notify>>>>,
     /// Whether no other gateway is known to hear.
     is_alone: AtomicBool,
+    /// When the bell of a shard last rings through Redis, which may be soon.
+    outside: Mutex<HashMap<String, Instant>>,
 }
 
 impl Bells {
@@ -84,9 +90,27 @@ impl Bells {
     pub fn announce(&self, store: &Store, shard: &Shard) {
         if self.is_alone.load(Ordering::Relaxed) {
             self.ring(&shard.doorbell());
+            if let Some(wait) = self.outside_wait(shard, Instant::now()) {
+                store.ring_after(shard, wait);
+            }
         } else {
             store.ring_soon(shard);
         }
+    }
+
+    /// How long to wait before the bell of a shard rings through Redis; none where it is about to.
+    /// Every call is followed by a ring.
+    fn outside_wait(&self, shard: &Shard, now: Instant) -> Option<Duration> {
+        let mut outside = self.outside.lock();
+        let Some(last) = outside.get_mut(shard.tag()) else {
+            outside.insert(shard.tag().to_owned(), now);
+            return Some(Duration::ZERO);
+        };
+        if *last > now {
+            return None;
+        }
+        *last = now.max(*last + OUTSIDE_PAUSE);
+        Some(last.saturating_duration_since(now))
     }
 
     /// Wakes the listeners of a shard in this gateway.
@@ -167,6 +191,22 @@ fn said_on(channel: &str, words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bells_outside_are_few_and_one_follows_every_call() {
+        let bells = Bells::default();
+        let shard = Shard::new("hive", "default", "work", 0);
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let rings: Vec<Option<u64>> = [0, 1, 2, 21, 39, 41, 300]
+            .map(|ms| {
+                let wait = bells.outside_wait(&shard, at(ms));
+                wait.map(|wait| ms + u64::try_from(wait.as_millis()).unwrap())
+            })
+            .into();
+        let expected = [Some(0), Some(20), None, Some(40), None, Some(60), Some(300)];
+        assert_eq!(rings, expected);
+    }
 
     #[tokio::test]
     async fn who_waits_for_words_hears_them_and_leaves_nothing_behind() {

@@ -196,12 +196,22 @@ impl Store {
 
     /// Rings the bell of a shard without waiting for it.
     pub fn ring_soon(&self, shard: &Shard) {
+        self.ring_after(shard, Duration::ZERO);
+    }
+
+    /// Rings the bell of a shard after `wait`, which is to be short, without waiting for it.
+    pub fn ring_after(&self, shard: &Shard, wait: Duration) {
         let (store, shard) = (self.clone(), shard.clone());
         #[expect(
             clippy::disallowed_methods,
             reason = "one command, bounded by the response timeout; the store knows no chassis"
         )]
-        let ringing = tokio::spawn(async move { store.ring(Purpose::Control, &shard).await });
+        let ringing = tokio::spawn(async move {
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            store.ring(Purpose::Control, &shard).await
+        });
         drop(ringing);
     }
 }
