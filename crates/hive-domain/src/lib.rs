@@ -26,12 +26,14 @@
 )]
 
 pub mod capability;
+pub mod coordination;
 pub mod dead_letter;
 pub mod group;
 mod hash;
 pub mod name;
 pub mod ownership;
 pub mod placement;
+pub mod rebalance;
 pub mod recovery;
 pub mod retry;
 pub mod routing;

@@ -1,8 +1,12 @@
-//! Which group gets a task, and how many tasks of a run may be at work at once.
+//! Which group gets a task, which group an agent joins (`agent`), and how many tasks of a run may
+//! be at work at once.
 //!
 //! The router and the coordinator ask the same functions over the same facts, so that what one
 //! answers to a caller is what the other does. Nobody falls silently to a group of generalists: a
 //! type that no group serves is refused, with what was looked for.
+
+pub mod agent;
+mod template;
 
 use crate::{capability::CapabilitySet, group::GroupState, violation::quoted};
 
@@ -25,6 +29,8 @@ pub const ALIASES: [(&str, &str); 10] = [
 pub struct GroupFacts {
     /// Its name.
     pub name: String,
+    /// The stream it reads.
+    pub stream: String,
     /// What its agents are.
     pub agent_type: String,
     /// Messages that wait.
@@ -33,8 +39,13 @@ pub struct GroupFacts {
     pub pending: u64,
     /// Consumers that are alive.
     pub live_consumers: u32,
+    /// Most consumers that it takes.
+    pub max_consumers: u32,
     /// What each of them can do.
     pub capabilities: Vec<CapabilitySet>,
+    /// What messages that wait or are held require, each set once; the empty set is there where
+    /// some require nothing.
+    pub wanted_sets: Vec<CapabilitySet>,
     /// Where the group is in its life.
     pub state: GroupState,
 }

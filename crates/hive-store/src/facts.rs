@@ -1,8 +1,8 @@
-//! What is known of the groups of a namespace where a task looks for one.
+//! What is known of the groups of a namespace where a task or an agent looks for one.
 //!
 //! One answer for all groups in three round trips, whatever their number: a choice among groups
-//! needs no more than how much is to be done and who is there, so this costs far less than the
-//! figures of each group. A shared lane is asked once for all of its groups.
+//! needs no more than how much is to be done, what that requires and who is there, so this costs far
+//! less than the figures of each group. A shared lane is asked once for all of its groups.
 //!
 //! Callers keep an answer for a second or so; nothing is remembered here.
 
@@ -20,7 +20,8 @@ use crate::{
     error::StoreError,
     figures,
     keys::{GroupKey, Shard},
-    lane::LaneRef,
+    lane::{Lane, LaneRef},
+    lease::parse_entry_id,
     members,
     reply::{self, Reply},
 };
@@ -45,7 +46,7 @@ impl Store {
                 shards.map(move |index| (group, self.shard(namespace, &group.stream, index)))
             })
             .collect();
-        let pending = self.pending_of(&live).await?;
+        let mut held = self.held_of(&live).await?;
         let mut found: BTreeMap<&str, GroupFacts> = definitions
             .iter()
             .map(|group| (group.name.as_str(), of_definition(group)))
@@ -65,22 +66,36 @@ impl Store {
             let live_consumers = u32::try_from(next()?.number()?).unwrap_or(u32::MAX);
             let capabilities = capabilities(next()?, &group.name)?;
             let place = (shard.tag().to_owned(), group.name.clone());
-            let held = pending.get(&place).copied().unwrap_or_default();
+            let held = held.remove(&place).unwrap_or_default();
             if let Some(facts) = found.get_mut(group.name.as_str()) {
-                facts.pending += held;
-                facts.waiting += unsettled.saturating_sub(held);
+                let waiting = unsettled.saturating_sub(held.pending);
+                facts.pending += held.pending;
+                facts.waiting += waiting;
                 facts.live_consumers = facts.live_consumers.max(live_consumers);
                 facts.capabilities.extend(capabilities);
+                // Where nothing waits, the newest entry of a lane is one that came to its end there.
+                let waits = if waiting > 0 {
+                    held.waits
+                } else {
+                    BTreeSet::new()
+                };
+                let wanted: BTreeSet<CapabilitySet> = facts
+                    .wanted_sets
+                    .drain(..)
+                    .chain(held.wanted)
+                    .chain(waits)
+                    .collect();
+                facts.wanted_sets.extend(wanted);
             }
         }
         Ok(found.into_values().collect())
     }
 
-    /// Messages that consumers and indexes of each group hold, by the tag of the shard and name.
-    async fn pending_of(
+    /// What the lanes say of each group, by the tag of the shard and name.
+    async fn held_of(
         &self,
         live: &[(&GroupDefinition, Shard)],
-    ) -> Result<BTreeMap<(String, String), u64>, StoreError> {
+    ) -> Result<BTreeMap<(String, String), Held>, StoreError> {
         let names: BTreeSet<(&str, &str)> = live
             .iter()
             .map(|(group, shard)| (shard.tag(), group.name.as_str()))
@@ -89,14 +104,14 @@ impl Store {
             live.iter().map(|(_, shard)| (shard.tag(), shard)).collect();
         let mut commands = Commands::default();
         for shard in shards.values() {
-            commands.add(&["HKEYS", &shard.lanes()]);
+            commands.add(&["HGETALL", &shard.lanes()]);
         }
         let lanes = self.in_rounds(commands).await?;
         let mut asked = Vec::new();
         let mut commands = Commands::default();
         for (shard, lanes) in shards.values().zip(lanes) {
-            for name in lanes.list()? {
-                let lane: LaneRef = name.text()?.parse().map_err(|error| StoreError::Corrupt {
+            for (name, newest) in reply::pairs(lanes)? {
+                let lane: LaneRef = name.parse().map_err(|error| StoreError::Corrupt {
                     what: format!("key `lanes`: {error}"),
                 })?;
                 // A lane of all groups that names a consumer has no Redis group.
@@ -107,17 +122,28 @@ impl Store {
                 };
                 if is_read {
                     commands.add(&["XINFO", "GROUPS", &shard.lane(&lane)]);
-                    asked.push(shard.tag());
+                    asked.push((shard.tag(), lane.lane, parse_entry_id(&newest)));
                 }
             }
         }
-        let mut pending = BTreeMap::new();
-        for (tag, groups) in asked.into_iter().zip(self.in_rounds(commands).await?) {
-            for (name, held, _) in figures::positions(groups)? {
-                *pending.entry((tag.to_owned(), name)).or_default() += held;
+        let mut held: BTreeMap<(String, String), Held> = BTreeMap::new();
+        for ((tag, lane, newest), groups) in asked.into_iter().zip(self.in_rounds(commands).await?)
+        {
+            for (name, pending, last) in figures::positions(groups)? {
+                let of_group = held.entry((tag.to_owned(), name)).or_default();
+                of_group.pending += pending;
+                // What is for one consumer asks for nobody else.
+                if !lane.consumer.is_empty() {
+                    continue;
+                }
+                if pending > 0 {
+                    of_group.wanted.insert(required(&lane));
+                } else if parse_entry_id(&last) < newest {
+                    of_group.waits.insert(required(&lane));
+                }
             }
         }
-        Ok(pending)
+        Ok(held)
     }
 
     async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
@@ -127,6 +153,23 @@ impl Store {
         }
         Ok(replies)
     }
+}
+
+/// What the lanes of a shard say of a group.
+#[derive(Default)]
+struct Held {
+    /// Messages that its consumers and indexes hold.
+    pending: u64,
+    /// What these require.
+    wanted: BTreeSet<CapabilitySet>,
+    /// What those behind them require, and of lanes whose last ones came to their end undelivered.
+    waits: BTreeSet<CapabilitySet>,
+}
+
+/// What the entries of a lane require.
+fn required(lane: &Lane) -> CapabilitySet {
+    let names = lane.capabilities.split(',').filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 /// Commands in round trips of a bounded size.
@@ -156,11 +199,14 @@ impl Commands {
 fn of_definition(group: &GroupDefinition) -> GroupFacts {
     GroupFacts {
         name: group.name.clone(),
+        stream: group.stream.clone(),
         agent_type: group.agent_type.clone(),
         waiting: 0,
         pending: 0,
         live_consumers: 0,
+        max_consumers: group.settings.max_consumers,
         capabilities: Vec::new(),
+        wanted_sets: Vec::new(),
         state: group.state,
     }
 }

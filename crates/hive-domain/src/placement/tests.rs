@@ -7,11 +7,14 @@ use super::*;
 fn group(name: &str, agent_type: &str) -> GroupFacts {
     GroupFacts {
         name: name.to_owned(),
+        stream: "s".to_owned(),
         agent_type: agent_type.to_owned(),
         waiting: 0,
         pending: 0,
         live_consumers: 1,
+        max_consumers: 10,
         capabilities: vec![CapabilitySet::new()],
+        wanted_sets: Vec::new(),
         state: GroupState::Active,
     }
 }
