@@ -81,6 +81,25 @@ impl Store {
         &self,
         live: &[(&GroupDefinition, Shard)],
     ) -> Result<BTreeMap<(String, String), u64>, StoreError> {
+        let lanes = self.lanes_of(live).await?;
+        let mut commands = Commands::default();
+        for (shard, lane) in &lanes {
+            commands.add(&["XINFO", "GROUPS", &shard.lane(lane)]);
+        }
+        let mut pending = BTreeMap::new();
+        for ((shard, _), groups) in lanes.iter().zip(self.in_rounds(commands).await?) {
+            for (name, held, _) in figures::positions(groups)? {
+                *pending.entry((shard.tag().to_owned(), name)).or_default() += held;
+            }
+        }
+        Ok(pending)
+    }
+
+    /// The lanes that any of these groups reads, each once, with their shards.
+    pub(crate) async fn lanes_of(
+        &self,
+        live: &[(&GroupDefinition, Shard)],
+    ) -> Result<Vec<(Shard, LaneRef)>, StoreError> {
         let names: BTreeSet<(&str, &str)> = live
             .iter()
             .map(|(group, shard)| (shard.tag(), group.name.as_str()))
@@ -91,10 +110,8 @@ impl Store {
         for shard in shards.values() {
             commands.add(&["HKEYS", &shard.lanes()]);
         }
-        let lanes = self.in_rounds(commands).await?;
-        let mut asked = Vec::new();
-        let mut commands = Commands::default();
-        for (shard, lanes) in shards.values().zip(lanes) {
+        let mut read = Vec::new();
+        for (shard, lanes) in shards.values().zip(self.in_rounds(commands).await?) {
             for name in lanes.list()? {
                 let lane: LaneRef = name.text()?.parse().map_err(|error| StoreError::Corrupt {
                     what: format!("key `lanes`: {error}"),
@@ -106,21 +123,14 @@ impl Store {
                     names.contains(&(shard.tag(), &lane.group))
                 };
                 if is_read {
-                    commands.add(&["XINFO", "GROUPS", &shard.lane(&lane)]);
-                    asked.push(shard.tag());
+                    read.push(((*shard).clone(), lane));
                 }
             }
         }
-        let mut pending = BTreeMap::new();
-        for (tag, groups) in asked.into_iter().zip(self.in_rounds(commands).await?) {
-            for (name, held, _) in figures::positions(groups)? {
-                *pending.entry((tag.to_owned(), name)).or_default() += held;
-            }
-        }
-        Ok(pending)
+        Ok(read)
     }
 
-    async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
+    pub(crate) async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
         let mut replies = Vec::with_capacity(commands.count);
         for round in commands.rounds {
             replies.extend(self.pipeline(Purpose::Control, round).await?);
@@ -131,13 +141,13 @@ impl Store {
 
 /// Commands in round trips of a bounded size.
 #[derive(Default)]
-struct Commands {
+pub(crate) struct Commands {
     rounds: Vec<Pipeline>,
     count: usize,
 }
 
 impl Commands {
-    fn add(&mut self, words: &[&str]) {
+    pub(crate) fn add(&mut self, words: &[&str]) {
         if self.count.is_multiple_of(COMMANDS_MAX) {
             self.rounds.push(Pipeline::new());
         }
