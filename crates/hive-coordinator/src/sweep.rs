@@ -281,6 +281,7 @@ mod tests {
             last_ms: 0,
             capabilities: Vec::new(),
             lease_ms,
+            pod: String::new(),
         };
         let mut memory = GroupMemory::default();
         let (a, b) = (member("a", 5), member("b", 30));

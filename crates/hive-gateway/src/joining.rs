@@ -188,6 +188,7 @@ async fn enter(
         capabilities: join.capabilities.names(),
         max_consumers: view.definition.settings.max_consumers,
         lease_ms: view.definition.settings.lease_ms,
+        pod: "",
     };
     gateway.store.join(&view.shard, &joining).await
 }

@@ -203,6 +203,7 @@ impl Gateway {
             capabilities,
             max_consumers: view.definition.settings.max_consumers,
             lease_ms: view.definition.settings.lease_ms,
+            pod: "",
         };
         let answer = self.store.join(&view.shard, &joining).await?;
         let Answer::Member {

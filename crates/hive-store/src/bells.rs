@@ -37,6 +37,10 @@ pub enum Line {
     /// A tracked message ended; the channel is named as the shard's `outcomes`, what is said is
     /// its key.
     Outcomes,
+    /// It was decided how many consumers a group is to have; the channel is named as the namespace's
+    /// `scaling` ([`crate::keys::ControlKeys::namespace_of_scaling`]), what is said is a
+    /// [`Desired`].
+    Scaling,
 }
 
 impl Line {
@@ -46,6 +50,7 @@ impl Line {
             Self::Settled => "settled",
             Self::Cancels => "cancels",
             Self::Outcomes => "outcomes",
+            Self::Scaling => "scaling",
         }
     }
 }
@@ -92,6 +97,27 @@ impl fmt::Display for CancelledLease {
             deliveries,
         } = self;
         write!(f, "{group} {consumer} {lane} {id} {deliveries}")
+    }
+}
+
+/// How many consumers a group is to have by now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The group.
+    pub group: String,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+impl Desired {
+    /// Reads what the script says; none where it is something else.
+    #[must_use]
+    pub fn parse(said: &str) -> Option<Self> {
+        let (group, consumers) = said.split_once(' ')?;
+        Some(Self {
+            group: group.to_owned(),
+            consumers: consumers.parse().ok()?,
+        })
     }
 }
 
@@ -142,7 +168,7 @@ impl Store {
         self.lines(&[Line::Work]).await
     }
 
-    /// Subscribes to these bells of all shards and partitions.
+    /// Subscribes to these bells of all shards, partitions and namespaces.
     ///
     /// # Errors
     /// `Unavailable` when Redis is away or does not answer within 2 s.

@@ -229,6 +229,18 @@ impl Store {
                 .arg(namespace);
             self.command(Purpose::Control, add).await?;
         }
+        self.put_text(key, name, version, &text).await
+    }
+
+    /// Stores a text under a name if its stored version is still `version` (0: absent); an empty
+    /// one removes it.
+    pub(crate) async fn put_text(
+        &self,
+        key: String,
+        name: &str,
+        version: u64,
+        text: &str,
+    ) -> Result<Put, StoreError> {
         let is_new = version == 0 && !text.is_empty();
         let script = if is_new {
             &DEFINITION_CREATE
@@ -238,9 +250,9 @@ impl Store {
         let mut call = Call::new(script);
         call.key(key).text(name);
         if is_new {
-            call.text(&text).number(DEFINITIONS_MAX);
+            call.text(text).number(DEFINITIONS_MAX);
         } else {
-            call.number(version).text(&text);
+            call.number(version).text(text);
         }
         let value = self.run_safely(Purpose::Control, call).await?;
         let (word, parts) = reply::status("definition_put", value)?;

@@ -96,6 +96,37 @@ impl Store {
         &self,
         live: &[(&GroupDefinition, Shard)],
     ) -> Result<BTreeMap<(String, String), Held>, StoreError> {
+        let lanes = self.lanes_of(live).await?;
+        let mut commands = Commands::default();
+        for read in &lanes {
+            commands.add(&["XINFO", "GROUPS", &read.shard.lane(&read.lane)]);
+        }
+        let mut held: BTreeMap<(String, String), Held> = BTreeMap::new();
+        for (read, groups) in lanes.iter().zip(self.in_rounds(commands).await?) {
+            let (lane, newest) = (&read.lane.lane, parse_entry_id(&read.newest));
+            for (name, pending, last) in figures::positions(groups)? {
+                let place = (read.shard.tag().to_owned(), name);
+                let of_group = held.entry(place).or_default();
+                of_group.pending += pending;
+                // What is for one consumer asks for nobody else.
+                if !lane.consumer.is_empty() {
+                    continue;
+                }
+                if pending > 0 {
+                    of_group.wanted.insert(required(lane));
+                } else if parse_entry_id(&last) < newest {
+                    of_group.waits.insert(required(lane));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// The lanes that any of these groups reads, each once.
+    pub(crate) async fn lanes_of(
+        &self,
+        live: &[(&GroupDefinition, Shard)],
+    ) -> Result<Vec<LaneRead>, StoreError> {
         let names: BTreeSet<(&str, &str)> = live
             .iter()
             .map(|(group, shard)| (shard.tag(), group.name.as_str()))
@@ -106,11 +137,9 @@ impl Store {
         for shard in shards.values() {
             commands.add(&["HGETALL", &shard.lanes()]);
         }
-        let lanes = self.in_rounds(commands).await?;
-        let mut asked = Vec::new();
-        let mut commands = Commands::default();
-        for (shard, lanes) in shards.values().zip(lanes) {
-            for (name, newest) in reply::pairs(lanes)? {
+        let mut lanes = Vec::new();
+        for (shard, found) in shards.values().zip(self.in_rounds(commands).await?) {
+            for (name, newest) in reply::pairs(found)? {
                 let lane: LaneRef = name.parse().map_err(|error| StoreError::Corrupt {
                     what: format!("key `lanes`: {error}"),
                 })?;
@@ -121,38 +150,32 @@ impl Store {
                     names.contains(&(shard.tag(), &lane.group))
                 };
                 if is_read {
-                    commands.add(&["XINFO", "GROUPS", &shard.lane(&lane)]);
-                    asked.push((shard.tag(), lane.lane, parse_entry_id(&newest)));
+                    lanes.push(LaneRead {
+                        shard: (*shard).clone(),
+                        lane,
+                        newest,
+                    });
                 }
             }
         }
-        let mut held: BTreeMap<(String, String), Held> = BTreeMap::new();
-        for ((tag, lane, newest), groups) in asked.into_iter().zip(self.in_rounds(commands).await?)
-        {
-            for (name, pending, last) in figures::positions(groups)? {
-                let of_group = held.entry((tag.to_owned(), name)).or_default();
-                of_group.pending += pending;
-                // What is for one consumer asks for nobody else.
-                if !lane.consumer.is_empty() {
-                    continue;
-                }
-                if pending > 0 {
-                    of_group.wanted.insert(required(&lane));
-                } else if parse_entry_id(&last) < newest {
-                    of_group.waits.insert(required(&lane));
-                }
-            }
-        }
-        Ok(held)
+        Ok(lanes)
     }
 
-    async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
+    pub(crate) async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {
         let mut replies = Vec::with_capacity(commands.count);
         for round in commands.rounds {
             replies.extend(self.pipeline(Purpose::Control, round).await?);
         }
         Ok(replies)
     }
+}
+
+/// A lane that some group reads.
+pub(crate) struct LaneRead {
+    pub(crate) shard: Shard,
+    pub(crate) lane: LaneRef,
+    /// Id of its newest entry.
+    newest: String,
 }
 
 /// What the lanes of a shard say of a group.
@@ -174,13 +197,13 @@ fn required(lane: &Lane) -> CapabilitySet {
 
 /// Commands in round trips of a bounded size.
 #[derive(Default)]
-struct Commands {
+pub(crate) struct Commands {
     rounds: Vec<Pipeline>,
     count: usize,
 }
 
 impl Commands {
-    fn add(&mut self, words: &[&str]) {
+    pub(crate) fn add(&mut self, words: &[&str]) {
         if self.count.is_multiple_of(COMMANDS_MAX) {
             self.rounds.push(Pipeline::new());
         }

@@ -195,7 +195,7 @@ impl Store {
     }
 }
 
-fn of_counters(counters: &BTreeMap<String, u64>, now_ms: u64) -> Figures {
+pub(crate) fn of_counters(counters: &BTreeMap<String, u64>, now_ms: u64) -> Figures {
     let of = |name: &str| counters.get(name).copied().unwrap_or_default();
     let minute = now_ms / 60_000;
     let mut figures = Figures {

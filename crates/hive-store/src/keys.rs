@@ -290,6 +290,31 @@ impl ControlKeys {
         format!("{}:{{ctl}}:daemons", self.prefix)
     }
 
+    /// How the groups of a namespace are scaled; the channel of changes has the same name.
+    #[must_use]
+    pub fn scaling(&self, namespace: &str) -> String {
+        format!("{}:{{ctl/{namespace}}}:scaling", self.prefix)
+    }
+
+    /// What was noted of the scaling of a namespace, in order.
+    #[must_use]
+    pub fn scaling_events(&self, namespace: &str) -> String {
+        format!("{}:{{ctl/{namespace}}}:scaling:events", self.prefix)
+    }
+
+    /// The namespace whose scaling is told on a channel; none where it is another channel.
+    #[must_use]
+    pub fn namespace_of_scaling<'a>(&self, channel: &'a str) -> Option<&'a str> {
+        let rest = channel.strip_prefix(&*self.prefix)?;
+        rest.strip_prefix(":{ctl/")?.strip_suffix("}:scaling")
+    }
+
+    /// Configuration of the coordinators.
+    #[must_use]
+    pub fn coordinator_config(&self) -> String {
+        format!("{}:{{ctl}}:coordinator_config", self.prefix)
+    }
+
     /// Random word stored at first start: its absence afterwards means that the data is gone.
     #[must_use]
     pub fn nonce(&self) -> String {
@@ -346,5 +371,16 @@ mod tests {
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), keys.len(), "no two keys are the same");
+    }
+
+    #[test]
+    fn the_keys_of_scaling_share_one_slot_and_a_channel_tells_its_namespace() {
+        let keys = ControlKeys::new("hive");
+        let scaling = keys.scaling("n1");
+        assert_eq!(tag(&scaling), tag(&keys.scaling_events("n1")));
+        assert_eq!(keys.namespace_of_scaling(&scaling), Some("n1"));
+        for other in [keys.scaling_events("n1"), keys.groups("n1"), "x".into()] {
+            assert_eq!(keys.namespace_of_scaling(&other), None, "{other}");
+        }
     }
 }

@@ -21,6 +21,8 @@
 //! - **E1** an old session, connection or definition changes nothing;
 //! - **C1** a definition changes only from the version that was read; **C2** replicas agree on who
 //!   lives; **C3** lost data is never gone on with by itself;
+//! - **S1** how a group is scaled changes only under the epoch and owner of its row, and the epoch
+//!   never goes back;
 //! - **W1** a run is stored whole; **W2** there is one run per workflow id and digest; **W3** a
 //!   step of a run and what it owes are one; **W4** a step is taken once;
 //! - **T1** a task is in a lane once per dispatch key; **T2** a dispatch key has one outcome, told
@@ -43,8 +45,10 @@ pub mod bells;
 pub mod ceiling;
 pub mod connection;
 pub mod control;
+pub mod coordination;
 pub mod dataset;
 pub mod dead;
+pub mod demand;
 pub mod durable;
 pub mod error;
 pub mod facts;

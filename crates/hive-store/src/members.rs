@@ -56,6 +56,8 @@ pub struct Joining<'a> {
     pub max_consumers: u32,
     /// The lease that it is told, in ms.
     pub lease_ms: u64,
+    /// The pod that it runs in, `<namespace>/<name>` without blanks; empty for none.
+    pub pod: &'a str,
 }
 
 /// Answer of a join.
@@ -114,6 +116,8 @@ pub struct Member {
     pub capabilities: Vec<String>,
     /// The lease that it was told when it joined, in ms; 0 where an older build wrote its row.
     pub lease_ms: u64,
+    /// The pod that it runs in, `<namespace>/<name>`; empty for none.
+    pub pod: String,
 }
 
 /// An entry that somebody holds.
@@ -177,6 +181,11 @@ impl Store {
         call.number(u64::from(joining.max_consumers))
             .number(joining.lease_ms)
             .number(0);
+        call.text(if joining.pod.is_empty() {
+            "-"
+        } else {
+            joining.pod
+        });
         let (word, parts) = reply::status("join", self.run_safely(Purpose::Control, call).await?)?;
         let mut parts = parts.into_iter();
         let mut next = || parts.next().ok_or_else(|| StoreError::reply("join"));
@@ -542,6 +551,7 @@ pub(crate) fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         Some(lease) => lease.parse().ok()?,
         None => 0,
     };
+    let pod = parts.next().filter(|pod| *pod != "-").unwrap_or_default();
     let consumer = consumer.to_owned();
     Some(Member {
         consumer,
@@ -553,5 +563,6 @@ pub(crate) fn parse_member(consumer: &str, row: &str) -> Option<Member> {
         last_ms,
         capabilities,
         lease_ms,
+        pod: pod.to_owned(),
     })
 }

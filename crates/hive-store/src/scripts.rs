@@ -106,6 +106,8 @@ scripts! {
     RUN_DELETE "run_delete";
     RUN_INPUTS "run_inputs";
     RUN_READ "run_read";
+    SCALING_CLAIM "scaling_claim";
+    SCALING_WRITE "scaling_write";
     SCHEDULED_CANCEL "scheduled_cancel";
     SETTLE "settle";
     STREAM_CLOSE "stream_close";

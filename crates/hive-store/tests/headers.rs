@@ -166,6 +166,7 @@ fn every_status_that_a_typed_call_reads_is_in_a_header() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for file in [
         "control",
+        "coordination",
         "fetch",
         "members",
         "publish",

@@ -253,6 +253,7 @@ impl World {
             capabilities: &[],
             max_consumers: 10,
             lease_ms: self.lease_ms().await,
+            pod: "",
         };
         let Joined::Member {
             session, attach, ..

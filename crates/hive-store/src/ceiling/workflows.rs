@@ -96,6 +96,7 @@ impl<'a> Line<'a> {
             capabilities: &[],
             max_consumers: 1,
             lease_ms: LEASE_MS,
+            pod: "",
         };
         let Joined::Member {
             session, attach, ..

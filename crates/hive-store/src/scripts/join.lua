@@ -8,7 +8,7 @@ decided on one state; two processes under one id never both believe that they ho
 KEYS
   1 groups   hash    group -> `<state> <version>`
   2 members  hash    consumer -> `<session> <attach> <kind> <gateway> <concurrency> <ms> <caps>
-                     <lease>`
+                     <lease> <pod>`
 ARGV
   1 group          name
   2 consumer       name
@@ -21,6 +21,7 @@ ARGV
   9 max_consumers  u53     most members
   10 lease_ms      u53     the lease that it is told: it sends heartbeats by it until it joins again
   11 now_ms        u53     0, or the time instead of Redis' own (tests)
+  12 pod           text    the pod that it runs in, or `-`
 RETURNS  { status, detail, ... }
   JOINED   session, attach  a new member, or a new session that fences the old one out
   RESUMED  session, attach  the same session on a new connection; for pull the session it has
@@ -62,6 +63,6 @@ else
   if members >= tonumber(ARGV[9]) then return { 'FULL', tostring(members) } end
 end
 if kind == 'pull' then attach = 0 end
-redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s %s', session, attach,
-  kind, ARGV[6], ARGV[7], now, ARGV[8], ARGV[10]))
+redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s %s %s', session,
+  attach, kind, ARGV[6], ARGV[7], now, ARGV[8], ARGV[10], ARGV[12]))
 return { status, session, tostring(attach) }

@@ -2,8 +2,10 @@
 
 mod bells;
 mod bounds;
+mod coordination;
 mod dataset;
 mod dead;
+mod demand;
 mod durable;
 mod end_to_end;
 mod facts;

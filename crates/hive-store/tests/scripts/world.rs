@@ -274,6 +274,7 @@ impl World {
             capabilities: &[],
             max_consumers: 100,
             lease_ms: 30_000,
+            pod: "",
         }
     }
 
