@@ -13,6 +13,7 @@ mod hung;
 mod kills;
 mod load;
 mod machine;
+mod many;
 mod network;
 mod program;
 mod sdk;

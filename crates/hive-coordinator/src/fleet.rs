@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, Loop};
+use crate::roster::{Groups, Roster};
 use crate::settings::Recovery;
 use crate::shard::{self, Scope, ShardName, View, every};
 
@@ -40,6 +41,8 @@ pub(crate) struct Fleet {
     settings: Recovery,
     tasks: Tasks,
     shutdown: Shutdown,
+    /// Tells those who look after groups who lives and what is defined.
+    roster: watch::Sender<Arc<Roster>>,
     shards: BTreeMap<ShardName, Owned>,
     count: Arc<AtomicUsize>,
     /// Half-made groups by namespace and name: the version, and when it was first seen.
@@ -64,6 +67,7 @@ impl Fleet {
         store: Store,
         me: Registration,
         settings: Recovery,
+        roster: watch::Sender<Arc<Roster>>,
         (tasks, shutdown): (Tasks, Shutdown),
     ) -> Self {
         Self {
@@ -72,6 +76,7 @@ impl Fleet {
             settings,
             tasks,
             shutdown,
+            roster,
             shards: BTreeMap::new(),
             count: Arc::default(),
             unfinished: BTreeMap::new(),
@@ -88,12 +93,17 @@ impl Fleet {
             drop(alive.wait_for(Option::is_some).await);
             let mut pace = every(BEAT);
             loop {
-                pace.tick().await;
-                let coordinators = alive.borrow().clone();
+                // Whoever comes or goes is no reason to wait: what was theirs has no owner.
+                tokio::select! {
+                    _ = pace.tick() => {},
+                    _ = alive.changed() => {},
+                }
+                let coordinators = alive.borrow_and_update().clone();
                 if coordinators.as_ref().is_some_and(Vec::is_empty) {
                     // Nobody may look after anything, this replica included.
                     self.shards.clear();
                     self.set_count();
+                    self.roster.send_replace(Arc::default());
                 } else if let Some(coordinators) = coordinators
                     && let Err(error) = self.round(&coordinators).await
                 {
@@ -117,7 +127,13 @@ impl Fleet {
 
     /// Looks after the shards that are this replica's among the live coordinators.
     async fn round(&mut self, coordinators: &[String]) -> Result<(), StoreError> {
-        let views = self.read_views().await?;
+        let (views, groups) = self.read_views().await?;
+        let roster = Roster {
+            me: self.me.instance.clone(),
+            coordinators: coordinators.to_vec(),
+            groups,
+        };
+        self.roster.send_replace(Arc::new(roster));
         self.shards.retain(|name, _| views.contains_key(name));
         for (name, view) in views {
             let key = format!("{}/{}/{}", name.namespace, name.stream, name.index);
@@ -131,9 +147,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// What is defined now, by shard.
-    async fn read_views(&mut self) -> Result<BTreeMap<ShardName, View>, StoreError> {
+    /// What is defined now, by shard, and all groups.
+    async fn read_views(&mut self) -> Result<(BTreeMap<ShardName, View>, Groups), StoreError> {
         let mut views: BTreeMap<ShardName, View> = BTreeMap::new();
+        let mut all = Groups::new();
         let mut unfinished = BTreeMap::new();
         for namespace in self.store.namespaces().await? {
             let seen = self.empty.get(&namespace);
@@ -157,6 +174,8 @@ impl Fleet {
                     views.entry(name).or_default().stream = Some(stream.clone());
                 }
             }
+            let named = groups.iter().map(|group| (group.name.as_str().into(), group.clone()));
+            all.insert(namespace.as_str().into(), named.collect());
             for group in groups {
                 let mut is_stuck = false;
                 if matches!(group.state, GroupState::Creating | GroupState::Deleting) {
@@ -183,7 +202,7 @@ impl Fleet {
             }
         }
         self.unfinished = unfinished;
-        Ok(views)
+        Ok((views, all))
     }
 
     fn look_after(&mut self, name: ShardName, view: View) {

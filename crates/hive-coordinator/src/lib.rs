@@ -1,10 +1,14 @@
-//! `hive-coordinator`: gives the work of the lost to the living.
+//! `hive-coordinator`: gives the work of the lost to the living, and says who is to do it.
 //!
 //! Replicas share the shards of all streams by rendezvous hashing over the registry. The owner of a
 //! shard sweeps its deliveries, gives up members that are gone, moves what is due, expires and
-//! trims by retention, finishes half-made groups and audits. It serves no call of its own.
+//! trims by retention, finishes half-made groups and audits. Groups are shared in the same way: their
+//! owner says how many consumers are wanted and has them started, and evens out what they hold. Any
+//! replica serves `CoordinatorService`.
 //!
 //! # Invariants
+//! - A wish of a group changes under the epoch of its owner alone; what a former owner decides is
+//!   refused.
 //! - Every step is one script that checks again what was seen: two owners of a shard at one time do
 //!   no harm, and a step that is cut off leaves nothing half done.
 //! - Nothing here is needed for delivery: with every coordinator gone, publishing, consuming and
@@ -12,7 +16,7 @@
 //! - No loop ends because Redis is away; each resumes by itself.
 //!
 //! Read next: `fleet` (who owns what), `shard` (the loops of one shard), `sweep`, and the decisions
-//! in `hive_domain::recovery`.
+//! in `hive_domain::recovery`; of groups `scaling`, `rebalancing` and `placing`.
 
 #![warn(
     clippy::unwrap_used,
@@ -24,15 +28,25 @@
 )]
 
 mod audit;
+mod calls;
+mod desk;
 mod due;
+mod executors;
 mod expire;
 mod fleet;
+mod gateways;
+mod grpc;
 mod lifecycle;
 mod members;
 pub mod metrics;
+mod options;
+mod placing;
+mod rebalancing;
 mod recover;
 mod replay;
 mod retain;
+mod roster;
+mod scaling;
 pub mod settings;
 mod shard;
 mod start;

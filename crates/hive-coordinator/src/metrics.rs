@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use hive_domain::scaling::Executor;
 use hive_runtime::metrics::{Counter, Gauge, Histogram, Label, MetricDef, MetricKind, Unit};
+
+use crate::roster::GroupName;
+use crate::scaling::state::Kind;
 
 const LOOPS: Label = Label::of(
     "loop",
-    &["beat", "recover", "due", "tend", "audit", "replay"],
+    &[
+        "beat", "recover", "due", "tend", "audit", "replay", "scale", "rebalance", "options",
+    ],
 );
 const RECOVERED_REASONS: Label = Label::of(
     "reason",
@@ -46,9 +52,61 @@ const fn counter(name: &'static str, help: &'static str, labels: &'static [Label
     }
 }
 
-const REFUSED: MetricDef = counter(
-    "hive_coordinator_calls_refused_total",
-    "Calls answered UNIMPLEMENTED because this build's coordinator serves none",
+const GROUP: Label = Label::open("group");
+const NAMESPACE: Label = Label::open("namespace");
+const SCALING_KINDS: Label =
+    Label::of("kind", &["up", "down", "drain", "failing", "recovered"]);
+const EXECUTORS: Label = Label::of("executor", &["kubernetes", "webhook"]);
+
+const fn gauge(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {
+    MetricDef {
+        name,
+        kind: MetricKind::Gauge,
+        unit: Unit::Count,
+        help,
+        labels,
+    }
+}
+
+const OWNED_GROUPS: MetricDef = gauge(
+    "hive_coordinator_owned_groups",
+    "Scaled groups that this replica owns",
+    &[],
+);
+const GROUP_CONSUMERS: MetricDef = gauge(
+    "hive_group_consumers",
+    "Live consumers of a scaled group, told by the replica that owns it",
+    &[NAMESPACE, GROUP],
+);
+const GROUP_DESIRED: MetricDef = gauge(
+    "hive_group_desired_consumers",
+    "Wanted consumers of a scaled group, told by the replica that owns it",
+    &[NAMESPACE, GROUP],
+);
+const SCALING_EVENTS: MetricDef = counter(
+    "hive_scaling_events_total",
+    "Scaling decisions that changed what is wanted, drains that were told, and executors that began \
+     to fail or recovered",
+    &[SCALING_KINDS],
+);
+const SCALING_FENCED: MetricDef = counter(
+    "hive_scaling_fenced_total",
+    "Scaling decisions refused because another replica owns the group by now",
+    &[],
+);
+const EXECUTOR_FAILURES: MetricDef = counter(
+    "hive_scaling_executor_failures_total",
+    "Attempts to carry a scaling wish out that failed; each is tried again with backoff",
+    &[EXECUTORS],
+);
+const REVOKED: MetricDef = counter(
+    "hive_messages_revoked_total",
+    "Deliveries that consumers were asked back for, to even work out",
+    &[],
+);
+const OFFERS: MetricDef = counter(
+    "hive_group_offers_total",
+    "Idle agents that were offered the work of another group",
     &[],
 );
 const OWNED: MetricDef = MetricDef {
@@ -131,8 +189,15 @@ const DATASET_CHANGED: MetricDef = MetricDef {
 
 /// Every metric of this daemon.
 pub const TABLE: &[MetricDef] = &[
-    REFUSED,
     OWNED,
+    OWNED_GROUPS,
+    GROUP_CONSUMERS,
+    GROUP_DESIRED,
+    SCALING_EVENTS,
+    SCALING_FENCED,
+    EXECUTOR_FAILURES,
+    REVOKED,
+    OFFERS,
     ROUND,
     ROUND_FAILURES,
     SWEPT,
@@ -172,6 +237,12 @@ pub enum Loop {
     Audit,
     /// Replays of history.
     Replay,
+    /// How many consumers groups want.
+    Scale,
+    /// Work that lies unevenly.
+    Rebalance,
+    /// The options that coordinators share.
+    Options,
 }
 
 impl Loop {
@@ -185,6 +256,9 @@ impl Loop {
             Self::Tend => "tend",
             Self::Audit => "audit",
             Self::Replay => "replay",
+            Self::Scale => "scale",
+            Self::Rebalance => "rebalance",
+            Self::Options => "options",
         }
     }
 }
@@ -237,8 +311,35 @@ pub enum Gone {
     Silent,
 }
 
-pub(crate) fn calls_refused() -> Counter {
-    Counter::new(&REFUSED, &[])
+pub(crate) fn owned_groups(count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    Gauge::new(&OWNED_GROUPS, &[]).set(f64::from(count));
+}
+
+pub(crate) fn group_scaled(name: &GroupName, consumers: u32, desired: u32) {
+    let labels = [&*name.namespace, &*name.group];
+    Gauge::new(&GROUP_CONSUMERS, &labels).set(f64::from(consumers));
+    Gauge::new(&GROUP_DESIRED, &labels).set(f64::from(desired));
+}
+
+pub(crate) fn scaling_event(kind: Kind) {
+    Counter::new(&SCALING_EVENTS, &[kind.as_str()]).increment(1);
+}
+
+pub(crate) fn scaling_fenced() {
+    Counter::new(&SCALING_FENCED, &[]).increment(1);
+}
+
+pub(crate) fn executor_failed(executor: Executor) {
+    Counter::new(&EXECUTOR_FAILURES, &[executor.as_str()]).increment(1);
+}
+
+pub(crate) fn revoked(messages: u64) {
+    Counter::new(&REVOKED, &[]).increment(messages);
+}
+
+pub(crate) fn offered() {
+    Counter::new(&OFFERS, &[]).increment(1);
 }
 
 pub(crate) fn owned_shards(count: usize) {

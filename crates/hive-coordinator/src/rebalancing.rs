@@ -1,0 +1,323 @@
+//! Evens work out: deliveries that no handler has begun go from loaded consumers to free ones.
+//!
+//! What each consumer holds is asked of the gateways, what is to move is planned by
+//! `hive_domain::rebalance`, and the gateways ask it back. It is released uncounted and delivered again to
+//! whoever has room. Whoever dies between leaves each message where it is; a second round plans anew.
+//!
+//! Three things start it: a call, the interval of the options, and a look at how many deliveries each
+//! consumer holds that finds them uneven.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hive_domain::capability::CapabilitySet;
+use hive_domain::group::{GroupDefinition, GroupState};
+use hive_domain::rebalance::{self, Backlog, Holding, Idle};
+use hive_protocol::fault::Fault;
+use hive_protocol::wire;
+use hive_store::StoreError;
+use hive_store::demand::GroupDemand;
+
+use crate::desk::Desk;
+use crate::gateways::Attached;
+use crate::metrics::{self, Loop};
+use crate::roster::GroupName;
+use crate::shard::every;
+
+/// Pause between two looks at whether it is time.
+const TICK: Duration = Duration::from_millis(500);
+/// Groups whose gateways are asked in one call.
+const GROUPS_MAX: usize = 100;
+
+/// What was done, or would be.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Groups that were looked at.
+    pub(crate) analyzed: usize,
+    pub(crate) operations: Vec<wire::RebalanceOperation>,
+}
+
+/// Looks after the groups of this replica; never ends by itself.
+pub(crate) async fn run(desk: Arc<Desk>) {
+    let (mut checked, mut rebalanced) = (Instant::now(), Instant::now());
+    let mut pace = every(TICK);
+    loop {
+        pace.tick().await;
+        let options = desk.options();
+        let is_due = |last: Instant, every_ms: u64| last.elapsed() >= Duration::from_millis(every_ms);
+        let is_all = is_due(rebalanced, options.rebalance_interval_ms);
+        if !is_all && !is_due(checked, options.health_check_interval_ms) {
+            continue;
+        }
+        checked = Instant::now();
+        if is_all {
+            rebalanced = checked;
+        }
+        if let Err(error) = round(&desk, is_all).await {
+            metrics::round_failed(Loop::Rebalance);
+            tracing::debug!(%error, "rebalance_failed");
+        }
+        metrics::round(Loop::Rebalance, checked.elapsed());
+    }
+}
+
+/// Evens out what is uneven, or all, of the groups of this replica; offers idle agents elsewhere.
+async fn round(desk: &Desk, is_all: bool) -> Result<(), StoreError> {
+    let roster = desk.roster();
+    let mut owned: BTreeMap<Arc<str>, Vec<&GroupDefinition>> = BTreeMap::new();
+    for (GroupName { namespace, .. }, group) in roster.owned() {
+        owned.entry(namespace).or_default().push(group);
+    }
+    for (namespace, groups) in owned {
+        let demands = desk.store.demand(&namespace, &groups).await?;
+        let mut uneven = Vec::new();
+        for group in groups {
+            let Some(demand) = demands.get(&group.name) else {
+                continue;
+            };
+            // One who holds a single message, or is alone, has nothing to give to anybody.
+            let may_move = demand.leased >= 2 && demand.members.len() >= 2;
+            if may_move && (is_all || is_uneven(desk, &namespace, group, demand).await?) {
+                uneven.push(group);
+            }
+        }
+        if !uneven.is_empty() {
+            let outcome = rebalance(desk, &namespace, &uneven, false).await;
+            told(&namespace, &outcome.operations);
+        }
+    }
+    if desk.options().enable_cross_group_coordination {
+        for namespace in roster.groups.keys() {
+            if roster.is_mine(&format!("{namespace}/~offers")) {
+                let operations = offer(desk, namespace, false).await?;
+                told(namespace, &operations);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether what consumers hold is worth a closer look.
+async fn is_uneven(
+    desk: &Desk,
+    namespace: &str,
+    group: &GroupDefinition,
+    demand: &GroupDemand,
+) -> Result<bool, StoreError> {
+    let mut held: BTreeMap<String, u64> = BTreeMap::new();
+    for index in 0..group.shards {
+        let shard = desk.store.shard(namespace, &group.stream, index);
+        let (lanes, _) = desk.store.read_lanes(&shard, &group.name).await?;
+        for (consumer, count) in desk.store.held_counts(&shard, &group.name, &lanes).await? {
+            *held.entry(consumer).or_default() += count;
+        }
+    }
+    let counts: Vec<(u32, u32)> = demand
+        .members
+        .iter()
+        .map(|member| {
+            let held = held.get(&member.consumer).copied().unwrap_or_default();
+            (u32::try_from(held).unwrap_or(u32::MAX), member.concurrency.max(1))
+        })
+        .collect();
+    Ok(rebalance::is_uneven(&counts))
+}
+
+/// Evens out what the consumers of some groups of a namespace hold.
+pub(crate) async fn rebalance(
+    desk: &Desk,
+    namespace: &str,
+    groups: &[&GroupDefinition],
+    is_dry: bool,
+) -> Outcome {
+    let mut outcome = Outcome {
+        analyzed: groups.len(),
+        operations: Vec::new(),
+    };
+    let active = groups.iter().filter(|group| group.state == GroupState::Active);
+    let names: Vec<String> = active.map(|group| group.name.clone()).collect();
+    for names in names.chunks(GROUPS_MAX) {
+        let attached = desk.gateways.connections(namespace, names).await;
+        for group in names {
+            let of_group: Vec<&Attached> = attached
+                .iter()
+                .filter(|one| one.connection.group == *group)
+                .collect();
+            let holdings: Vec<Holding> = of_group.iter().map(|one| holding(one)).collect();
+            let plan = rebalance::plan(&holdings);
+            let mut asked: BTreeMap<String, u32> = BTreeMap::new();
+            for step in plan.moves {
+                let count = asked.entry(step.from.clone()).or_default();
+                *count = count.saturating_add(step.count);
+                outcome.operations.push(wire::RebalanceOperation {
+                    group: group.clone(),
+                    action: wire::RebalanceAction::Revoke.into(),
+                    from: step.from,
+                    to: step.to,
+                    count: step.count,
+                    reason: step.reason,
+                });
+            }
+            if !is_dry {
+                revoke(desk, (namespace, group), &of_group, asked).await;
+            }
+        }
+    }
+    outcome
+}
+
+/// Asks consumers for deliveries back, each through its gateway.
+async fn revoke(
+    desk: &Desk,
+    (namespace, group): (&str, &str),
+    attached: &[&Attached],
+    asked: BTreeMap<String, u32>,
+) {
+    let mut by_gateway: BTreeMap<&str, Vec<wire::RevokeFrom>> = BTreeMap::new();
+    for (consumer_id, messages) in asked {
+        let place = attached
+            .iter()
+            .find(|one| one.connection.consumer_id == consumer_id);
+        if let Some(place) = place {
+            let from = wire::RevokeFrom {
+                consumer_id,
+                messages,
+            };
+            by_gateway.entry(&place.gateway).or_default().push(from);
+        }
+    }
+    for (gateway, from) in by_gateway {
+        let messages = from.iter().map(|one| u64::from(one.messages)).sum();
+        let request = wire::RevokeDeliveriesRequest {
+            group: group.to_owned(),
+            from,
+        };
+        match desk.gateways.revoke(gateway, namespace, request).await {
+            Ok(_asked) => metrics::revoked(messages),
+            // They stay where they are, and the next round plans anew.
+            Err(fault) => tracing::debug!(gateway, group, %fault, "revoke_failed"),
+        }
+    }
+}
+
+/// Offers the idle agents of a namespace to groups with a backlog that they can work on.
+pub(crate) async fn offer(
+    desk: &Desk,
+    namespace: &str,
+    is_dry: bool,
+) -> Result<Vec<wire::RebalanceOperation>, StoreError> {
+    let facts = desk.store.group_facts(namespace).await?;
+    let backlogs: Vec<Backlog> = facts
+        .iter()
+        .filter(|group| group.state == GroupState::Active && group.waiting > 0)
+        .map(|group| Backlog {
+            group: group.name.clone(),
+            waiting: group.waiting,
+            consumers: group.live_consumers,
+            max_consumers: group.max_consumers,
+            wanted_sets: group.wanted_sets.clone(),
+        })
+        .collect();
+    if backlogs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let busy: BTreeSet<&str> = backlogs.iter().map(|one| one.group.as_str()).collect();
+    let attached = desk.gateways.connections(namespace, &[]).await;
+    let idle: Vec<Idle> = attached
+        .iter()
+        .map(|one| &one.connection)
+        .filter(|one| one.accepts_offers && !one.draining && one.held == 0)
+        .filter(|one| !busy.contains(one.group.as_str()))
+        .map(|one| Idle {
+            group: one.group.clone(),
+            consumer: one.consumer_id.clone(),
+            capabilities: one.capabilities.iter().cloned().collect::<CapabilitySet>(),
+            idle_ms: one.idle_ms,
+        })
+        .collect();
+    let mut operations = Vec::new();
+    for offer in rebalance::offers(&backlogs, &idle) {
+        let place = attached.iter().find(|one| {
+            one.connection.consumer_id == offer.consumer && one.connection.group == offer.group
+        });
+        let Some(place) = place else { continue };
+        if !is_dry {
+            let request = wire::OfferGroupRequest {
+                group: offer.group.clone(),
+                consumer_id: offer.consumer.clone(),
+                offered_group: offer.to.clone(),
+                reason: offer.reason.clone(),
+            };
+            match desk.gateways.offer(&place.gateway, namespace, request).await {
+                Ok(true) => metrics::offered(),
+                Ok(false) => continue,
+                Err(fault) => {
+                    tracing::debug!(consumer = offer.consumer, %fault, "offer_failed");
+                    continue;
+                },
+            }
+        }
+        operations.push(wire::RebalanceOperation {
+            group: offer.group,
+            action: wire::RebalanceAction::Offer.into(),
+            from: offer.consumer,
+            to: offer.to,
+            count: 0,
+            reason: offer.reason,
+        });
+    }
+    Ok(operations)
+}
+
+/// What a call for one group, or all of a namespace, came to.
+///
+/// # Errors
+/// `GROUP_NOT_FOUND`, or what Redis says.
+pub(crate) async fn asked(
+    desk: &Desk,
+    namespace: &str,
+    request: &wire::RebalanceRequest,
+) -> Result<Outcome, Fault> {
+    let mut groups = desk.store.groups(namespace).await?;
+    if !request.group.is_empty() {
+        groups.retain(|group| group.name == request.group);
+        if groups.is_empty() {
+            return Err(Fault::no_group(&request.group));
+        }
+    }
+    let groups: Vec<&GroupDefinition> = groups.iter().collect();
+    let mut outcome = rebalance(desk, namespace, &groups, request.dry_run).await;
+    if request.group.is_empty() && desk.options().enable_cross_group_coordination {
+        let offers = offer(desk, namespace, request.dry_run).await?;
+        outcome.operations.extend(offers);
+    }
+    if !request.dry_run {
+        told(namespace, &outcome.operations);
+    }
+    Ok(outcome)
+}
+
+fn holding(attached: &Attached) -> Holding {
+    let one = &attached.connection;
+    Holding {
+        consumer: one.consumer_id.clone(),
+        held: one.held,
+        begun: one.begun,
+        room: one.room,
+        concurrency: one.concurrency,
+        max_in_flight: one.max_in_flight,
+        idle_ms: one.idle_ms,
+        capabilities: one.capabilities.iter().cloned().collect(),
+        draining: one.draining,
+        accepts_offers: one.accepts_offers,
+    }
+}
+
+fn told(namespace: &str, operations: &[wire::RebalanceOperation]) {
+    for one in operations {
+        let (group, from, to) = (one.group.as_str(), one.from.as_str(), one.to.as_str());
+        let (count, reason) = (one.count, one.reason.as_str());
+        tracing::info!(namespace, group, from, to, count, reason, "rebalanced");
+    }
+}
