@@ -20,6 +20,7 @@ use hive_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::desk::Desk;
 use crate::metrics::{self, Loop};
 use crate::roster::{Groups, Roster};
 use crate::settings::Recovery;
@@ -43,6 +44,7 @@ pub(crate) struct Fleet {
     shutdown: Shutdown,
     /// Tells those who look after groups who lives and what is defined.
     roster: watch::Sender<Arc<Roster>>,
+    desk: Arc<Desk>,
     shards: BTreeMap<ShardName, Owned>,
     count: Arc<AtomicUsize>,
     /// Half-made groups by namespace and name: the version, and when it was first seen.
@@ -67,7 +69,7 @@ impl Fleet {
         store: Store,
         me: Registration,
         settings: Recovery,
-        roster: watch::Sender<Arc<Roster>>,
+        (roster, desk): (watch::Sender<Arc<Roster>>, Arc<Desk>),
         (tasks, shutdown): (Tasks, Shutdown),
     ) -> Self {
         Self {
@@ -77,6 +79,7 @@ impl Fleet {
             tasks,
             shutdown,
             roster,
+            desk,
             shards: BTreeMap::new(),
             count: Arc::default(),
             unfinished: BTreeMap::new(),

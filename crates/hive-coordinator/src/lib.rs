@@ -31,7 +31,7 @@ mod audit;
 mod calls;
 mod desk;
 mod due;
-mod executors;
+pub mod executors;
 mod expire;
 mod fleet;
 mod gateways;
@@ -55,17 +55,24 @@ mod trouble;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use hive_runtime::config::Config;
-use hive_runtime::door::{ServeError, refuse_unknown};
-use hive_runtime::tasks::LOOP;
+use hive_runtime::door::ServeError;
+use hive_runtime::tasks::{BACKGROUND, LOOP};
 use hive_runtime::{Chassis, Daemon};
 use hive_store::registry::Registration;
 use hive_store::{Store, StoreError};
-use tonic::service::Routes;
+use tokio::sync::watch;
 
+use crate::desk::Desk;
+use crate::executors::kubernetes::{self, Kubernetes};
+use crate::executors::webhook::Webhook;
 use crate::fleet::Fleet;
-use crate::settings::Recovery;
+use crate::scaling::executing::{Executing, Executors};
+use crate::scaling::keda::Stored;
+use crate::scaling::watching;
+use crate::settings::Options;
 
 /// The daemon as its chassis sees it.
 pub const DAEMON: Daemon = Daemon {
@@ -75,9 +82,6 @@ pub const DAEMON: Daemon = Daemon {
     listen: "127.0.0.1:8001",
     metrics: metrics::TABLE,
 };
-
-/// Why a call is refused.
-const NO_SERVICE: &str = "this build's coordinator serves no calls but health and reflection";
 
 /// Why the daemon does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -103,17 +107,38 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// When the URL of Redis is none, or the main port fails. A Redis that is away is waited for; one
 /// that is unsafe fails the task `recovery`, which ends the daemon.
-pub async fn serve(config: Config<Recovery>, chassis: Chassis) -> Result<(), StartError> {
-    let redis = chassis.health.component("redis");
+pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), StartError> {
+    let Chassis {
+        tasks,
+        shutdown,
+        gate,
+        health,
+        door,
+    } = chassis;
+    let redis = health.component("redis");
     let store = Store::open(start::store_config(&config.redis)).map_err(StartError::Url)?;
+    let me = Registration::new("coordinator", DAEMON.version, &config.server.advertise);
+    let (roster, known) = watch::channel(Arc::default());
+    let desk = Arc::new(Desk::new(
+        store.clone(),
+        tasks.clone(),
+        me.instance.clone(),
+        known,
+        config.own.coordination,
+    ));
+    let executors = Executors {
+        kubernetes: Kubernetes::connect(kubernetes::Settings::default()),
+        webhook: Webhook::new(config.own.scaling.webhook),
+    };
     let fleet = Fleet::new(
         store.clone(),
-        Registration::new("coordinator", DAEMON.version, &config.server.advertise),
-        config.own,
-        (chassis.tasks.clone(), chassis.shutdown.clone()),
+        me,
+        config.own.recovery,
+        (roster, Arc::clone(&desk)),
+        (tasks.clone(), shutdown.clone()),
     );
-    let (allow_eviction, stop) = (config.redis.allow_eviction, chassis.shutdown.clone());
-    chassis.tasks.spawn(LOOP, "recovery", async move {
+    let (allow_eviction, stop) = (config.redis.allow_eviction, shutdown.clone());
+    tasks.spawn(LOOP, "recovery", async move {
         tokio::select! {
             fit = start::wait_until_fit(&store, &redis, allow_eviction) => fit?,
             () = stop.draining() => return Ok(()),
@@ -121,9 +146,17 @@ pub async fn serve(config: Config<Recovery>, chassis: Chassis) -> Result<(), Sta
         fleet.run(redis).await;
         Ok::<(), StartError>(())
     });
-
-    let refused = metrics::calls_refused();
-    let routes = refuse_unknown(Routes::default(), NO_SERVICE, move || refused.increment(1));
-    chassis.door.serve(routes, &[]).await?;
+    let executing = Arc::new(Executing::new(executors, tasks.clone()));
+    tasks.spawn(BACKGROUND, "bells", watching::hear(Arc::clone(&desk)));
+    tasks.spawn(BACKGROUND, "options", options::follow(Arc::clone(&desk)));
+    tasks.spawn(BACKGROUND, "scaling", scaling::run(Arc::clone(&desk), executing));
+    tasks.spawn(BACKGROUND, "rebalancing", rebalancing::run(Arc::clone(&desk)));
+    let stored = Arc::new(Stored {
+        desk: Arc::clone(&desk),
+    });
+    let keda = executors::keda::service(stored, gate.clone(), shutdown.clone());
+    let routes = grpc::routes(&desk, gate, shutdown).add_service(keda);
+    door.serve(routes, &[grpc::SERVICE, executors::keda::SERVICE])
+        .await?;
     Ok(())
 }
