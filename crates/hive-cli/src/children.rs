@@ -85,11 +85,27 @@ pub(crate) fn supervised_command<A: AsRef<OsStr>>(
     called: Option<&str>,
     args: &[A],
 ) -> io::Result<Command> {
-    let own = process::id().to_string();
-    let mut command = hive_command(&["__supervise", "--parent", &own])?;
+    let mut command = supervisor()?;
     if let Some(name) = called {
         command.arg("--called").arg(name);
     }
     command.arg("--").arg(program).args(args);
     Ok(command)
+}
+
+/// As [`supervised_command`], for a command of the shell that may take as long as it needs to stop:
+/// only a second SIGTERM to the supervisor kills it.
+///
+/// # Errors
+/// When the path of this binary cannot be found out.
+pub(crate) fn patient_command(line: &OsStr) -> io::Result<Command> {
+    let mut command = supervisor()?;
+    command.args(["--patient", "--", "sh", "-c"]).arg(line);
+    Ok(command)
+}
+
+/// The beginning of a command that runs a supervisor.
+fn supervisor() -> io::Result<Command> {
+    let own = process::id().to_string();
+    hive_command(&["__supervise", "--parent", &own])
 }

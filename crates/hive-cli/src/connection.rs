@@ -91,6 +91,8 @@ pub(crate) fn refused(error: CallError) -> Failure {
                 "the gateway is there and no router is: start one with `hive serve router`"
             } else if last.reason == Reason::NoDlq {
                 "the gateway is there and no dead-letter worker is: start one with `hive serve dlq`"
+            } else if last.reason == Reason::NoCoordinator {
+                "the gateway is there and no coordinator is: start one with `hive serve coordinator`"
             } else {
                 "start a gateway with `hive dev`, or name one with --url or HIVE_URL"
             };

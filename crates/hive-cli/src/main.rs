@@ -20,9 +20,9 @@ use crate::{
     commands::{
         bench::BenchArgs, consumer::ConsumerCommand, dev::DevArgs, dlq::DlqCommand,
         doctor::DoctorArgs, fetch::FetchArgs, group::GroupCommand, peek::PeekArgs,
-        publish::PublishArgs, serve::ServeArgs, settle::SettleArgs, stream::StreamCommand,
-        supervise::SuperviseArgs, tracked::MessageCommand, work::WorkArgs,
-        workflow::WorkflowCommand,
+        place::PlaceCommand, publish::PublishArgs, rebalance::RebalanceArgs, scale::ScaleCommand,
+        serve::ServeArgs, settle::SettleArgs, stream::StreamCommand, supervise::SuperviseArgs,
+        tracked::MessageCommand, work::WorkArgs, workflow::WorkflowCommand,
     },
     connection::Common,
     exit::{EXIT_CODES, Exit, exit_of, is_closed_pipe},
@@ -75,6 +75,14 @@ enum Command {
     /// Show what failed for good, find out why, send it back.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Show how many agents groups want and why, and how they are scaled.
+    #[command(subcommand)]
+    Scale(ScaleCommand),
+    /// Even out what agents hold and have not begun.
+    Rebalance(RebalanceArgs),
+    /// Say which group an agent joins or a task goes to, and why.
+    #[command(subcommand)]
+    Place(PlaceCommand),
     /// Show and remove members of a group.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
@@ -160,6 +168,9 @@ async fn dispatch(command: Command, common: &Common) -> anyhow::Result<Exit> {
         Command::Group(command) => commands::group::run(command, common).await,
         Command::Workflow(command) => commands::workflow::run(command, common).await,
         Command::Dlq(command) => commands::dlq::run(command, common).await,
+        Command::Scale(command) => commands::scale::run(command, common).await,
+        Command::Rebalance(args) => commands::rebalance::run(args, common).await,
+        Command::Place(command) => commands::place::run(command, common).await,
         Command::Consumer(command) => commands::consumer::run(command, common).await,
         Command::Stream(command) => commands::stream::run(command, common).await,
         Command::Peek(args) => commands::peek::run(args, common).await,

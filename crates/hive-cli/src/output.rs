@@ -168,6 +168,15 @@ pub(crate) fn log_line(name: &str, line: &str) {
     }
 }
 
+/// A line of a local worker on stderr, with the worker's name before it.
+pub(crate) fn worker_line(name: &str, line: &str) {
+    if is_coloured() {
+        note(&format!("\u{1b}[2m[{name}]\u{1b}[0m {line}"));
+    } else {
+        note(&format!("[{name}] {line}"));
+    }
+}
+
 /// Whether stderr takes colours: a terminal, and `NO_COLOR` is not set.
 fn is_coloured() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::process::{is_running, wait_for};
 
 #[path = "shared/process.rs"]
@@ -61,6 +63,63 @@ fn a_program_and_what_it_started_die_when_the_parent_is_killed() {
     wait_for("the program is gone", DEADLINE, || {
         pids.iter().all(|pid| !is_running(*pid)).then_some(())
     });
+}
+
+/// A supervised shell that a SIGTERM ends at once, and what it started, which takes a second to end
+/// and leaves a mark then.
+fn start_slow(folder: &Path, flags: &[&str]) -> (Child, PathBuf) {
+    let (begun, mark) = (folder.join("begun"), folder.join("mark"));
+    let script = format!(
+        "(trap 'sleep 1; touch {}; exit' TERM; touch {}; while :; do sleep 0.05; done) & wait",
+        mark.display(),
+        begun.display()
+    );
+    let own = std::process::id().to_string();
+    let supervisor = Command::new(HIVE)
+        .args(["__supervise", "--parent", &own])
+        .args(flags)
+        .args(["--", "sh", "-c", &script])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the program has begun", DEADLINE, || {
+        begun.exists().then_some(())
+    });
+    (supervisor, mark)
+}
+
+fn terminate(supervisor: &Child) {
+    let pid = Pid::from_raw(i32::try_from(supervisor.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+}
+
+fn ended(supervisor: &mut Child) {
+    wait_for("the supervisor ends", DEADLINE, || {
+        supervisor.try_wait().unwrap()
+    });
+}
+
+#[test]
+fn what_a_program_started_may_finish_where_its_supervisor_is_patient() {
+    for (flags, finishes) in [(&["--patient"][..], true), (&[][..], false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut supervisor, mark) = start_slow(folder.path(), flags);
+        terminate(&supervisor);
+        ended(&mut supervisor);
+        assert_eq!(mark.exists(), finishes, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_second_request_to_stop_ends_the_patience() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut supervisor, mark) = start_slow(folder.path(), &["--patient"]);
+    terminate(&supervisor);
+    // Two signals that come together are one.
+    std::thread::park_timeout(Duration::from_millis(200));
+    terminate(&supervisor);
+    ended(&mut supervisor);
+    assert!(!mark.exists());
 }
 
 #[test]

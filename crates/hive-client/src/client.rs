@@ -21,6 +21,7 @@ use hive_protocol::{
     fault::{Fault, FaultKind, Reason},
     limits::{FRAME_BYTES_MAX, NAMESPACE_DEFAULT, NAMESPACE_HEADER},
     wire::{
+        coordinator_service_client::CoordinatorServiceClient,
         dead_letter_service_client::DeadLetterServiceClient,
         group_service_client::GroupServiceClient, messaging_service_client::MessagingServiceClient,
         stream_service_client::StreamServiceClient, workflow_service_client::WorkflowServiceClient,
@@ -127,6 +128,14 @@ impl Gateway {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetterServiceClient<Stub> {
         DeadLetterServiceClient::new(self.stub())
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Calls of placement, rebalancing and scaling.
+    #[must_use]
+    pub fn coordination(&self) -> CoordinatorServiceClient<Stub> {
+        CoordinatorServiceClient::new(self.stub())
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
     }

@@ -44,6 +44,7 @@
 
 mod backoff;
 mod client;
+mod coordination;
 mod dead_letters;
 mod endpoints;
 pub mod lease;
@@ -60,6 +61,7 @@ pub use crate::{
     client::{
         CallError, Client, ClientBuilder, ClientError, Gateway, Namespaced, Repeat, Stub, Watch,
     },
+    coordination::ScalingWatch,
     dead_letters::DeadLetters,
     endpoints::{Endpoints, EndpointsError},
     publisher::{Pending, PublishError, Publisher, PublisherBuilder, Receipt, Target},

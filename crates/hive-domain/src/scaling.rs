@@ -21,6 +21,7 @@ mod memory;
 mod number;
 mod plan;
 mod policy;
+pub mod simulate;
 mod victim;
 mod window;
 mod words;

@@ -73,6 +73,7 @@ pub async fn announce(
             gateway.note_gateways(gateways);
             gateway.routers.note(live);
             gateway.dead_letters.note(live);
+            gateway.coordinators.note(live);
             gateway.note_redis(true);
             redis.ready();
         },

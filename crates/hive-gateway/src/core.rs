@@ -24,14 +24,16 @@ use crate::{
     attached::Attached,
     bells::Bells,
     catalog::{Catalog, GroupView},
+    coordinators::COORDINATORS,
     dead_letters::WORKERS,
     dispatcher::Dispatcher,
+    forwarding,
     metrics::Metrics,
     peers::Peers,
     placing::Facts,
     publisher::{Publisher, Room},
     pull::Answers,
-    routers::{self, ROUTERS},
+    routers::ROUTERS,
     settings::Settings,
     settler::Settler,
     watching::WATCHES_MAX,
@@ -107,6 +109,10 @@ pub struct Gateway {
     pub(crate) workflow_watches: Arc<Semaphore>,
     /// Workers that take calls about dead letters.
     pub dead_letters: Peers,
+    /// Coordinators that take calls about placement, rebalancing and scaling.
+    pub coordinators: Peers,
+    /// Places for watches of how groups are scaled.
+    pub(crate) scaling_watches: Arc<Semaphore>,
     redis_is_there: AtomicBool,
     gateways: AtomicUsize,
 }
@@ -148,8 +154,10 @@ impl Gateway {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             facts: Facts::default(),
             routers: Peers::new(&ROUTERS),
-            workflow_watches: Arc::new(Semaphore::new(routers::WATCHES_MAX)),
+            workflow_watches: Arc::new(Semaphore::new(forwarding::WATCHES_MAX)),
             dead_letters: Peers::new(&WORKERS),
+            coordinators: Peers::new(&COORDINATORS),
+            scaling_watches: Arc::new(Semaphore::new(forwarding::WATCHES_MAX)),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),
         })

@@ -9,6 +9,7 @@ use hive_protocol::{
     namespace,
     wire::{
         self,
+        coordinator_service_server::{CoordinatorService, CoordinatorServiceServer},
         dead_letter_service_server::{DeadLetterService, DeadLetterServiceServer},
         group_service_server::{GroupService, GroupServiceServer},
         messaging_service_server::{MessagingService, MessagingServiceServer},
@@ -36,12 +37,13 @@ use crate::{
 const BATCHES_MAX: usize = 32;
 
 /// Full names of the services, for whoever asks for the health of one.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 6] = [
     "agenthive.v1.MessagingService",
     "agenthive.v1.GroupService",
     "agenthive.v1.StreamService",
     "agenthive.v1.WorkflowService",
     "agenthive.v1.DeadLetterService",
+    "agenthive.v1.CoordinatorService",
 ];
 
 /// The services over one gateway.
@@ -74,6 +76,11 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .max_encoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
+    let coordination = CoordinatorServiceServer::new(door.clone())
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
     let dead_letters = DeadLetterServiceServer::new(door)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX)
@@ -84,6 +91,7 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .add_service(streams)
         .add_service(workflows)
         .add_service(dead_letters)
+        .add_service(coordination)
 }
 
 /// A future as `async_trait` writes it: macros inside its traits are expanded after it.
@@ -306,7 +314,7 @@ impl WorkflowService for Door {
     ) -> Result<Response<Self::WatchWorkflowStream>, Status> {
         let onward = onward(request.metadata())?;
         let watch = self.gateway.watch_workflow(&onward, request.into_inner());
-        let frames = watch.await?.follow(&self.gateway);
+        let frames = watch.await?.follow(&self.gateway, "workflow_watch");
         Ok(Response::new(ReceiverStream::new(frames)))
     }
 }
@@ -325,6 +333,31 @@ impl DeadLetterService for Door {
         analyze_dead_letters AnalyzeDeadLettersRequest AnalyzeDeadLettersResponse;
         set_dead_letter_status SetDeadLetterStatusRequest SetDeadLetterStatusResponse;
         purge_dead_letters PurgeDeadLettersRequest PurgeDeadLettersResponse;
+    }
+}
+
+#[tonic::async_trait]
+impl CoordinatorService for Door {
+    onward! {
+        place_agent PlaceAgentRequest PlaceAgentResponse;
+        place_task PlaceTaskRequest PlaceTaskResponse;
+        rebalance RebalanceRequest RebalanceResponse;
+        get_scaling GetScalingRequest GetScalingResponse;
+        list_scaling_events ListScalingEventsRequest ListScalingEventsResponse;
+        get_config GetConfigRequest GetConfigResponse;
+        update_config UpdateConfigRequest UpdateConfigResponse;
+    }
+
+    type WatchScalingStream = ReceiverStream<Result<wire::WatchScalingResponse, Status>>;
+
+    async fn watch_scaling(
+        &self,
+        request: Request<wire::WatchScalingRequest>,
+    ) -> Result<Response<Self::WatchScalingStream>, Status> {
+        let onward = onward(request.metadata())?;
+        let watch = self.gateway.watch_scaling(&onward, request.into_inner());
+        let frames = watch.await?.follow(&self.gateway, "scaling_watch");
+        Ok(Response::new(ReceiverStream::new(frames)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! and does at once when it does not answer. What a daemon says comes back as it is.
 //!
 //! Nothing is decided and nothing is kept here but connections, one for each live daemon. The
-//! calls stand in tables: `routers` and `dead_letters`.
+//! calls stand in tables: `routers`, `dead_letters` and `coordinators`.
 
 use std::{
     collections::BTreeMap,
@@ -181,6 +181,11 @@ impl Peers {
             let address = &replica.advertise;
             live.insert(address.clone(), before.remove(address).flatten());
         }
+    }
+
+    /// How many live, by the last beat.
+    pub(crate) fn count(&self) -> usize {
+        self.live.lock().len()
     }
 
     /// Addresses of those that live.

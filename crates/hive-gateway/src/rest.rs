@@ -2,8 +2,7 @@
 //!
 //! Every call is the same call of the gateway that gRPC makes: it is read here, asked there, and
 //! shown here. The calls stand in tables (`shape::Call`), one per resource; the router, the
-//! readers and the OpenAPI document all go by them. What is designed and not built answers
-//! `NOT_BUILT` and is in none of the tables.
+//! readers and the OpenAPI document all go by them.
 
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::core::Gateway;
 
 mod asked;
 mod consumers;
+mod coordination;
 mod dead_letters;
 mod deliveries;
 mod fields;
@@ -34,6 +34,7 @@ mod publish;
 mod render;
 mod replays;
 mod route;
+mod scaling;
 mod shape;
 mod streams;
 mod tracked;
@@ -41,23 +42,6 @@ mod workflows;
 
 /// What every path begins with.
 const BASE: &str = "/api/v1";
-
-/// What is designed and not built: paths below [`BASE`], and what would be there. The fixed ones
-/// would otherwise be taken for groups.
-const NOT_BUILT: [(&str, &str); 6] = [
-    ("/consumer-groups/rebalance", "rebalancing"),
-    (
-        "/consumer-groups/coordinator",
-        "configuring the coordinator",
-    ),
-    (
-        "/consumer-groups/coordinator/{*rest}",
-        "configuring the coordinator",
-    ),
-    ("/scaling", "autoscaling"),
-    ("/scaling/{*rest}", "autoscaling"),
-    ("/coordinator", "configuring the coordinator"),
-];
 
 /// The REST door of `gateway`. It answers every path that nobody else does; a gRPC call to a
 /// method that nobody has gets its gRPC status.
@@ -72,14 +56,6 @@ fn router() -> Router<Arc<Gateway>> {
         let path = format!("{BASE}{}", call.path);
         for path in [format!("{path}/"), path] {
             router = router.route(&path, (call.route)().route_layer(Extension(call)));
-        }
-    }
-    for (path, what) in NOT_BUILT {
-        let path = format!("{BASE}{path}");
-        let answer = move || async move { not_built(what) };
-        router = router.route(&path, any(answer));
-        if !path.ends_with("{*rest}") {
-            router = router.route(&format!("{path}/"), any(answer));
         }
     }
     // Routes and not a fallback: the router of the gRPC services has one already, and of two
@@ -106,13 +82,10 @@ fn all_calls() -> impl Iterator<Item = &'static Call> {
         .chain(&route::CALLS)
         .chain(&dead_letters::GUIDE_CALLS)
         .chain(&dead_letters::CALLS)
+        .chain(&coordination::CALLS)
+        .chain(&scaling::CALLS)
         .chain(&health::CALLS)
         .chain(&openapi::CALLS)
-}
-
-fn not_built(what: &str) -> Problem {
-    let message = format!("{what} is not built yet");
-    Problem::from(Fault::new(Reason::NotBuilt, message))
 }
 
 async fn no_such_path(headers: HeaderMap, uri: Uri) -> Response {

@@ -1,18 +1,16 @@
 //! Calls about workflows: those about one workflow go to one router.
 
-use std::sync::Arc;
-
 use hive_protocol::{
-    fault::{Fault, Reason},
+    fault::Reason,
     limits::FRAME_BYTES_MAX,
     wire::{self, workflow_service_client::WorkflowServiceClient},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tonic::{Request, Status, Streaming, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     core::Gateway,
-    peers::{Kind, LOOK_WITHIN, Onward, RETRY, Repeat, handed_on, never, passed_on, safe},
+    forwarding::{Forwarded, opening},
+    peers::{Kind, Onward, Repeat, handed_on, never, safe},
 };
 
 /// The daemons that take these calls.
@@ -24,10 +22,6 @@ pub(crate) static ROUTERS: Kind = Kind {
         "no router is alive: workflows need a `hive-router`",
     ),
 };
-/// Watches of one gateway at a time: each holds a stream at a router.
-pub(crate) const WATCHES_MAX: usize = 1_024;
-/// Frames of a watch that wait for their reader.
-const WATCH_FRAMES: usize = 64;
 
 /// A retry that says which attempt it answers is made once.
 const fn of_an_attempt(asked: &wire::RetryTaskRequest) -> Repeat {
@@ -53,76 +47,19 @@ impl Gateway {
         &self,
         onward: &Onward,
         request: wire::WatchWorkflowRequest,
-    ) -> Result<WorkflowWatch, Status> {
-        let place = self.workflow_watches.clone().try_acquire_owned();
-        let place = place.map_err(|_none_left| {
-            let message = format!("this gateway has its limit of {WATCHES_MAX} watches");
-            Fault::new(Reason::TooManyConnections, message).with_retry_after(RETRY)
-        })?;
+    ) -> Result<Forwarded<wire::WatchWorkflowResponse>, Status> {
         let workflow_id = request.workflow_id.clone();
-        // The deadline of a call is that of its stream, which the caller's own connection keeps.
-        let opened = |channel: Channel, mut asked: Request<_>| {
-            asked.metadata_mut().remove("grpc-timeout");
-            async move {
-                let mut client = client(channel);
-                let open = client.watch_workflow(asked);
-                let in_time = tokio::time::timeout(LOOK_WITHIN, open).await;
-                in_time.unwrap_or_else(|_elapsed| Err(Status::unavailable("no answer in time")))
-            }
+        let from = (&self.routers, &self.workflow_watches);
+        let open = |channel: Channel, asked: Request<_>| async move {
+            opening(client(channel).watch_workflow(asked)).await
         };
-        let (of, how) = ((onward, &*workflow_id), (Repeat::Safe, opened));
-        let frames = self.ask(&self.routers, of, request, how).await?;
-        Ok(WorkflowWatch {
-            frames,
-            _place: place,
-        })
+        self.forward(from, (onward, &workflow_id), request, open)
+            .await
     }
-}
-
-/// A watch that a router has let in.
-#[derive(Debug)]
-pub struct WorkflowWatch {
-    frames: Streaming<wire::WatchWorkflowResponse>,
-    _place: OwnedSemaphorePermit,
 }
 
 /// A frame of a watch, or why there is no other.
 pub type WatchFrame = Result<wire::WatchWorkflowResponse, Status>;
-
-impl WorkflowWatch {
-    /// Hands the frames on until the run is over, the caller hangs up or the gateway drains. A
-    /// caller that does not read holds up nobody but its router's stream.
-    #[must_use]
-    pub fn follow(mut self, gateway: &Arc<Gateway>) -> mpsc::Receiver<WatchFrame> {
-        let (frames, taken) = mpsc::channel(WATCH_FRAMES);
-        let shutdown = gateway.shutdown.clone();
-        let task = async move {
-            loop {
-                let frame = tokio::select! {
-                    frame = self.frames.message() => frame,
-                    () = frames.closed() => return,
-                    () = shutdown.draining() => {
-                        let away = Fault::new(Reason::Draining, "this gateway is going away");
-                        drop(frames.try_send(Err(away.into())));
-                        return;
-                    },
-                };
-                let (frame, is_last) = match frame {
-                    Ok(Some(frame)) => (Ok(frame), false),
-                    Ok(None) => return,
-                    Err(status) => (Err(passed_on(&status)), true),
-                };
-                if frames.send(frame).await.is_err() || is_last {
-                    return;
-                }
-            }
-        };
-        gateway
-            .tasks
-            .spawn(hive_runtime::tasks::BACKGROUND, "workflow_watch", task);
-        taken
-    }
-}
 
 handed_on! {
     client at routers;

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, Client};
 
+#[path = "rest/coordination.rs"]
+mod coordination;
+#[path = "rest/coordinator.rs"]
+mod coordinator;
 #[path = "rest/dead_letters.rs"]
 mod dead_letters;
 #[path = "rest/fake.rs"]
@@ -703,13 +707,6 @@ async fn unknown_paths_methods_and_groups_are_told_apart() {
     let fetch = json!({ "consumer_id": "a" });
     let path = format!("{QA}/messages/fetch");
     refused(&client.post(&path, &fetch).await, 404, "GROUP_NOT_FOUND");
-    for (method, path) in [
-        ("POST", "/consumer-groups/rebalance"),
-        ("GET", "/consumer-groups/coordinator/config"),
-    ] {
-        let answer = client.bare(method, &format!("/api/v1{path}")).await;
-        refused(&answer, 501, "NOT_BUILT");
-    }
 }
 
 #[tokio::test]
@@ -747,7 +744,7 @@ async fn every_documented_path_is_served_with_and_without_a_slash_at_its_end() {
             for path in [path.clone(), format!("{path}/")] {
                 let answer = hive.client.bare(&method.to_ascii_uppercase(), &path).await;
                 let reason = answer.reason();
-                assert!(!["NOT_FOUND", "METHOD_NOT_ALLOWED", "NOT_BUILT"].contains(&reason));
+                assert!(!["NOT_FOUND", "METHOD_NOT_ALLOWED"].contains(&reason));
             }
         }
     }

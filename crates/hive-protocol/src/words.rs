@@ -2,6 +2,8 @@
 //!
 //! Routing modes, start positions and durabilities have theirs in `hive_domain`.
 
+pub mod coordination;
+
 use crate::wire::{
     ConsumerKind, DeadLetterStatus, MessageState, ReplayJobState, ReplayOutcome, ReplayState,
     SettleStatus, TrackedState,

@@ -2,8 +2,8 @@
 //!
 //! One child process per daemon (`hive serve <daemon>`), and the Redis behind a supervisor. Each is
 //! started again, with backoff, when it dies. Children get their settings by environment alone.
-//! On SIGINT or SIGTERM the daemons stop first, so that they can hand back what they hold, and the
-//! Redis last. When this process is killed, daemons end by themselves (they watch
+//! On SIGINT or SIGTERM local workers (`--scale`) stop first, then the daemons, so that they can
+//! hand back what they hold, and the Redis last. When this process is killed, daemons end by themselves (they watch
 //! `HIVE_PARENT_PID`) and the Redis is ended by its supervisor.
 
 use std::{
@@ -30,8 +30,18 @@ use crate::{
 };
 
 pub(super) mod child;
+mod scale;
 
 use child::{Child, Plan};
+use scale::{Scale, Scaler, ensure_distinct, scale};
+
+/// How to go about local workers, for `--help`.
+const EXAMPLES: &str = "\
+Local workers, as many as a group wants:
+  hive dev --scale 'reviewers=hive work --group reviewers --exec ./review'
+and, in another terminal, where the group is there:
+  hive scale set reviewers --enable --min 0 --max 8
+The command runs by `sh -c`, once per worker, with HIVE_URL, HIVE_NAMESPACE and HIVE_SCALE_GROUP.";
 
 /// How long a first start may take until everything is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -41,6 +51,7 @@ const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What to run, and where.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct DevArgs {
     /// Address of the gateway: gRPC and REST on one port.
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
@@ -57,6 +68,9 @@ pub(crate) struct DevArgs {
     /// Number of coordinators.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     coordinators: u16,
+    /// Start and stop workers of a group here, as many as it wants; may be given several times.
+    #[arg(long, value_name = "GROUP=COMMAND", value_parser = scale)]
+    scale: Vec<Scale>,
     /// Show all that the daemons log, not only warnings.
     #[arg(long, short)]
     verbose: bool,
@@ -93,6 +107,7 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> anyhow::Result<Exit> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    ensure_distinct(&args.scale)?;
     let spawner = Spawner::start()?;
     ensure_free(args.listen)?;
     fs::create_dir_all(&args.data_dir)
@@ -116,11 +131,12 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> anyhow::Result<Exit> 
         .clone()
         .or_else(|| redis.as_ref().map(|redis| redis.url()));
     let redis_url = redis_url.context("either a URL is given or a server was found")?;
-    let plans = plans(&args, &redis_url)?;
+    let (plans, urls) = plans(&args, &redis_url)?;
     let daemons = plans
         .into_iter()
         .map(|plan| Child::start(&spawner, plan))
         .collect::<Vec<_>>();
+    let scaler = scaler(&spawner, &args.scale, urls, common)?;
 
     let stopped = async {
         tokio::select! {
@@ -149,14 +165,32 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> anyhow::Result<Exit> 
         }
     };
     tokio::select! {
-        () = stop(&daemons, store.as_ref()) => {},
-        () = impatient => kill(&daemons, store.as_ref()).await,
+        () = stop(scaler.as_ref(), &daemons, store.as_ref()) => {},
+        () = impatient => kill(scaler.as_ref(), &daemons, store.as_ref()).await,
     }
     outcome
 }
 
-/// What to start, with the settings of each.
-fn plans(args: &DevArgs, redis_url: &str) -> anyhow::Result<Vec<Plan>> {
+/// Keeps local workers, where groups are named for that.
+fn scaler(
+    spawner: &Spawner,
+    scales: &[Scale],
+    urls: Vec<String>,
+    common: &Common,
+) -> anyhow::Result<Option<Scaler>> {
+    if scales.is_empty() {
+        return Ok(None);
+    }
+    let settings = [
+        ("HIVE_URL", urls.join(",")),
+        ("HIVE_NAMESPACE", common.namespace.clone()),
+    ];
+    let client = common.client_of(urls)?;
+    Ok(Some(Scaler::start(spawner, client, scales, &settings)))
+}
+
+/// What to start, with the settings of each, and the URLs of the gateways.
+fn plans(args: &DevArgs, redis_url: &str) -> anyhow::Result<(Vec<Plan>, Vec<String>)> {
     let mut wanted = Vec::new();
     for daemon in Daemon::ALL {
         let copies = match daemon {
@@ -190,7 +224,8 @@ fn plans(args: &DevArgs, redis_url: &str) -> anyhow::Result<Vec<Plan>> {
         settings.push(("HIVE_URL", urls.join(",")));
         Plan::daemon(name, daemon, listen, admin, settings)
     };
-    Ok(wanted.into_iter().map(plan).collect())
+    let plans = wanted.into_iter().map(plan).collect();
+    Ok((plans, urls))
 }
 
 /// The environment of a daemon of ours. A log filter of the user's own is left alone.
@@ -281,8 +316,11 @@ fn show(
     }
 }
 
-/// Stops the daemons, all at once, and then the Redis.
-async fn stop(daemons: &[Child], store: Option<&Child>) {
+/// Stops the local workers, then the daemons, all at once, and then the Redis.
+async fn stop(scaler: Option<&Scaler>, daemons: &[Child], store: Option<&Child>) {
+    if let Some(scaler) = scaler {
+        scaler.stop().await;
+    }
     futures_util::future::join_all(daemons.iter().map(Child::stop)).await;
     if let Some(store) = store {
         store.stop().await;
@@ -290,7 +328,10 @@ async fn stop(daemons: &[Child], store: Option<&Child>) {
 }
 
 /// Kills whatever still runs.
-async fn kill(daemons: &[Child], store: Option<&Child>) {
+async fn kill(scaler: Option<&Scaler>, daemons: &[Child], store: Option<&Child>) {
+    if let Some(scaler) = scaler {
+        scaler.kill().await;
+    }
     futures_util::future::join_all(daemons.iter().chain(store).map(Child::kill)).await;
 }
 

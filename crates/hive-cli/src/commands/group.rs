@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use hive_protocol::wire;
 use serde::Serialize;
 
+use super::scale::policy::{PolicyArgs, PolicyView};
 use crate::{
     connection::{Common, refused},
     exit::Exit,
@@ -19,7 +20,7 @@ mod watch;
 #[derive(Subcommand, Debug)]
 pub(crate) enum GroupCommand {
     /// Creates a group, and its stream where that does not exist; repeating it is harmless.
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Lists all groups with their figures.
     Ls,
     /// Shows one group.
@@ -35,7 +36,7 @@ pub(crate) enum GroupCommand {
         /// Name of the group.
         name: String,
         #[command(flatten)]
-        settings: SettingsArgs,
+        settings: Box<SettingsArgs>,
     },
     /// Deletes a group; refused while anything in it is unsettled.
     Rm {
@@ -171,6 +172,12 @@ pub(crate) struct SettingsArgs {
     /// What becomes of an ordering key whose message becomes a dead letter by its failures.
     #[arg(long, value_enum)]
     ordering_on_dead: Option<OnDead>,
+    /// A begun delivery without progress for this long counts as hung: its attempt fails; 0 for no
+    /// limit.
+    #[arg(long, value_parser = duration)]
+    progress_timeout: Option<Duration>,
+    #[command(flatten)]
+    scaling: PolicyArgs,
 }
 
 /// What becomes of an ordering key behind a dead letter.
@@ -202,6 +209,8 @@ pub(crate) struct GroupView {
     max_in_flight_per_consumer: u32,
     max_in_flight: u32,
     ordering_on_dead: String,
+    progress_timeout_seconds: f64,
+    scaling: PolicyView,
     paused: bool,
     created_at: Option<String>,
     #[serde(flatten)]
@@ -213,6 +222,7 @@ pub(crate) struct GroupView {
 struct FiguresView {
     health: String,
     current_consumers: u32,
+    desired_consumers: Option<u32>,
     lag: u64,
     pending_count: u64,
     scheduled_count: u64,
@@ -521,8 +531,8 @@ impl SettingsArgs {
                 Some(OnDead::Block) => wire::OrderingOnDead::Block,
             }
             .into(),
-            scaling: None,
-            progress_timeout: None,
+            scaling: self.scaling.wire(),
+            progress_timeout: self.progress_timeout.and_then(wire_duration),
         }
     }
 }
@@ -553,6 +563,8 @@ impl From<wire::Group> for GroupView {
                 wire::OrderingOnDead::Block => "block",
             }
             .to_owned(),
+            progress_timeout_seconds: seconds(settings.progress_timeout.as_ref()),
+            scaling: settings.scaling.unwrap_or_default().into(),
             paused: group.paused,
             created_at: rfc3339(group.created_at.as_ref()),
             figures: group.figures.unwrap_or_default().into(),
@@ -565,6 +577,7 @@ impl From<wire::GroupFigures> for FiguresView {
         Self {
             health: figures.health,
             current_consumers: figures.current_consumers,
+            desired_consumers: figures.desired_consumers,
             lag: figures.lag,
             pending_count: figures.pending_count,
             scheduled_count: figures.scheduled_count,

@@ -18,12 +18,17 @@
 //! 4. When the program ends, what it left in its group is killed before the program is reaped, so
 //!    that the group's number cannot belong to somebody else by then.
 //!
+//! With `--patient` a program that is asked to stop may take as long as it needs, and so may what it
+//! started: a shell that a SIGTERM ends at once does not take a worker along that finishes its task.
+//! A second SIGTERM ends that patience.
+//!
 //! Standard streams are inherited untouched. SIGINT and SIGHUP are ignored here: a terminal sends
 //! them to the whole job, and what happens to the program is the worker's decision. A program that
 //! leaves its process group on purpose (`setsid`) leaves this protection as well.
 
 use std::{
     ffi::OsString,
+    fs,
     future::pending,
     io,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -39,7 +44,7 @@ use rustix::process::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -50,6 +55,9 @@ use crate::{
 /// How long a program may take to stop after SIGTERM.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// How often a patient supervisor looks whether what its program started has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Runs a program and ends it when the parent is gone.
 #[derive(Args, Debug)]
 pub(crate) struct SuperviseArgs {
@@ -59,6 +67,9 @@ pub(crate) struct SuperviseArgs {
     /// Name by which the program is called, where that is not its file's.
     #[arg(long)]
     called: Option<OsString>,
+    /// Let the program take as long as it needs to stop.
+    #[arg(long)]
+    patient: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     program: Vec<OsString>,
@@ -81,21 +92,30 @@ pub(crate) async fn supervise(args: &SuperviseArgs) -> anyhow::Result<Exit> {
 
     let (mut child, group) = start(args)?;
     let mut kill_at: Option<Instant> = None;
-    while !has_ended(group)? {
+    let (mut is_told, mut is_patient) = (false, args.patient);
+    loop {
+        let waits_for_others = is_told && is_patient;
+        if has_ended(group)? && !(waits_for_others && has_others(group)) {
+            break;
+        }
         tokio::select! {
             _ = ended.recv() => {},
             _ = terminated.recv() => {
-                if kill_at.is_some() || !is_parent(args.parent) {
+                if is_told || !is_parent(args.parent) {
+                    is_patient = false;
                     end_group(group, Signal::KILL)?;
                 } else {
-                    kill_at = Some(Instant::now() + STOP_GRACE);
+                    kill_at = (!is_patient).then(|| Instant::now() + STOP_GRACE);
                     end_group(group, Signal::TERM)?;
                 }
+                is_told = true;
             },
             () = passed(kill_at) => {
                 kill_at = None;
                 end_group(group, Signal::KILL)?;
             },
+            // Of the end of a program's own children nobody tells.
+            () = sleep(LOOK_EVERY), if waits_for_others => {},
         }
     }
     end_group(group, Signal::KILL)?;
@@ -146,6 +166,28 @@ fn has_ended(program: Pid) -> io::Result<bool> {
     Ok(waitid(WaitId::Pid(program), how)?.is_some())
 }
 
+/// Whether the group holds a living process beside the program itself.
+fn has_others(group: Pid) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
+    let group = group.as_raw_nonzero().get();
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| *pid != group).any(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        is_living_in(&stat, group)
+    })
+}
+
+/// Whether a line of `/proc/<pid>/stat` is that of a living process of this group: behind the name
+/// in brackets, which may hold anything, stand state, parent and group.
+fn is_living_in(stat: &str, group: i32) -> bool {
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = rest.split_whitespace();
+    let is_living = fields.next().is_some_and(|state| !"ZX".contains(state));
+    is_living && fields.nth(1).and_then(|field| field.parse().ok()) == Some(group)
+}
+
 /// Sends a signal to the whole group. A group that is gone has what it needs.
 fn end_group(group: Pid, signal: Signal) -> io::Result<()> {
     match kill_process_group(group, signal) {
@@ -182,4 +224,17 @@ fn exit_code(status: ExitStatus) -> u8 {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_living_in;
+
+    #[test]
+    fn a_process_is_told_from_one_of_another_group_and_from_a_dead_one() {
+        assert!(is_living_in("7 (a) b) S 1 42 42 0 -1", 42));
+        assert!(!is_living_in("7 (a) S 1 41 42 0 -1", 42));
+        assert!(!is_living_in("7 (a) Z 1 42 42 0 -1", 42));
+        assert!(!is_living_in("", 42));
+    }
 }

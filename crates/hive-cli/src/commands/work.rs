@@ -11,13 +11,13 @@
 use std::{ffi::OsString, fs, process, sync::Arc, time::Duration};
 
 use clap::Args;
-use hive_client::{Ended, Event, Job, Outcome, WorkError, Worker};
+use hive_client::{Client, Ended, Event, Job, Outcome, WorkError, Worker, wire};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     children::Spawner,
-    connection::{Common, exit_for, told},
+    connection::{Common, exit_for, refused, told},
     exit::{Exit, Failure},
     message::DEFAULT_PRIORITY,
     output::note,
@@ -64,8 +64,16 @@ given back. A second signal ends it at once.";
 #[command(after_long_help = MANUAL)]
 pub(crate) struct WorkArgs {
     /// The group to work for; one that does not exist yet is waited for.
-    #[arg(long, short)]
-    group: String,
+    #[arg(
+        long,
+        short,
+        required_unless_present = "agent_type",
+        conflicts_with = "agent_type"
+    )]
+    group: Option<String>,
+    /// What this agent is: the coordinator says which group it joins, in place of --group.
+    #[arg(long, value_name = "TYPE")]
+    agent_type: Option<String>,
     /// The command to run for each message.
     #[arg(long, short, value_name = "COMMAND")]
     exec: OsString,
@@ -111,6 +119,12 @@ struct Agent {
 pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let client = common.client()?;
+    let group = tokio::select! {
+        group = group_of(&args, &client) => group?,
+        _ = interrupt.recv() => return Ok(Exit::Interrupted),
+        _ = terminate.recv() => return Ok(Exit::Interrupted),
+    };
     let id = args.id.clone().unwrap_or_else(default_id);
     let timeout = Some(args.timeout).filter(|limit| !limit.is_zero());
     let agent = Arc::new(Agent {
@@ -121,7 +135,7 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
             is_quiet: args.quiet,
         },
         release_for: args.release_for,
-        group: args.group.clone(),
+        group: group.clone(),
         url: common.urls().join(","),
         namespace: common.namespace.clone(),
     });
@@ -130,7 +144,7 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
         let agent = Arc::clone(&agent);
         async move { agent.work(job).await }
     };
-    let worker = Worker::builder(common.client()?, &args.group, handler)
+    let worker = Worker::builder(client, &group, handler)
         .consumer_id(&id)
         .capabilities(args.capabilities.clone())
         .concurrency(args.concurrency)
@@ -151,6 +165,25 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
         _ = interrupt.recv() => Ok(Exit::Interrupted),
         _ = terminate.recv() => Ok(Exit::Interrupted),
     }
+}
+
+/// The group to join: the one that is named, or the one that the coordinator names.
+async fn group_of(args: &WorkArgs, client: &Client) -> anyhow::Result<String> {
+    if let Some(group) = &args.group {
+        return Ok(group.clone());
+    }
+    let request = wire::PlaceAgentRequest {
+        agent_type: args.agent_type.clone().unwrap_or_default(),
+        capabilities: args.capabilities.clone(),
+        dry_run: false,
+    };
+    let placed = client.place_agent(request).await.map_err(refused)?;
+    let made = if placed.created { ", made for it" } else { "" };
+    note(&format!(
+        "joins the group `{}`{made}: {}",
+        placed.group, placed.reasoning
+    ));
+    Ok(placed.group)
 }
 
 impl Agent {

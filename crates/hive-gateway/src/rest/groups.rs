@@ -23,6 +23,7 @@ use super::{
     fields::Fields,
     problem::{Problem, in_our_words, renamed},
     render::now,
+    scaling::read_policy,
     shape::{Answer, Body, Call, NOTHING},
     streams::read_by_group,
 };
@@ -410,8 +411,8 @@ fn read_settings(fields: &mut Fields) -> wire::GroupSettings {
             .take_word("ordering_on_dead")
             .and_then(|word| word.parse().ok())
             .map_or(0, |word| convert::ordering_on_dead(word).into()),
-        scaling: None,
-        progress_timeout: None,
+        scaling: read_policy(fields),
+        progress_timeout: fields.take_seconds("progress_timeout_seconds"),
     }
 }
 

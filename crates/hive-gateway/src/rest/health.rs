@@ -19,6 +19,7 @@ use super::{
     groups::{GROUP, GroupOut},
     problem::Problem,
     render::{millis, now},
+    scaling::{self, COORDINATOR_METRICS, CoordinatorMetricsOut},
     shape::{
         Answer, Body, Call,
         Kind::{ByName, One, Text, Time, Word},
@@ -105,6 +106,11 @@ static METRICS: Shape = Shape::new(
             One(&STATISTICS),
             "Figures of dead letters; missing where no `hive-dlq` answers.",
         ),
+        optional(
+            "coordinator_metrics",
+            One(&COORDINATOR_METRICS),
+            "Figures of coordination; missing where no `hive-coordinator` answers.",
+        ),
     ]],
 );
 
@@ -132,10 +138,11 @@ async fn metrics(
     asked: Asked,
 ) -> Result<Json<MetricsOut>, Problem> {
     let namespace = &asked.namespace;
-    let (groups, streams, dead_letters) = tokio::join!(
+    let (groups, streams, dead_letters, coordination) = tokio::join!(
         gateway.list_groups(namespace, wire::ListGroupsRequest {}),
         gateway.list_streams(namespace, wire::ListStreamsRequest {}),
         figures(&gateway, &asked),
+        scaling::figures(&gateway, &asked),
     );
     let (groups, streams) = (groups?, streams?);
     let streams = streams.streams.into_iter().map(StreamOut::from);
@@ -147,6 +154,7 @@ async fn metrics(
             .collect(),
         consumer_groups: groups.map(|group| (group.name.clone(), group)).collect(),
         dlq_metrics: dead_letters,
+        coordinator_metrics: coordination,
     }))
 }
 
@@ -171,4 +179,6 @@ struct MetricsOut {
     consumer_groups: BTreeMap<String, GroupOut>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dlq_metrics: Option<StatisticsOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coordinator_metrics: Option<CoordinatorMetricsOut>,
 }

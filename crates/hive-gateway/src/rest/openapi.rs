@@ -153,6 +153,12 @@ fn tag(path: &str) -> &'static str {
         "workflows"
     } else if path.contains("/dlq/") {
         "dead letters"
+    } else if path.starts_with("/scaling")
+        || path.starts_with("/placement")
+        || path.contains("/coordinator/")
+        || path.ends_with("/rebalance")
+    {
+        "coordination"
     } else if path.contains("/messages") {
         "messages"
     } else if path.contains("/consumers") {
@@ -330,6 +336,8 @@ impl Schemas {
                 json!({ "type": "object", "additionalProperties": named })
             },
             Kind::TextOrNull => json!({ "type": ["string", "null"] }),
+            Kind::CountOrNull => json!({ "type": ["integer", "null"], "minimum": 0 }),
+            Kind::NumberOrNull => json!({ "type": ["number", "null"] }),
         }
     }
 }

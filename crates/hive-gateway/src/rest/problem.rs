@@ -115,7 +115,7 @@ pub(crate) fn renamed(violations: impl IntoIterator<Item = Violation>, prefix: &
 /// cut off.
 fn field(wire: &str) -> String {
     let is_place = |segment: &&str| {
-        !["settings", "stream_settings", "message"].contains(segment)
+        !["settings", "stream_settings", "message", "config"].contains(segment)
             && !segment.starts_with("messages[")
     };
     let segments = wire
@@ -135,6 +135,13 @@ fn field(wire: &str) -> String {
             "timeout" => "timeout_seconds",
             "queue_timeout" => "queue_timeout_seconds",
             "deadline" => "deadline_seconds",
+            "progress_timeout" => "progress_timeout_seconds",
+            "drain_target" => "drain_target_seconds",
+            "startup_time" => "startup_time_seconds",
+            "scale_up_window" => "scale_up_window_seconds",
+            "scale_down_window" => "scale_down_window_seconds",
+            "scale_up_cooldown" => "scale_up_cooldown_seconds",
+            "scale_down_cooldown" => "scale_down_cooldown_seconds",
             other => other,
         });
     segments.collect::<Vec<&str>>().join(".")
@@ -157,6 +164,11 @@ mod tests {
             ("message.retry.max_backoff", "retry.max_backoff_seconds"),
             ("messages[3].expires_at", "ttl_seconds"),
             ("headers", "headers"),
+            (
+                "settings.scaling.drain_target",
+                "scaling.drain_target_seconds",
+            ),
+            ("config.rebalance_interval", "rebalance_interval"),
         ] {
             assert_eq!(field(wire), ours);
         }

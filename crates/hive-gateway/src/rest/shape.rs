@@ -196,4 +196,8 @@ pub(crate) enum Kind {
     ByName(&'static Shape),
     /// Text or null; only in answers.
     TextOrNull,
+    /// A whole number or null; only in answers.
+    CountOrNull,
+    /// Any number or null; only in answers.
+    NumberOrNull,
 }

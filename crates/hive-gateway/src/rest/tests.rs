@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use serde_json::{Value, value::RawValue};
 
-use super::{NOT_BUILT, all_calls, no_such_path, router, shape::Shape};
+use super::{all_calls, no_such_path, router, shape::Shape};
 
 /// A value as a body.
 pub(crate) fn raw(value: &Value) -> Box<RawValue> {
@@ -32,14 +32,6 @@ pub(crate) fn misfits(answer: &Value, shape: &Shape) -> Vec<String> {
 #[test]
 fn the_routes_fit_together() {
     drop(router());
-}
-
-#[test]
-fn what_is_not_built_is_not_served() {
-    for call in all_calls() {
-        let is_not_built = NOT_BUILT.iter().any(|(path, _)| *path == call.path);
-        assert!(!is_not_built, "{}", call.path);
-    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a process may take to stop after SIGTERM. The daemons' own grace is shorter.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// How often a process is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(25);
@@ -85,9 +85,12 @@ enum State {
 
 /// How it is asked to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
+    /// Not at all.
     Run,
+    /// Gently.
     Stop,
+    /// At once.
     Kill,
 }
 
@@ -434,7 +437,7 @@ async fn readyz(admin: SocketAddr) -> io::Result<bool> {
     clippy::disallowed_methods,
     reason = "a command line tool has no drain gate to name tasks"
 )]
-fn in_background<F>(future: F) -> JoinHandle<F::Output>
+pub(super) fn in_background<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,

@@ -2,15 +2,17 @@
 
 use hive_domain::group::{
     INITIAL_BACKOFF_MS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, MAX_ATTEMPTS_MAX, MAX_BACKOFF_MS_MAX,
-    MAX_CONSUMERS_MAX, PRIORITY_AGEING_MS_MAX, PRIORITY_AGEING_MS_MIN, RECONNECT_GRACE_MS_MAX,
+    MAX_CONSUMERS_MAX, PRIORITY_AGEING_MS_MAX, PRIORITY_AGEING_MS_MIN, PROGRESS_TIMEOUT_MS_MAX,
+    RECONNECT_GRACE_MS_MAX,
 };
 
 use hive_protocol::limits::ORDERING_KEY_BYTES_MAX;
 
 use crate::rest::{
+    scaling::{POLICY, POLICY_SHOWN},
     shape::{
         Field,
-        Kind::{self, Count, Flag, Name, Number, Text, Time, Word},
+        Kind::{self, Count, CountOrNull, Flag, Name, Number, One, Text, Time, Word},
         Shape, optional, required, shown,
     },
     streams::BY_GROUP,
@@ -29,7 +31,7 @@ const COUNT_32: u64 = 4_294_967_295;
 const CONSUMERS_MAX: u64 = MAX_CONSUMERS_MAX as u64;
 
 /// The settings, as they are sent.
-const SETTINGS: [Field; 14] = [
+const SETTINGS: [Field; 15] = [
     optional(
         "routing_mode",
         Word(ROUTING_MODES),
@@ -102,7 +104,20 @@ const SETTINGS: [Field; 14] = [
          reject: its next one is delivered, or all later ones wait until the key is unblocked. \
          Default continue.",
     ),
+    optional(
+        "progress_timeout_seconds",
+        Kind::Seconds(0, PROGRESS_TIMEOUT_MS_MAX),
+        "A delivery that is begun and of which nothing is heard but heartbeats for this long counts \
+         as hung: its attempt fails. At least 1, or 0 for no limit. Default 0.",
+    ),
 ];
+
+/// How the group is scaled, as it is sent.
+const SCALING: [Field; 1] = [optional(
+    "scaling",
+    One(&POLICY),
+    "How consumers are added and removed where `auto_scale_enabled` is set.",
+)];
 
 const ON_THE_STREAM: &str =
     "is a setting of the stream: change it by PATCH /api/v1/streams/{stream}";
@@ -128,6 +143,7 @@ pub(super) static GROUP_CREATE: Shape = Shape {
             ),
         ],
         &SETTINGS,
+        &SCALING,
         &[
             optional(
                 "start",
@@ -149,7 +165,7 @@ pub(super) static GROUP_CREATE: Shape = Shape {
 pub(super) static GROUP_UPDATE: Shape = Shape {
     name: "GroupUpdate",
     about: "Settings to change. What is left out stays.",
-    parts: &[&SETTINGS],
+    parts: &[&SETTINGS, &SCALING],
     elsewhere: &[
         ("name", NEVER_CHANGES),
         ("stream_name", NEVER_CHANGES),
@@ -173,6 +189,7 @@ pub(in crate::rest) static GROUP: Shape = Shape::new(
         ],
         &shown(SETTINGS),
         &[
+            required("scaling", One(&POLICY_SHOWN), "How it is scaled."),
             required("start", Word(STARTS), "Where it started to read."),
             required("shards", Count(1, COUNT_32), "Shards of its stream."),
             required("paused", Flag, "Whether deliveries are stopped."),
@@ -184,8 +201,13 @@ pub(in crate::rest) static GROUP: Shape = Shape::new(
 
 const TOTAL: Kind = Count(0, u64::MAX);
 
-const FIGURES: [Field; 18] = [
+const FIGURES: [Field; 19] = [
     optional("current_consumers", TOTAL, "Live members."),
+    optional(
+        "desired_consumers",
+        CountOrNull,
+        "Wanted members; null where the group is not scaled or nothing was decided yet.",
+    ),
     optional(
         "lag",
         TOTAL,

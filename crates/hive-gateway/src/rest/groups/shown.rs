@@ -3,7 +3,10 @@
 use hive_protocol::wire;
 use serde::Serialize;
 
-use crate::rest::render::{Seconds, time};
+use crate::rest::{
+    render::{Seconds, time},
+    scaling::PolicyOut,
+};
 
 /// A group as this door shows it.
 #[derive(Serialize)]
@@ -58,6 +61,8 @@ struct SettingsOut {
     max_in_flight_per_consumer: Option<u32>,
     max_in_flight: Option<u32>,
     ordering_on_dead: &'static str,
+    progress_timeout_seconds: Option<Seconds>,
+    scaling: PolicyOut,
 }
 
 impl From<wire::GroupSettings> for SettingsOut {
@@ -88,6 +93,8 @@ impl From<wire::GroupSettings> for SettingsOut {
             reconnect_grace_seconds: Seconds::of(settings.reconnect_grace.as_ref()),
             max_in_flight_per_consumer: settings.max_in_flight_per_consumer,
             max_in_flight: settings.max_in_flight,
+            progress_timeout_seconds: Seconds::of(settings.progress_timeout.as_ref()),
+            scaling: settings.scaling.unwrap_or_default().into(),
         }
     }
 }
@@ -95,6 +102,7 @@ impl From<wire::GroupSettings> for SettingsOut {
 #[derive(Serialize)]
 struct FiguresOut {
     current_consumers: u32,
+    desired_consumers: Option<u32>,
     lag: u64,
     pending_count: u64,
     scheduled_count: u64,
@@ -118,6 +126,7 @@ impl From<wire::GroupFigures> for FiguresOut {
     fn from(figures: wire::GroupFigures) -> Self {
         Self {
             current_consumers: figures.current_consumers,
+            desired_consumers: figures.desired_consumers,
             lag: figures.lag,
             pending_count: figures.pending_count,
             scheduled_count: figures.scheduled_count,

@@ -24,6 +24,14 @@ fn everything() -> Value {
         "max_backoff_seconds": 10, "priority_ageing_seconds": 20, "reconnect_grace_seconds": 0,
         "max_in_flight_per_consumer": 6, "max_in_flight": 7,
         "ordering_on_dead": "block", "start": "latest", "shards": 1,
+        "progress_timeout_seconds": 600,
+        "scaling": {
+            "strategy": "predictive", "drain_target_seconds": 20, "startup_time_seconds": 0.5,
+            "scale_up_window_seconds": 1, "scale_down_window_seconds": 2,
+            "scale_up_cooldown_seconds": 3, "scale_down_cooldown_seconds": 4,
+            "scale_up_step": 5, "scale_down_step": 6, "weight": 7, "executor": "webhook",
+            "target": "https://scale.example/hook",
+        },
     })
 }
 
@@ -81,6 +89,7 @@ fn faults_of_type_of_range_and_between_fields_come_together() {
     let faults = create(&json!({
         "name": "dlq", "agent_type": 5, "max_consumers": 2, "min_consumers": 3,
         "lease_seconds": 0.5, "retention": {"max_len": -1}, "colour": "red",
+        "scaling": {"weight": 0, "steps": 1},
     }));
     let mut fields = faults.unwrap_err();
     fields.sort();
@@ -93,6 +102,8 @@ fn faults_of_type_of_range_and_between_fields_come_together() {
             "min_consumers",
             "name",
             "retention.max_len",
+            "scaling.steps",
+            "scaling.weight",
             "stream_name"
         ]
     );

@@ -66,10 +66,11 @@ pub(super) async fn listen(
     };
     let watch = gateway.watch_workflow(&onward, request).await;
     let watch = watch.map_err(|status| in_our_words(Fault::from(status), ""))?;
-    let frames = ReceiverStream::new(watch.follow(&gateway)).filter_map(async |frame| {
-        let event = event(frame)?;
-        Some(Ok::<Event, Infallible>(event.retry(COME_BACK)))
-    });
+    let frames =
+        ReceiverStream::new(watch.follow(&gateway, "workflow_watch")).filter_map(async |frame| {
+            let event = event(frame)?;
+            Some(Ok::<Event, Infallible>(event.retry(COME_BACK)))
+        });
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(frames).keep_alive(alive).into_response())
 }
