@@ -79,11 +79,18 @@ pub(super) enum Hold {
 }
 
 impl Steps {
-    /// The next answer, before limits, to a wish at a time.
-    pub(super) fn next(&mut self, policy: &ScalingPolicy, at: u64, wish: u32) -> (u32, Hold) {
+    /// The next answer, before limits, to a wish at a time; `kept`, not less than the wish, holds
+    /// up a scale-down.
+    pub(super) fn next(
+        &mut self,
+        policy: &ScalingPolicy,
+        at: u64,
+        wish: u32,
+        kept: u32,
+    ) -> (u32, Hold) {
         let (up_ms, down_ms) = (policy.scale_up_window_ms, policy.scale_down_window_ms);
         let lasting_up = self.smallest.over(up_ms, at, wish, u32::min);
-        let lasting_down = self.largest.over(down_ms, at, wish, u32::max);
+        let lasting_down = self.largest.over(down_ms, at, kept, u32::max);
         let asked = self.asked;
         if wish > asked {
             // What came before the memory began is not known to have wanted so many.

@@ -11,7 +11,7 @@ use crate::scaling::{
 };
 
 /// Pause between two looks, in s.
-const POLL_S: u64 = 15;
+pub(super) const POLL_S: u64 = 15;
 /// Wishes within this time hold up a scale-down, in s.
 const STABLE_S: u64 = 300;
 /// Without lag for so long, the last pod goes, in s.
