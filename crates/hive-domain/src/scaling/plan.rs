@@ -195,16 +195,10 @@ pub(super) fn step(
 
 /// Consumers asked for that are not there yet, on average over the time until the last of them
 /// works: half of them. Those that did not come within twice that time are not counted on.
-fn coming(policy: &ScalingPolicy, demand: &Demand, memory: &Memory) -> f64 {
-    let Some(up_at) = memory.steps.up_at else {
-        return 0.0;
-    };
-    let patience = policy.startup_time_ms.saturating_mul(2);
-    if memory.at.saturating_sub(up_at) > patience {
-        return 0.0;
-    }
-    let missing = memory.steps.asked.saturating_sub(demand.staying());
-    real(missing.into()) / 2.0
+fn coming(policy: &ScalingPolicy, demand: &Demand, memory: &mut Memory) -> f64 {
+    let patience_ms = policy.startup_time_ms.saturating_mul(2);
+    let asked = memory.steps.raised(memory.at, patience_ms).unwrap_or(0);
+    real(asked.saturating_sub(demand.staying()).into()) / 2.0
 }
 
 /// What turns arrivals and a backlog into consumers.

@@ -309,8 +309,8 @@ fn each_mode_divides_by_its_own_share() {
         granted(AllocationMode::PerformanceBased, 20, &wants),
         [10, 10]
     );
-    wants[1].trend_milli = 1_000_000;
-    assert_eq!(granted(AllocationMode::Adaptive, 20, &wants), [1, 19]);
+    wants[1].trend_milli = 3_000;
+    assert_eq!(granted(AllocationMode::Adaptive, 20, &wants), [6, 14]);
 }
 
 #[test]

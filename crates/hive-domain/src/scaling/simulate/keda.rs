@@ -118,6 +118,7 @@ mod tests {
         let replicas = asked.map(|(second, lag)| keda.look(&LIMITS, second, lag));
         assert_eq!(replicas, [1, 5, 10, 15, 15]);
         assert_eq!(keda.look(&LIMITS, 315, 0), 15);
-        assert_eq!(keda.look(&LIMITS, 375, 0), 1);
+        assert_eq!(keda.look(&LIMITS, 345, 0), 15);
+        assert_eq!(keda.look(&LIMITS, 375, 0), 0);
     }
 }

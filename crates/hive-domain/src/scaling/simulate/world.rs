@@ -137,17 +137,18 @@ impl<'a> Run<'a> {
         while let (Some(arrived), Some(Reverse((free, worker)))) =
             (self.queue.front().copied(), self.slots.peek().copied())
         {
-            let begin = self.working(arrived.max(free));
-            if arrived.max(free) >= until {
+            let taken = arrived.max(free);
+            if taken >= until {
                 return;
             }
             self.queue.pop_front();
-            self.slots.pop();
+            let begin = self.working(taken);
             let done = self.done(begin);
             self.begun = self.begun.saturating_add(1);
             self.waits.count(begin.saturating_sub(arrived));
-            let taken = arrived.max(free);
-            self.slots.push(Reverse((done, worker)));
+            if let Some(mut slot) = self.slots.peek_mut() {
+                *slot = Reverse((done, worker));
+            }
             let span = done.saturating_sub(taken);
             self.held.push(Reverse((done, span, worker)));
         }
