@@ -13,7 +13,8 @@
 //! - A step of the clock alone moves nothing.
 //!
 //! It starts and stops nothing, and knows no executor. Read next: `policy` (how a group is scaled),
-//! `plan` (the formula), `forecast` (what is expected), `window` (when it is acted upon).
+//! `plan` (the formula), `forecast` (what is expected), `window` (when it is acted upon), `simulate`
+//! (what it costs and saves).
 
 mod allocation;
 mod forecast;
@@ -25,6 +26,11 @@ pub mod simulate;
 mod victim;
 mod window;
 mod words;
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -25,6 +25,8 @@ const PEAK_MS: u64 = 3_600_000;
 const TURNED: f64 = 0.75;
 /// A load beyond its peak by this factor is a new one.
 const BROKEN: f64 = 1.25;
+/// A rise that comes so far of the way to the last peak within the time looked ahead goes there.
+const FRONT: f64 = 0.25;
 
 /// A day, in ms.
 const DAY_MS: u64 = 86_400_000;
@@ -60,6 +62,8 @@ pub(super) struct Expected {
     pub(super) then: f64,
     /// On average until then.
     pub(super) until_then: f64,
+    /// How high it went, where it turned round there lately.
+    pub(super) peak: Option<f64>,
 }
 
 impl Rate {
@@ -124,12 +128,20 @@ impl Rate {
         let level = self.level();
         let lasting = ahead * HALF_LIFE_S / (HALF_LIFE_S + ahead);
         let grown = (level + self.believed_trend() * lasting).max(0.0);
-        let bounded = grown.min(self.peak.bound(at).map_or(grown, |peak| peak.max(level)));
+        let peak = self.peak.known(at);
+        let risen = match peak {
+            Some(peak) if peak <= level => level.min(grown),
+            // A front like the last one: where it leads is known before it is there.
+            Some(peak) if grown - level >= FRONT * (peak - level) => peak,
+            Some(peak) => grown.min(peak),
+            None => grown,
+        };
         let usual = self.season.usual(now, ahead).unwrap_or(0.0);
-        let then = bounded.max(usual);
+        let then = risen.max(usual);
         Expected {
             then,
             until_then: f64::midpoint(level, then),
+            peak,
         }
     }
 }
@@ -139,31 +151,32 @@ impl Rate {
 #[serde(default)]
 struct Peak {
     level_micro: u64,
+    /// When it was reached.
     at: u64,
-    has_turned: bool,
+    /// The peak from which the load fell for the first time; 0 while it did not.
+    turned_micro: u64,
 }
 
 impl Peak {
     fn observe(&mut self, level: f64, at: u64) {
-        let peak = real(self.level_micro) / 1e6;
+        let (peak, turned) = (real(self.level_micro) / 1e6, real(self.turned_micro) / 1e6);
         let is_old = at.saturating_sub(self.at) > PEAK_MS;
-        if is_old || level > peak * BROKEN || (!self.has_turned && level >= peak) {
-            *self = Self {
-                level_micro: whole(level * 1e6),
-                at,
-                has_turned: false,
-            };
-        } else if level >= peak {
+        // Against the first peak: a load that climbs slowly over one after the other is a new one.
+        let is_new = turned > 0.0 && level > turned * BROKEN;
+        if is_old || is_new {
+            self.turned_micro = 0;
+        }
+        if is_old || level >= peak {
             self.level_micro = whole(level * 1e6);
             self.at = at;
-        } else if level < peak * TURNED {
-            self.has_turned = true;
+        } else if level < peak * TURNED && self.turned_micro == 0 {
+            self.turned_micro = self.level_micro;
         }
     }
 
-    /// How high the load is expected to go at most, once it turned round.
-    fn bound(&self, at: u64) -> Option<f64> {
-        let is_known = self.has_turned && at.saturating_sub(self.at) <= PEAK_MS;
+    /// How high the load went, once it turned round there.
+    fn known(&self, at: u64) -> Option<f64> {
+        let is_known = self.turned_micro > 0 && at.saturating_sub(self.at) <= PEAK_MS;
         is_known.then(|| real(self.level_micro) / 1e6)
     }
 }

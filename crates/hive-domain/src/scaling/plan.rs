@@ -15,6 +15,15 @@ use super::{
 
 /// Under so much of one consumer's work, with nothing in the system, a group is idle.
 const IDLE: f64 = 0.01;
+/// A consumer goes once the wish is so much of one below what is left: else a wish that trembles
+/// about a whole number would start and stop one for ever.
+const SLACK: f64 = 0.1;
+/// Of many consumers this part is that slack.
+const SLACK_SHARE: f64 = 0.02;
+
+/// What is worked on at a time varies about its mean by the root of it. A forecast has this
+/// part of that to spare: the rule of the square root, by which queues are staffed.
+const SPARE: f64 = 0.7;
 
 /// What a decision comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,12 +68,24 @@ pub(super) enum Rule {
 struct Wish {
     count: u32,
     rule: Rule,
+    /// What is kept where it is there: more by a little.
+    kept: u32,
 }
 
 impl Wish {
     fn raise(&mut self, count: u32, rule: Rule) {
         if count > self.count {
             (self.count, self.rule) = (count, rule);
+        }
+        self.kept = self.kept.max(count);
+    }
+
+    /// Likewise by a number with a fraction.
+    fn raise_to(&mut self, exact: f64, rule: Rule) {
+        self.raise(consumers(exact), rule);
+        if exact > 0.0 {
+            let slack = (exact * SLACK_SHARE).max(SLACK);
+            self.kept = self.kept.max(consumers(exact + slack));
         }
     }
 }
@@ -97,6 +118,7 @@ pub(super) fn step(
     let mut wish = Wish {
         count: 0,
         rule: Rule::Idle,
+        kept: 0,
     };
     if demand.lag() > 0 {
         wish.raise(1, Rule::Wake);
@@ -123,19 +145,26 @@ pub(super) fn step(
             Strategy::Hybrid => (true, true),
         };
         if now {
-            wish.raise(world.wanted(level, real(backlog)), Rule::Today);
+            wish.raise_to(world.wanted(level, level, real(backlog)), Rule::Today);
         }
         if then {
             let slots = real(demand.slots.into()) + coming(policy, demand, memory) * capacity;
             let worked = ratio(slots * ahead, service);
             let gathered = (real(backlog) + expected.until_then * ahead - worked).max(0.0);
             backlog_then = whole(gathered);
-            wish.raise(world.wanted(expected.then, gathered), Rule::Forecast);
+            let steady = expected.then * service;
+            let spared = ratio(steady + SPARE * steady.sqrt(), service);
+            // Where the load turned round lately, what varies was in its peak.
+            let top = expected.peak.map_or(spared, |peak| peak.max(expected.then));
+            wish.raise_to(
+                world.wanted(expected.then, spared.min(top), gathered),
+                Rule::Forecast,
+            );
         }
     }
     wish.raise(busy, Rule::Busy);
 
-    let (held, hold) = memory.steps.next(policy, memory.at, wish.count);
+    let (held, hold) = memory.steps.next(policy, memory.at, wish.count, wish.kept);
     let asked = held.max(busy).max(floor).min(limits.max);
     memory.steps.settle(memory.at, asked);
     let forecast = match policy.strategy {
@@ -166,16 +195,10 @@ pub(super) fn step(
 
 /// Consumers asked for that are not there yet, on average over the time until the last of them
 /// works: half of them. Those that did not come within twice that time are not counted on.
-fn coming(policy: &ScalingPolicy, demand: &Demand, memory: &Memory) -> f64 {
-    let Some(up_at) = memory.steps.up_at else {
-        return 0.0;
-    };
-    let patience = policy.startup_time_ms.saturating_mul(2);
-    if memory.at.saturating_sub(up_at) > patience {
-        return 0.0;
-    }
-    let missing = memory.steps.asked.saturating_sub(demand.staying());
-    real(missing.into()) / 2.0
+fn coming(policy: &ScalingPolicy, demand: &Demand, memory: &mut Memory) -> f64 {
+    let patience_ms = policy.startup_time_ms.saturating_mul(2);
+    let asked = memory.steps.raised(memory.at, patience_ms).unwrap_or(0);
+    real(asked.saturating_sub(demand.staying()).into()) / 2.0
 }
 
 /// What turns arrivals and a backlog into consumers.
@@ -191,12 +214,13 @@ struct World {
 }
 
 impl World {
-    fn wanted(&self, arrivals: f64, backlog: f64) -> u32 {
-        let slots = arrivals * self.service + backlog * self.service / self.drain;
-        let count = ratio(slots, self.capacity);
-        if self.is_empty && count < IDLE {
-            return 0;
+    /// Consumers for so many arrivals a second and such a backlog; `spared` are the arrivals with
+    /// what is to spare, which keep nobody where nothing is to be done.
+    fn wanted(&self, arrivals: f64, spared: f64, backlog: f64) -> f64 {
+        if self.is_empty && ratio(arrivals * self.service, self.capacity) < IDLE {
+            return 0.0;
         }
-        consumers(count)
+        let slots = spared * self.service + backlog * self.service / self.drain;
+        ratio(slots, self.capacity)
     }
 }

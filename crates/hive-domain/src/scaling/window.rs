@@ -56,11 +56,15 @@ pub(super) struct Steps {
     /// What was asked for the last time.
     pub(super) asked: u32,
     /// When more were asked for the last time.
-    pub(super) up_at: Option<u64>,
+    up_at: Option<u64>,
     /// When fewer were.
     down_at: Option<u64>,
     smallest: Extremes,
     largest: Extremes,
+    /// The moment of the last plan.
+    moment: u64,
+    /// What was asked for before that moment, and when more were for the last time.
+    prior: (u32, Option<u64>),
 }
 
 /// What keeps the answer from being the wish.
@@ -79,11 +83,30 @@ pub(super) enum Hold {
 }
 
 impl Steps {
-    /// The next answer, before limits, to a wish at a time.
-    pub(super) fn next(&mut self, policy: &ScalingPolicy, at: u64, wish: u32) -> (u32, Hold) {
+    /// What was asked for before this moment, if more were asked for within `patience_ms` before
+    /// it. A second plan of a moment sees what the first one saw.
+    pub(super) fn raised(&mut self, at: u64, patience_ms: u64) -> Option<u32> {
+        if self.moment != at {
+            self.moment = at;
+            self.prior = (self.asked, self.up_at);
+        }
+        let (asked, up_at) = self.prior;
+        let is_recent = at.saturating_sub(up_at?) <= patience_ms;
+        is_recent.then_some(asked)
+    }
+
+    /// The next answer, before limits, to a wish at a time; `kept`, not less than the wish, holds
+    /// up a scale-down.
+    pub(super) fn next(
+        &mut self,
+        policy: &ScalingPolicy,
+        at: u64,
+        wish: u32,
+        kept: u32,
+    ) -> (u32, Hold) {
         let (up_ms, down_ms) = (policy.scale_up_window_ms, policy.scale_down_window_ms);
         let lasting_up = self.smallest.over(up_ms, at, wish, u32::min);
-        let lasting_down = self.largest.over(down_ms, at, wish, u32::max);
+        let lasting_down = self.largest.over(down_ms, at, kept, u32::max);
         let asked = self.asked;
         if wish > asked {
             // What came before the memory began is not known to have wanted so many.

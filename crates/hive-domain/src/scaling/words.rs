@@ -132,7 +132,7 @@ fn span(millis: u64) -> String {
         return format!("{millis} ms");
     }
     let (seconds, tenths) = (millis / 1_000, millis % 1_000 / 100);
-    if tenths == 0 || seconds >= 10 {
+    if seconds >= 10 {
         format!("{seconds} s")
     } else {
         format!("{seconds}.{tenths} s")

@@ -11,7 +11,7 @@ use crate::scaling::{
 };
 
 /// Pause between two looks, in s.
-const POLL_S: u64 = 15;
+pub(super) const POLL_S: u64 = 15;
 /// Wishes within this time hold up a scale-down, in s.
 const STABLE_S: u64 = 300;
 /// Without lag for so long, the last pod goes, in s.
@@ -118,6 +118,7 @@ mod tests {
         let replicas = asked.map(|(second, lag)| keda.look(&LIMITS, second, lag));
         assert_eq!(replicas, [1, 5, 10, 15, 15]);
         assert_eq!(keda.look(&LIMITS, 315, 0), 15);
-        assert_eq!(keda.look(&LIMITS, 375, 0), 1);
+        assert_eq!(keda.look(&LIMITS, 345, 0), 15);
+        assert_eq!(keda.look(&LIMITS, 375, 0), 0);
     }
 }

@@ -81,6 +81,6 @@ pub fn table(loads: &[(String, Vec<Row>)]) -> String {
 }
 
 fn seconds(millis: u64) -> String {
-    let (whole, part) = (millis / 1_000, millis % 1_000 / 10);
-    format!("{whole}.{part:02} s")
+    let (whole, part) = (millis / 1_000, millis % 1_000);
+    format!("{whole}.{part:03} s")
 }

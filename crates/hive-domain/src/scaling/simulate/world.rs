@@ -8,7 +8,11 @@ use std::{
     collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
-use super::{Load, Outcome, SECONDS_MAX, Scaler, World, keda::Keda, random::Random};
+use super::{
+    Load, Outcome, SECONDS_MAX, Scaler, World,
+    keda::{self, Keda},
+    random::Random,
+};
 use crate::{
     scaling::{
         Demand, Memory,
@@ -26,6 +30,8 @@ const MINUTE_MS: u64 = 60_000;
 const MINUTES: u64 = 5;
 /// Waits are counted in parts of so many ms.
 const FINE_MS: u64 = 10;
+/// Most parts: waits over 4 h count as 4 h in percentiles.
+const PARTS_MAX: usize = 1_440_000;
 
 /// A worker that works, or will.
 struct Worker {
@@ -40,6 +46,8 @@ struct Run<'a> {
     seed: u64,
     /// Arrivals not begun, in ms.
     queue: VecDeque<u64>,
+    /// Arrivals of one second.
+    offsets: Vec<u64>,
     begun: u64,
     /// Slots by when they are free, and whose they are.
     slots: BinaryHeap<Reverse<(u64, u32)>>,
@@ -70,24 +78,20 @@ pub fn run(world: &World, load: &Load, scaler: Scaler, seed: u64) -> Outcome {
     for _ in 0..world.limits.min {
         run.start(0, 0);
     }
-    let mut offsets: Vec<u64> = Vec::new();
     let mut second = 0_u64;
     for count in load.arrivals.iter().copied().take(SECONDS_MAX) {
-        let now = second.saturating_mul(1_000);
-        run.begin_until(now);
-        run.settle(now);
-        let asked = decider.asked(second, &run);
-        if let Some(asked) = asked {
+        let now = ms64(second);
+        // Nothing but a decision looks at the workers, so that between two there is nothing to do.
+        if decider.is_due(second) {
+            run.begin_until(now);
+            run.settle(now);
+            let asked = decider.asked(second, &run);
             run.follow(asked, now, &mut random);
         }
-        offsets.clear();
-        offsets.extend((0..count).map(|_| now.saturating_add(whole(random.share() * 999.0))));
-        offsets.sort_unstable();
-        run.queue.extend(&offsets);
-        run.published = run.published.saturating_add(count.into());
+        run.arrive(count, now, &mut random);
         second = second.saturating_add(1);
     }
-    let end = second.saturating_mul(1_000);
+    let end = ms64(second);
     run.begin_until(end);
     run.finish(end, decider.changes)
 }
@@ -99,6 +103,7 @@ impl<'a> Run<'a> {
             load,
             seed,
             queue: VecDeque::new(),
+            offsets: Vec::new(),
             begun: 0,
             slots: BinaryHeap::new(),
             held: BinaryHeap::new(),
@@ -115,22 +120,35 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Lets messages arrive within the second that starts at `now`.
+    fn arrive(&mut self, count: u32, now: u64, random: &mut Random) {
+        self.offsets.clear();
+        for _ in 0..count {
+            let offset = whole(random.share() * 999.0);
+            self.offsets.push(now.saturating_add(offset));
+        }
+        self.offsets.sort_unstable();
+        self.queue.extend(&self.offsets);
+        self.published = self.published.saturating_add(count.into());
+    }
+
     /// Begins what can be begun before `until`.
     fn begin_until(&mut self, until: u64) {
         while let (Some(arrived), Some(Reverse((free, worker)))) =
             (self.queue.front().copied(), self.slots.peek().copied())
         {
-            let begin = self.working(arrived.max(free));
-            if arrived.max(free) >= until {
+            let taken = arrived.max(free);
+            if taken >= until {
                 return;
             }
             self.queue.pop_front();
-            self.slots.pop();
+            let begin = self.working(taken);
             let done = self.done(begin);
             self.begun = self.begun.saturating_add(1);
             self.waits.count(begin.saturating_sub(arrived));
-            let taken = arrived.max(free);
-            self.slots.push(Reverse((done, worker)));
+            if let Some(mut slot) = self.slots.peek_mut() {
+                *slot = Reverse((done, worker));
+            }
             let span = done.saturating_sub(taken);
             self.held.push(Reverse((done, span, worker)));
         }
@@ -178,14 +196,7 @@ impl<'a> Run<'a> {
                 _ => self.minutes.push_back((minute, 1, span)),
             }
         }
-        while let Some((ready, worker)) = self.starting.first().copied()
-            && ready <= now
-        {
-            self.starting.remove(0);
-            for _ in 0..self.world.concurrency {
-                self.slots.push(Reverse((ready, worker)));
-            }
-        }
+        self.starting.retain(|(ready, _)| *ready > now);
         let held = &self.held;
         let interrupted = &mut self.interrupted;
         self.draining.retain(|(gone, worker)| {
@@ -198,10 +209,16 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Starts and drains workers until as many as asked for stay.
+    /// Starts and drains workers until as many as asked for stay. Those that drain are there until
+    /// they are gone, and with them there are never more than allowed.
     fn follow(&mut self, asked: u32, now: u64, random: &mut Random) {
         let there = size(self.workers.len());
-        for _ in there..asked {
+        let room = self
+            .world
+            .limits
+            .max
+            .saturating_sub(size(self.draining.len()));
+        for _ in there..asked.min(room) {
             let share = 0.8 + 0.4 * random.share();
             self.start(now, whole(real(self.world.startup_ms) * share));
         }
@@ -210,6 +227,7 @@ impl<'a> Run<'a> {
         while surplus > 0
             && let Some((_, worker)) = self.starting.pop()
         {
+            self.slots.retain(|Reverse((_, by))| *by != worker);
             self.end(worker, now);
             surplus = surplus.saturating_sub(1);
         }
@@ -228,6 +246,9 @@ impl<'a> Run<'a> {
             ready_ms,
         };
         self.workers.insert(number, worker);
+        for _ in 0..self.world.concurrency {
+            self.slots.push(Reverse((ready_ms, number)));
+        }
         self.starting.push((ready_ms, number));
         self.starting.sort_unstable();
     }
@@ -360,12 +381,19 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// What is asked for at a second, where it is decided on then.
-    fn asked(&mut self, second: u64, run: &Run<'_>) -> Option<u32> {
+    /// Whether there is a decision at a second.
+    fn is_due(&self, second: u64) -> bool {
+        let pause = if self.policy.is_some() {
+            u64::from(self.world.decide_every_s.max(1))
+        } else {
+            keda::POLL_S
+        };
+        second.is_multiple_of(pause)
+    }
+
+    /// What is asked for at a second.
+    fn asked(&mut self, second: u64, run: &Run<'_>) -> u32 {
         let asked = if let Some(policy) = &self.policy {
-            if !second.is_multiple_of(u64::from(self.world.decide_every_s.max(1))) {
-                return None;
-            }
             let demand = run.demand(ms64(second));
             // As `decide`, without the words, which take most of its time.
             plan::step(policy, &self.world.limits, &demand, &mut self.memory).asked
@@ -381,7 +409,7 @@ impl<'a> Decider<'a> {
             self.is_rising = Some(is_rising);
             self.asked = asked;
         }
-        Some(asked)
+        asked
     }
 }
 
@@ -389,8 +417,8 @@ impl<'a> Decider<'a> {
 struct Waits {
     sum_ms: u128,
     count: u64,
-    /// Counts by wait, in parts of `FINE_MS`.
-    fine: BTreeMap<u64, u64>,
+    /// Counts by wait, in parts of `FINE_MS`; the last one holds all beyond.
+    parts: Vec<u64>,
 }
 
 impl Waits {
@@ -398,15 +426,21 @@ impl Waits {
         Self {
             sum_ms: 0,
             count: 0,
-            fine: BTreeMap::new(),
+            parts: Vec::new(),
         }
     }
 
     fn count(&mut self, wait_ms: u64) {
         self.sum_ms = self.sum_ms.saturating_add(wait_ms.into());
         self.count = self.count.saturating_add(1);
-        let kept = self.fine.entry(wait_ms.div_ceil(FINE_MS)).or_default();
-        *kept = kept.saturating_add(1);
+        let part = usize::try_from(wait_ms.div_ceil(FINE_MS)).unwrap_or(PARTS_MAX);
+        let part = part.min(PARTS_MAX);
+        if self.parts.len() <= part {
+            self.parts.resize(part.saturating_add(1), 0);
+        }
+        if let Some(kept) = self.parts.get_mut(part) {
+            *kept = kept.saturating_add(1);
+        }
     }
 
     fn mean(&self) -> u64 {
@@ -417,14 +451,15 @@ impl Waits {
     /// What `percent` of a hundred did not wait longer than.
     fn share(&self, percent: u64) -> u64 {
         let wanted = self.count.saturating_mul(percent).div_ceil(100);
-        let mut seen = 0_u64;
-        for (part, count) in &self.fine {
-            seen = seen.saturating_add(*count);
+        let (mut seen, mut upper_ms) = (0_u64, 0_u64);
+        for counted in &self.parts {
+            seen = seen.saturating_add(*counted);
             if seen >= wanted {
-                return part.saturating_mul(FINE_MS);
+                return upper_ms;
             }
+            upper_ms = upper_ms.saturating_add(FINE_MS);
         }
-        0
+        upper_ms
     }
 }
 
