@@ -1,8 +1,8 @@
 //! Groups for agents by each strategy, templates that are and are not to be made, and laws.
 
-use proptest::prelude::*;
+use proptest::prelude::{Strategy as _, *};
 
-use super::*;
+use super::{Strategy, *};
 
 fn set(names: &[&str]) -> CapabilitySet {
     names.iter().map(|name| (*name).to_owned()).collect()

@@ -141,10 +141,9 @@ proptest! {
                 .collect();
             prop_assert!(own.iter().all(|agent| agent.idle_ms >= IDLE_MS_MIN));
             prop_assert!(own.iter().all(|agent| agent.group != offer.to));
-            prop_assert!(own.iter().any(|agent| {
-                to.wanted_sets.is_empty()
-                    || to.wanted_sets.iter().any(|set| agent.capabilities.covers(set))
-            }));
+            let sets = &to.wanted_sets;
+            let can_do = |agent: &&Idle| sets.iter().any(|set| agent.capabilities.covers(set));
+            prop_assert!(sets.is_empty() || own.iter().any(|agent| can_do(agent)));
             let home = backlogs.iter().find(|backlog| backlog.group == offer.group);
             prop_assert!(home.is_none_or(|home| home.waiting == 0));
         }
