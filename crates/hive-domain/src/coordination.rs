@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     group::{GroupSettings, UnknownWord, in_range},
     placement::agent::{Strategy, Template},
-    scaling::{self, ScalingPolicy},
+    scaling::{self, AllocationMode, ScalingPolicy},
     violation::{Violation, Violations},
 };
 
@@ -84,6 +84,8 @@ pub struct CoordinatorConfig {
     pub strategy: Strategy,
     /// How groups that are made from templates are scaled.
     pub provisioning_policy: ProvisioningPolicy,
+    /// How a ceiling that groups share is divided where they want more.
+    pub allocation_mode: AllocationMode,
     /// Whether idle agents are offered to groups with a backlog that they can work on.
     pub enable_cross_group_coordination: bool,
     /// How often groups are looked at for imbalance and for work that nobody takes, 1 s to 1 h.
@@ -99,6 +101,7 @@ impl Default for CoordinatorConfig {
         Self {
             strategy: Strategy::Hybrid,
             provisioning_policy: ProvisioningPolicy::Hybrid,
+            allocation_mode: AllocationMode::Adaptive,
             enable_cross_group_coordination: true,
             health_check_interval_ms: 30_000,
             rebalance_interval_ms: 300_000,

@@ -3,8 +3,13 @@
 //! At creation an unset field means the default, at an update it means "keep": both read the same
 //! way, on top of another base. What comes out is valid; nothing further in asks again.
 
+mod coordination;
 mod scaling;
 
+pub use coordination::{
+    allocation_mode, coordinator_config, placement_strategy, provisioning_policy,
+    update_coordinator_config,
+};
 pub use scaling::{scaling_executor, scaling_policy, scaling_strategy};
 
 use hive_domain::{

@@ -201,3 +201,6 @@ fn reason(idle: &Idle, backlog: &Backlog) -> String {
         idle.idle_ms / 1_000
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,34 @@ async fn a_namespace_without_groups_has_no_facts() {
     let world = with_group().await;
     assert_eq!(facts(&world).await, []);
 }
+
+#[tokio::test]
+async fn what_waiting_and_held_messages_require_is_told_until_they_are_settled() {
+    let world = with_group().await;
+    define(&world, "g", GroupState::Active).await;
+    let wanted = async || -> Vec<String> {
+        let found = facts(&world).await;
+        found[0]
+            .wanted_sets
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    assert_eq!(wanted().await, [""; 0]);
+    world.add("/p4+cuda,gpu", &["a"]).await;
+    world.add("g/p9+cuda,gpu", &["b"]).await;
+    world.add("g/p4", &["c"]).await;
+    // What is for one consumer asks for nobody else.
+    let a = world.join("g", "a", &["cuda", "gpu", "rust"]).await;
+    world.add("g/p4+rust@a", &["d"]).await;
+    assert_eq!(wanted().await, ["", "cuda,gpu"]);
+    let taken = world.take("g", &a, 10).await;
+    assert_eq!(taken.len(), 4);
+    assert_eq!(wanted().await, ["", "cuda,gpu"]);
+    for message in &taken {
+        world.settle("g", &a, message, Action::Ack).await;
+    }
+    assert_eq!(wanted().await, [""; 0]);
+    let [group] = facts(&world).await.try_into().expect("one group");
+    assert_eq!((group.max_consumers, group.stream.is_empty()), (10, false));
+}
