@@ -25,7 +25,7 @@ async fn demand(world: &World, groups: &[&str]) -> BTreeMap<String, GroupDemand>
         .map(|group| World::definition(group, Start::Earliest))
         .collect();
     let groups: Vec<&GroupDefinition> = groups.iter().collect();
-    let demand = world.store.demand(&namespace(world), &groups).await;
+    let demand = world.store.demand(namespace(world), &groups).await;
     demand.expect("demand")
 }
 
@@ -202,7 +202,7 @@ async fn the_demand_of_a_thousand_groups_costs_redis_little() {
         let name = format!("group-{number}");
         let mut definition = World::definition(&name, Start::Earliest);
         definition.stream = format!("stream-{number}");
-        let shard = world.store.shard(&namespace, &definition.stream, 0);
+        let shard = world.store.shard(namespace, &definition.stream, 0);
         world
             .store
             .create_on_shard(&shard, &definition)
@@ -216,7 +216,7 @@ async fn the_demand_of_a_thousand_groups_costs_redis_little() {
     let rounds = 5;
     let began = Instant::now();
     for _ in 0..rounds {
-        let found = world.store.demand(&namespace, &groups).await;
+        let found = world.store.demand(namespace, &groups).await;
         let found = found.expect("demand");
         let group = &found["group-7"];
         assert_eq!((group.waiting, group.leased), (2, 2));
