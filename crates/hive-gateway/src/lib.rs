@@ -28,6 +28,7 @@ pub mod bells;
 pub mod catalog;
 pub mod consume;
 pub mod coordinators;
+mod control;
 pub mod core;
 pub mod dead_letters;
 pub mod delivery;
