@@ -7,12 +7,13 @@ use hive_protocol::{
     limits::FRAME_BYTES_MAX,
     wire::{self, workflow_service_client::WorkflowServiceClient},
 };
+use hive_runtime::peers::{Kind, RETRY};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Request, Status, Streaming, transport::Channel};
 
 use crate::{
     core::Gateway,
-    peers::{Kind, LOOK_WITHIN, Onward, RETRY, Repeat, handed_on, never, passed_on, safe},
+    peers::{LOOK_WITHIN, Onward, Repeat, handed_on, never, passed_on, safe},
 };
 
 /// The daemons that take these calls.
