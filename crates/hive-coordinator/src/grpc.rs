@@ -1,19 +1,18 @@
 //! The gRPC door: metadata in, typed calls through, faults out as statuses.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use hive_protocol::fault::{Fault, Reason};
-use hive_protocol::limits::FRAME_BYTES_MAX;
-use hive_protocol::namespace;
-use hive_protocol::wire::coordinator_service_server::{CoordinatorService, CoordinatorServiceServer};
-use hive_protocol::wire;
+use hive_protocol::wire::coordinator_service_server::{
+    CoordinatorService, CoordinatorServiceServer,
+};
+use hive_protocol::{namespace, served, unary, wire};
 use hive_runtime::gate::{Gate, Pass};
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::BACKGROUND;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
@@ -45,37 +44,7 @@ pub(crate) fn routes(desk: &Arc<Desk>, gate: Gate, shutdown: Shutdown) -> Routes
         shutdown,
         watches: Arc::new(Semaphore::new(WATCHES_MAX)),
     };
-    let service = CoordinatorServiceServer::new(door)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    Routes::new(service)
-}
-
-/// A future as `async_trait` writes it: macros inside its traits are expanded after it.
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
-
-macro_rules! unary {
-    ($($call:ident $request:ident $response:ident;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> Boxed<'async_trait, wire::$response>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    let _inside = self.enter(stringify!($call))?;
-                    let namespace = namespace::from_metadata(request.metadata())?;
-                    let answer = self.calls.$call(&namespace, request.into_inner()).await?;
-                    Ok(Response::new(answer))
-                })
-            }
-        )*
-    };
+    Routes::new(served!(CoordinatorServiceServer::new(door)))
 }
 
 impl Door {
@@ -86,6 +55,11 @@ impl Door {
         }
         Ok(self.gate.enter(name))
     }
+
+    /// As [`Self::enter`], with the namespace of the call.
+    fn admit(&self, call: &'static str, metadata: &MetadataMap) -> Result<(Pass, String), Fault> {
+        Ok((self.enter(call)?, namespace::from_metadata(metadata)?))
+    }
 }
 
 #[tonic::async_trait]
@@ -93,6 +67,7 @@ impl CoordinatorService for Door {
     type WatchScalingStream = ReceiverStream<WatchFrame>;
 
     unary! {
+        calls after admit;
         place_agent PlaceAgentRequest PlaceAgentResponse;
         place_task PlaceTaskRequest PlaceTaskResponse;
         rebalance RebalanceRequest RebalanceResponse;

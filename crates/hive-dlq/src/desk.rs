@@ -7,14 +7,14 @@ use std::sync::{
 
 use hive_domain::dead_letter::status::Status;
 use hive_domain::time::Timestamp;
-use hive_runtime::tasks::Tasks;
+use hive_runtime::{peers::Peers, tasks::Tasks};
 use hive_store::{
     Store,
     letters::{Change, Letters},
 };
 use uuid::Uuid;
 
-use crate::{routers::Routers, settings::DeadLetters};
+use crate::{routers::ROUTERS, settings::DeadLetters};
 
 /// One daemon.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Desk {
     pub(crate) store: Store,
     pub(crate) settings: DeadLetters,
     pub(crate) tasks: Tasks,
-    pub(crate) routers: Routers,
+    pub(crate) routers: Peers,
     /// Names this process to the shards that it publishes to.
     incarnation: Arc<str>,
     flushes: AtomicU64,
@@ -34,7 +34,7 @@ impl Desk {
             store,
             settings,
             tasks,
-            routers: Routers::default(),
+            routers: Peers::new(&ROUTERS),
             incarnation: format!("dlq-{}", Uuid::new_v4().simple()).into(),
             flushes: AtomicU64::new(0),
         })

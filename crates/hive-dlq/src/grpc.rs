@@ -1,18 +1,17 @@
 //! The gRPC door: metadata in, typed calls through, faults out as statuses.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::FRAME_BYTES_MAX,
-    namespace,
-    wire::{
-        self,
-        dead_letter_service_server::{DeadLetterService, DeadLetterServiceServer},
-    },
+    namespace, served, unary,
+    wire::dead_letter_service_server::{DeadLetterService, DeadLetterServiceServer},
 };
-use hive_runtime::{gate::Gate, shutdown::Shutdown};
-use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+use hive_runtime::{
+    gate::{Gate, Pass},
+    shutdown::Shutdown,
+};
+use tonic::{metadata::MetadataMap, service::Routes};
 
 use crate::{calls::Calls, desk::Desk};
 
@@ -36,53 +35,30 @@ pub(crate) fn routes(desk: &Arc<Desk>, gate: Gate, shutdown: Shutdown) -> Routes
         gate,
         shutdown,
     };
-    let service = DeadLetterServiceServer::new(door)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    Routes::new(service)
-}
-
-/// A future as `async_trait` writes it: macros inside its traits are expanded after it.
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
-
-macro_rules! unary {
-    ($($call:ident $request:ident $response:ident;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> Boxed<'async_trait, wire::$response>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    let _inside = self.enter(stringify!($call))?;
-                    let namespace = namespace::from_metadata(request.metadata())?;
-                    let answer = self.calls.$call(&namespace, request.into_inner()).await?;
-                    Ok(Response::new(answer))
-                })
-            }
-        )*
-    };
+    Routes::new(served!(DeadLetterServiceServer::new(door)))
 }
 
 impl Door {
     /// Lets a call in, unless the daemon goes away.
-    fn enter(&self, name: &'static str) -> Result<hive_runtime::gate::Pass, Fault> {
+    fn enter(&self, name: &'static str) -> Result<Pass, Fault> {
         if self.shutdown.is_draining() {
             let message = "this dead-letter worker is going away";
             return Err(Fault::new(Reason::Draining, message));
         }
         Ok(self.gate.enter(name))
     }
+
+    /// Lets a call in, and says for which namespace it is.
+    fn admit(&self, name: &'static str, metadata: &MetadataMap) -> Result<(Pass, String), Fault> {
+        let pass = self.enter(name)?;
+        Ok((pass, namespace::from_metadata(metadata)?))
+    }
 }
 
 #[tonic::async_trait]
 impl DeadLetterService for Door {
     unary! {
+        calls after admit;
         list_dead_letters ListDeadLettersRequest ListDeadLettersResponse;
         get_dead_letter GetDeadLetterRequest GetDeadLetterResponse;
         replay_dead_letter ReplayDeadLetterRequest ReplayDeadLetterResponse;

@@ -47,7 +47,7 @@ use hive_runtime::{
 use hive_store::{
     Store, StoreConfig, StoreError,
     dataset::ADVICE,
-    registry::{Heard, Registration, Unfit},
+    registry::{Heard, Registration, Unfit, places},
 };
 use tokio::sync::watch;
 
@@ -133,7 +133,7 @@ async fn announce(
             tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
         },
         Heard::There(live) => {
-            desk.routers.note(live);
+            desk.routers.note(places(live));
             let live = live.iter().filter(|one| one.daemon == me.daemon);
             workers.send_replace(live.map(|one| one.instance.clone()).collect());
             redis.ready();

@@ -33,6 +33,7 @@ use uuid::Uuid;
 use crate::{
     desk::Desk,
     metrics::{self, Replayed},
+    routers,
 };
 
 /// A replay under way is looked at again after so long: whoever began it has died by then.
@@ -394,10 +395,7 @@ async fn retry_task(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<P
         failed_attempt,
         payload,
     };
-    let answer = desk
-        .routers
-        .retry_task(letters.namespace(), request)
-        .await?;
+    let answer = routers::retry_task(&desk.routers, letters.namespace(), request).await?;
     // An earlier call, of this replay where it was interrupted, asked for the next attempt; where
     // there was one behind that, this failure is not what the task waits for.
     if answer.duplicate && answer.attempt > failed_attempt.saturating_add(1) {

@@ -13,7 +13,7 @@ use hive_store::{
     StoreError,
     dataset::ADVICE,
     preflight::Severity,
-    registry::{Heard, Registration, Unfit},
+    registry::{Heard, Registration, Unfit, places},
 };
 
 use crate::core::Gateway;
@@ -71,9 +71,9 @@ pub async fn announce(
         Heard::There(live) => {
             let gateways = live.iter().filter(|one| one.daemon == me.daemon).count();
             gateway.note_gateways(gateways);
-            gateway.routers.note(live);
-            gateway.dead_letters.note(live);
-            gateway.coordinators.note(live);
+            gateway.routers.note(places(live));
+            gateway.dead_letters.note(places(live));
+            gateway.coordinators.note(places(live));
             gateway.note_redis(true);
             redis.ready();
         },

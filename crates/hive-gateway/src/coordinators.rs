@@ -8,12 +8,13 @@ use hive_protocol::{
     limits::FRAME_BYTES_MAX,
     wire::{self, coordinator_service_client::CoordinatorServiceClient},
 };
+use hive_runtime::peers::Kind;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     core::Gateway,
     forwarding::{Forwarded, opening},
-    peers::{Kind, Onward, handed_on, safe},
+    peers::{Onward, handed_on, safe},
 };
 
 /// The daemons that take these calls.

@@ -12,6 +12,7 @@ use std::{
 use hive_protocol::fault::{Fault, Reason};
 use hive_runtime::{
     gate::{Gate, Pass},
+    peers::Peers,
     shutdown::Shutdown,
     tasks::{BACKGROUND, Tasks},
 };
@@ -29,7 +30,6 @@ use crate::{
     dispatcher::Dispatcher,
     forwarding,
     metrics::Metrics,
-    peers::Peers,
     placing::Facts,
     publisher::{Publisher, Room},
     pull::Answers,

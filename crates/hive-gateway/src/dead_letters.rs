@@ -10,12 +10,13 @@ use hive_protocol::{
     limits::FRAME_BYTES_MAX,
     wire::{self, dead_letter_service_client::DeadLetterServiceClient},
 };
+use hive_runtime::peers::Kind;
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
 use crate::{
     core::Gateway,
-    peers::{Kind, Onward, Repeat, handed_on, safe},
+    peers::{Onward, Repeat, handed_on, safe},
 };
 
 /// The daemons that take these calls.

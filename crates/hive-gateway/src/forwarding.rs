@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use hive_protocol::fault::{Fault, Reason};
+use hive_runtime::peers::{Peers, RETRY};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use crate::{
     core::Gateway,
-    peers::{LOOK_WITHIN, Onward, Peers, RETRY, Repeat, passed_on},
+    peers::{LOOK_WITHIN, Onward, Repeat, passed_on},
 };
 
 /// Watches of one kind at one gateway at a time: each holds a stream at another daemon.

@@ -5,8 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use hive_protocol::{
     fault::Fault,
-    limits::FRAME_BYTES_MAX,
-    namespace,
+    namespace, served, unary,
     wire::{
         self,
         coordinator_service_server::{CoordinatorService, CoordinatorServiceServer},
@@ -21,7 +20,7 @@ use hive_protocol::{
 use hive_runtime::tasks::BACKGROUND;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, service::Routes};
 
 use crate::{
     attached::Frames,
@@ -60,74 +59,33 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
     let door = Door {
         gateway: gateway.clone(),
     };
-    let messaging = MessagingServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let groups = GroupServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let streams = StreamServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let workflows = WorkflowServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let coordination = CoordinatorServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let dead_letters = DeadLetterServiceServer::new(door.clone())
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    let control = GatewayControlServiceServer::new(door)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    Routes::new(messaging)
-        .add_service(groups)
-        .add_service(streams)
-        .add_service(workflows)
-        .add_service(dead_letters)
-        .add_service(coordination)
-        .add_service(control)
+    Routes::new(served!(MessagingServiceServer::new(door.clone())))
+        .add_service(served!(GroupServiceServer::new(door.clone())))
+        .add_service(served!(StreamServiceServer::new(door.clone())))
+        .add_service(served!(WorkflowServiceServer::new(door.clone())))
+        .add_service(served!(DeadLetterServiceServer::new(door.clone())))
+        .add_service(served!(CoordinatorServiceServer::new(door.clone())))
+        .add_service(served!(GatewayControlServiceServer::new(door)))
 }
 
-/// A future as `async_trait` writes it: macros inside its traits are expanded after it.
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
+impl Door {
+    /// The namespace of a call that the gateway answers itself.
+    fn here(&self, _call: &str, metadata: &MetadataMap) -> Result<((), String), Fault> {
+        Ok(((), namespace::from_metadata(metadata)?))
+    }
 
-macro_rules! unary {
-    ($($call:ident $request:ident $response:ident;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> Boxed<'async_trait, wire::$response>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    let namespace = namespace::from_metadata(request.metadata())?;
-                    let answer = self.gateway.$call(&namespace, request.into_inner()).await?;
-                    Ok(Response::new(answer))
-                })
-            }
-        )*
-    };
+    /// Of a call that goes on to another daemon its namespace, trace and deadline.
+    fn onward(&self, _call: &str, metadata: &MetadataMap) -> Result<((), Onward), Fault> {
+        Ok(((), onward(metadata)?))
+    }
+}
+
+fn onward(metadata: &MetadataMap) -> Result<Onward, Fault> {
+    Ok(Onward::new(&namespace::from_metadata(metadata)?).with(metadata))
 }
 
 /// Puts the trace context of a call into a message that has none.
-fn carry_trace(metadata: &tonic::metadata::MetadataMap, message: &mut wire::Message) {
+fn carry_trace(metadata: &MetadataMap, message: &mut wire::Message) {
     for header in ["traceparent", "tracestate"] {
         if message.headers.contains_key(header) {
             continue;
@@ -145,6 +103,7 @@ impl MessagingService for Door {
     type ConsumeStream = Frames;
 
     unary! {
+        gateway after here;
         fetch FetchRequest FetchResponse;
         settle SettleRequest SettleResponse;
         peek_messages PeekMessagesRequest PeekMessagesResponse;
@@ -216,6 +175,7 @@ impl MessagingService for Door {
 #[tonic::async_trait]
 impl GroupService for Door {
     unary! {
+        gateway after here;
         create_group CreateGroupRequest CreateGroupResponse;
         get_group GetGroupRequest GetGroupResponse;
         list_groups ListGroupsRequest ListGroupsResponse;
@@ -255,6 +215,7 @@ impl GroupService for Door {
 #[tonic::async_trait]
 impl StreamService for Door {
     unary! {
+        gateway after here;
         create_stream CreateStreamRequest CreateStreamResponse;
         get_stream GetStreamRequest GetStreamResponse;
         list_streams ListStreamsRequest ListStreamsResponse;
@@ -267,6 +228,7 @@ impl StreamService for Door {
 #[tonic::async_trait]
 impl GatewayControlService for Door {
     unary! {
+        gateway after here;
         list_connections ListConnectionsRequest ListConnectionsResponse;
         revoke_deliveries RevokeDeliveriesRequest RevokeDeliveriesResponse;
         drain_consumer DrainConsumerRequest DrainConsumerResponse;
@@ -274,35 +236,10 @@ impl GatewayControlService for Door {
     }
 }
 
-/// Calls that go on to another daemon, with the trace and the deadline of their caller.
-macro_rules! onward {
-    ($($call:ident $request:ident $response:ident;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> Boxed<'async_trait, wire::$response>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    let onward = onward(request.metadata())?;
-                    let answer = self.gateway.$call(&onward, request.into_inner()).await?;
-                    Ok(Response::new(answer))
-                })
-            }
-        )*
-    };
-}
-
-fn onward(metadata: &tonic::metadata::MetadataMap) -> Result<Onward, Fault> {
-    Ok(Onward::new(&namespace::from_metadata(metadata)?).with(metadata))
-}
-
 #[tonic::async_trait]
 impl WorkflowService for Door {
-    onward! {
+    unary! {
+        gateway after onward;
         submit_workflow SubmitWorkflowRequest SubmitWorkflowResponse;
         validate_workflow ValidateWorkflowRequest ValidateWorkflowResponse;
         route_task RouteTaskRequest RouteTaskResponse;
@@ -339,7 +276,8 @@ impl WorkflowService for Door {
 
 #[tonic::async_trait]
 impl DeadLetterService for Door {
-    onward! {
+    unary! {
+        gateway after onward;
         list_dead_letters ListDeadLettersRequest ListDeadLettersResponse;
         get_dead_letter GetDeadLetterRequest GetDeadLetterResponse;
         replay_dead_letter ReplayDeadLetterRequest ReplayDeadLetterResponse;
@@ -356,7 +294,8 @@ impl DeadLetterService for Door {
 
 #[tonic::async_trait]
 impl CoordinatorService for Door {
-    onward! {
+    unary! {
+        gateway after onward;
         place_agent PlaceAgentRequest PlaceAgentResponse;
         place_task PlaceTaskRequest PlaceTaskResponse;
         rebalance RebalanceRequest RebalanceResponse;

@@ -4,11 +4,11 @@
 //! it lives, so that what it keeps of that serves all of them; any other one can take its place,
 //! and does at once when it does not answer. What a daemon says comes back as it is.
 //!
-//! Nothing is decided and nothing is kept here but connections, one for each live daemon. The
-//! calls stand in tables: `routers`, `dead_letters` and `coordinators`.
+//! Nothing is decided and nothing is kept here; the connections are `hive_runtime::peers`'. The
+//! calls stand in tables: `routers`, `dead_letters` and
+//! `coordinators`.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     time::{Duration, Instant},
 };
@@ -18,30 +18,22 @@ use hive_protocol::{
     fault::{Fault, FaultKind, Reason},
     limits::NAMESPACE_HEADER,
 };
-use hive_store::registry::Replica;
-use parking_lot::Mutex;
+use hive_runtime::peers::Peers;
+use hive_store::registry::places;
 use tonic::{
     Request, Response, Status,
     metadata::{AsciiMetadataValue, MetadataMap},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
 use crate::core::Gateway;
 
-/// How long a daemon may take to accept a connection before the next is asked.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often an idle connection is tried, so that one that is dead is not found out by a call.
-const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// How long a probe may take.
-const PROBE_WITHIN: Duration = Duration::from_secs(3);
 /// How long a call may take that names no deadline.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
 /// How long daemons are looked for that take a call, where all that live refuse.
 pub(crate) const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// Between two rounds over all live daemons.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
-/// What callers are told to wait where none lives: one is known a second after its start.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// What a call takes along, beside its request.
 #[derive(Debug, Clone)]
@@ -147,85 +139,6 @@ pub(crate) const fn never<T>(_request: &T) -> Repeat {
     Repeat::Never
 }
 
-/// Which daemons, and what is said where none of them lives.
-#[derive(Debug)]
-pub(crate) struct Kind {
-    /// Their name in the registry.
-    pub(crate) daemon: &'static str,
-    /// What their calls are about, for the list of calls under way.
-    pub(crate) about: &'static str,
-    /// Why there is no answer where none lives.
-    pub(crate) missing: (Reason, &'static str),
-}
-
-/// The daemons of a kind that live, and the connections to them.
-#[derive(Debug)]
-pub struct Peers {
-    kind: &'static Kind,
-    live: Mutex<BTreeMap<String, Option<Channel>>>,
-}
-
-impl Peers {
-    pub(crate) fn new(kind: &'static Kind) -> Self {
-        Self {
-            kind,
-            live: Mutex::default(),
-        }
-    }
-
-    /// Notes which daemons live; connections to those that do not are given up.
-    pub fn note(&self, replicas: &[Replica]) {
-        let mut live = self.live.lock();
-        let mut before = std::mem::take(&mut *live);
-        for replica in replicas.iter().filter(|one| one.daemon == self.kind.daemon) {
-            let address = &replica.advertise;
-            live.insert(address.clone(), before.remove(address).flatten());
-        }
-    }
-
-    /// How many live, by the last beat.
-    pub(crate) fn count(&self) -> usize {
-        self.live.lock().len()
-    }
-
-    /// Addresses of those that live.
-    fn addresses(&self) -> Vec<String> {
-        self.live.lock().keys().cloned().collect()
-    }
-
-    /// The connection to one, made at its first call.
-    fn channel(&self, address: &str) -> Result<Channel, Fault> {
-        let mut live = self.live.lock();
-        if let Some(channel) = live.get(address).cloned().flatten() {
-            return Ok(channel);
-        }
-        let channel = connect(address, self.kind.daemon)?;
-        if let Some(place) = live.get_mut(address) {
-            *place = Some(channel.clone());
-        }
-        Ok(channel)
-    }
-
-    fn none_lives(&self) -> Fault {
-        let (reason, message) = self.kind.missing;
-        Fault::new(reason, message).with_retry_after(RETRY)
-    }
-}
-
-fn connect(address: &str, daemon: &str) -> Result<Channel, Fault> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
-        let message = format!("the address `{address}` of a `hive-{daemon}` is none");
-        Fault::new(Reason::Unreachable, message).with_detail(error.to_string())
-    })?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PROBE_EVERY)
-        .keep_alive_timeout(PROBE_WITHIN)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
-}
-
 /// A status of a daemon as one of ours: its code, words and details, and nothing of its transport.
 /// What the transport said becomes a fault of ours.
 pub(crate) fn passed_on(status: &Status) -> Status {
@@ -250,7 +163,7 @@ impl Gateway {
         Req: Clone,
         Asked: Future<Output = Result<Response<Res>, Status>>,
     {
-        let _pass = self.enter(peers.kind.about)?;
+        let _pass = self.enter(peers.kind().about)?;
         self.ask_on(peers, (onward, id), message, (repeat, send))
             .await
     }
@@ -275,7 +188,8 @@ impl Gateway {
             let mut left = peers.addresses();
             if left.is_empty() {
                 // One that started since the last beat: only the registry itself may say none.
-                peers.note(&self.store.replicas().await.map_err(Fault::from)?);
+                let replicas = self.store.replicas().await.map_err(Fault::from)?;
+                peers.note(places(&replicas));
                 left = peers.addresses();
             }
             let mut refusal = peers.none_lives().into();
@@ -297,7 +211,7 @@ impl Gateway {
                 if fault.kind != FaultKind::Unavailable && !is_lost {
                     return Err(passed_on(&status));
                 }
-                let daemon = peers.kind.daemon;
+                let daemon = peers.kind().daemon;
                 tracing::debug!(daemon, address, %fault, "peer_refused");
                 refusal = passed_on(&status);
             }
@@ -347,21 +261,9 @@ mod tests {
     use std::time::Duration;
 
     use hive_protocol::fault::{Fault, Reason};
-    use hive_store::registry::Replica;
     use tonic::Status;
 
-    use super::{Kind, Peers, passed_on, timeout};
-
-    fn replica(daemon: &str, advertise: &str) -> Replica {
-        Replica {
-            daemon: daemon.to_owned(),
-            instance: advertise.to_owned(),
-            advertise: advertise.to_owned(),
-            version: String::new(),
-            beat_ms: 0,
-            dataset: "-".to_owned(),
-        }
-    }
+    use super::{passed_on, timeout};
 
     #[test]
     fn deadlines_of_callers_are_read() {
@@ -371,29 +273,6 @@ mod tests {
         for text in ["", "S", "5", "-5S", "123456789S", "5x", "é"] {
             assert_eq!(timeout(text), None, "{text}");
         }
-    }
-
-    #[tokio::test]
-    async fn connections_live_as_long_as_their_daemons() {
-        static ROUTERS: Kind = Kind {
-            daemon: "router",
-            about: "workflow",
-            missing: (Reason::NoRouter, "none"),
-        };
-        let routers = Peers::new(&ROUTERS);
-        routers.note(&[
-            replica("router", "a:1"),
-            replica("router", "b:1"),
-            replica("gateway", "c:1"),
-        ]);
-        assert_eq!(routers.addresses(), ["a:1", "b:1"]);
-        routers.channel("a:1").unwrap();
-        assert!(routers.live.lock()["a:1"].is_some());
-        routers.note(&[replica("router", "a:1"), replica("router", "d:1")]);
-        assert_eq!(routers.addresses(), ["a:1", "d:1"]);
-        assert!(routers.live.lock()["a:1"].is_some());
-        routers.channel("gone:1").unwrap();
-        assert_eq!(routers.addresses().len(), 2);
     }
 
     #[test]

@@ -5,12 +5,13 @@ use hive_protocol::{
     limits::FRAME_BYTES_MAX,
     wire::{self, workflow_service_client::WorkflowServiceClient},
 };
+use hive_runtime::peers::Kind;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     core::Gateway,
     forwarding::{Forwarded, opening},
-    peers::{Kind, Onward, Repeat, handed_on, never, safe},
+    peers::{Onward, Repeat, handed_on, never, safe},
 };
 
 /// The daemons that take these calls.

@@ -28,6 +28,7 @@ pub mod message;
 pub mod namespace;
 pub mod outcome;
 pub mod request;
+pub mod service;
 pub mod status;
 pub mod time;
 pub mod wire;

@@ -4,18 +4,21 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::FRAME_BYTES_MAX,
-    namespace,
+    namespace, served, unary,
     wire::{
         self,
         watch_workflow_response::Frame,
         workflow_service_server::{WorkflowService, WorkflowServiceServer},
     },
 };
-use hive_runtime::{gate::Gate, shutdown::Shutdown, tasks::BACKGROUND};
+use hive_runtime::{
+    gate::{Gate, Pass},
+    shutdown::Shutdown,
+    tasks::BACKGROUND,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Request, Response, Status, metadata::MetadataMap, service::Routes};
 
 use crate::{calls::Calls, desk::Desk, names::RunName};
 
@@ -47,46 +50,22 @@ pub(crate) fn routes(desk: &Arc<Desk>, gate: Gate, shutdown: Shutdown) -> Routes
         shutdown,
         watches: Arc::new(Semaphore::new(WATCHES_MAX)),
     };
-    let service = WorkflowServiceServer::new(door)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    Routes::new(service)
-}
-
-/// A future as `async_trait` writes it: macros inside its traits are expanded after it.
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
-
-macro_rules! unary {
-    ($($call:ident $request:ident $response:ident;)*) => {
-        $(
-            fn $call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request<wire::$request>,
-            ) -> Boxed<'async_trait, wire::$response>
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                Box::pin(async move {
-                    let _inside = self.enter(stringify!($call))?;
-                    let namespace = namespace::from_metadata(request.metadata())?;
-                    let answer = self.calls.$call(&namespace, request.into_inner()).await?;
-                    Ok(Response::new(answer))
-                })
-            }
-        )*
-    };
+    Routes::new(served!(WorkflowServiceServer::new(door)))
 }
 
 impl Door {
     /// Lets a call in, unless the daemon goes away.
-    fn enter(&self, name: &'static str) -> Result<hive_runtime::gate::Pass, Fault> {
+    fn enter(&self, name: &'static str) -> Result<Pass, Fault> {
         if self.shutdown.is_draining() {
             return Err(Fault::new(Reason::Draining, "this router is going away"));
         }
         Ok(self.gate.enter(name))
+    }
+
+    /// Lets a call in, and says for which namespace it is.
+    fn admit(&self, name: &'static str, metadata: &MetadataMap) -> Result<(Pass, String), Fault> {
+        let pass = self.enter(name)?;
+        Ok((pass, namespace::from_metadata(metadata)?))
     }
 }
 
@@ -96,6 +75,7 @@ impl WorkflowService for Door {
         Pin<Box<dyn Stream<Item = Result<wire::WatchWorkflowResponse, Status>> + Send + 'static>>;
 
     unary! {
+        calls after admit;
         submit_workflow SubmitWorkflowRequest SubmitWorkflowResponse;
         validate_workflow ValidateWorkflowRequest ValidateWorkflowResponse;
         route_task RouteTaskRequest RouteTaskResponse;

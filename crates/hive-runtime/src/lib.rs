@@ -51,6 +51,7 @@ mod flags;
 pub mod gate;
 pub mod health;
 pub mod metrics;
+pub mod peers;
 pub mod run;
 pub mod shutdown;
 mod signals;

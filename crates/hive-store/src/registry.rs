@@ -87,6 +87,13 @@ pub struct Replica {
     pub dataset: String,
 }
 
+/// Of each replica its daemon and its address for callers.
+pub fn places(replicas: &[Replica]) -> impl Iterator<Item = (&str, &str)> {
+    replicas
+        .iter()
+        .map(|one| (one.daemon.as_str(), one.advertise.as_str()))
+}
+
 impl Store {
     /// Says that this replica lives; answers all that do, by daemon and instance.
     ///

@@ -233,7 +233,7 @@ pub(super) async fn figures(gateway: &Gateway, asked: &Asked) -> Option<Coordina
     };
     match gateway.get_scaling(&onward, request).await {
         Ok(answer) => {
-            let coordinators = gateway.coordinators.count();
+            let coordinators = gateway.coordinators.addresses().len();
             Some(CoordinatorMetricsOut::new(coordinators, &answer.groups))
         },
         Err(status) => {
