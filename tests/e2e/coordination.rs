@@ -61,7 +61,9 @@ async fn wished(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.context("no such wish was told")?
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .context("no such wish was told")?
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,12 +79,17 @@ async fn the_first_message_of_an_idle_group_wakes_it_in_less_than_200_ms() -> Re
     tokio::time::sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
     fleet.publish("sleepers", message("job", "{}")).await?;
-    let told = wished(&mut watch, "sleepers", |one| one.desired_consumers == Some(1)).await?;
+    let told = wished(&mut watch, "sleepers", |one| {
+        one.desired_consumers == Some(1)
+    })
+    .await?;
     let took = told.duration_since(began);
     ensure!(took < Duration::from_millis(200), "it took {took:?}");
     let events = wire::ListScalingEventsRequest::default();
     let events = client.list_scaling_events(events).await?.events;
-    let up = events.iter().find(|event| event.kind() == wire::ScalingEventKind::Up);
+    let up = events
+        .iter()
+        .find(|event| event.kind() == wire::ScalingEventKind::Up);
     let up = up.context("an event")?;
     assert_eq!((up.group.as_str(), up.from, up.to), ("sleepers", 0, 1));
     assert_eq!(up.inputs.as_ref().map(|inputs| inputs.lag), Some(1));
@@ -153,7 +160,13 @@ async fn what_one_consumer_hoards_is_evened_out_and_handled_once() -> Result<()>
     let mut idle = Vec::new();
     for number in 0..9 {
         let id = format!("idle-{number}");
-        idle.push(gated(fleet.client(number % 2)?, &id, &seen, closed.clone(), 100));
+        idle.push(gated(
+            fleet.client(number % 2)?,
+            &id,
+            &seen,
+            closed.clone(),
+            100,
+        ));
     }
     fleet.members("hoard", 10).await?;
     let request = wire::RebalanceRequest {
@@ -244,18 +257,34 @@ async fn who_is_not_wanted_any_more_finishes_what_it_has_begun_and_goes() -> Res
             }
         };
         let id = format!("agent-{number}");
-        agents.push(Agent::working(fleet.client(number % 2)?, "few", &id, work, |builder| builder));
+        agents.push(Agent::working(
+            fleet.client(number % 2)?,
+            "few",
+            &id,
+            work,
+            |builder| builder,
+        ));
     }
     fleet.members("few", 4).await?;
     fleet.publish("few", message("job", "{}")).await?;
     // Three of four have nothing to do and go; the fourth is not interrupted.
     fleet.members("few", 1).await?;
-    ensure!(is_busy.load(Ordering::Relaxed), "the one that stays is at work");
+    ensure!(
+        is_busy.load(Ordering::Relaxed),
+        "the one that stays is at work"
+    );
     let held = fleet.figures("few").await?.pending_count;
     assert_eq!(held, 1);
     gate.send_replace(true);
     let figures = fleet.drained("few").await?;
-    assert_eq!((figures.acked_total, figures.failed_total, figures.released_total), (1, 0, 0));
+    assert_eq!(
+        (
+            figures.acked_total,
+            figures.failed_total,
+            figures.released_total
+        ),
+        (1, 0, 0)
+    );
     let scaling = becomes(&client, "few", "nobody draining", |one| {
         one.draining_consumers == 0 && one.current_consumers == 1
     });
@@ -265,7 +294,9 @@ async fn who_is_not_wanted_any_more_finishes_what_it_has_begun_and_goes() -> Res
         ..wire::ListScalingEventsRequest::default()
     };
     let events = client.list_scaling_events(events).await?.events;
-    let drains = events.iter().filter(|one| one.kind() == wire::ScalingEventKind::Drain);
+    let drains = events
+        .iter()
+        .filter(|one| one.kind() == wire::ScalingEventKind::Drain);
     assert_eq!(drains.count(), 3, "{events:?}");
     let mut gone = 0;
     for agent in agents {
@@ -297,7 +328,9 @@ async fn another_coordinator_takes_a_group_over_in_less_than_5_s() -> Result<()>
     fleet.coordinators[0].kill9()?;
     let died = Instant::now();
     for number in 0..8 {
-        fleet.publish(&format!("g{number}"), message("job", "{}")).await?;
+        fleet
+            .publish(&format!("g{number}"), message("job", "{}"))
+            .await?;
     }
     for number in 0..8 {
         let is_one = |one: &wire::GroupScaling| one.desired_consumers == Some(1);
@@ -328,8 +361,13 @@ async fn options_reach_all_coordinators_and_outlive_them() -> Result<()> {
         ..wire::CoordinatorConfig::default()
     };
     let refused = client.update_coordinator_config(ceiling(3)).await;
-    let refused = refused.err().context("a ceiling below the sum of minima is refused")?;
-    ensure!(refused.to_string().contains("max_total_consumers"), "{refused}");
+    let refused = refused
+        .err()
+        .context("a ceiling below the sum of minima is refused")?;
+    ensure!(
+        refused.to_string().contains("max_total_consumers"),
+        "{refused}"
+    );
     client.update_coordinator_config(ceiling(6)).await?;
     for group in ["a", "b"] {
         for _ in 0..500 {
@@ -364,30 +402,52 @@ async fn an_agent_is_placed_and_its_group_made_from_a_template_once() -> Result<
         dry_run,
     };
     let dry = client.place_agent(agent(true)).await?;
-    assert_eq!((dry.group.as_str(), dry.created), ("qa_engineers_consumers", true));
+    assert_eq!(
+        (dry.group.as_str(), dry.created),
+        ("qa_engineers_consumers", true)
+    );
     let groups = client.list_groups(wire::ListGroupsRequest {}).await?.groups;
     ensure!(groups.is_empty(), "a dry run makes none: {groups:?}");
-    let both = tokio::join!(client.place_agent(agent(false)), client.place_agent(agent(false)));
+    let both = tokio::join!(
+        client.place_agent(agent(false)),
+        client.place_agent(agent(false))
+    );
     let (one, other) = (both.0?, both.1?);
-    assert_eq!((one.group.as_str(), other.group.as_str()), (&*dry.group, &*dry.group));
-    ensure!(one.created != other.created, "one of them makes it: {one:?} {other:?}");
+    assert_eq!(
+        (one.group.as_str(), other.group.as_str()),
+        (&*dry.group, &*dry.group)
+    );
+    ensure!(
+        one.created != other.created,
+        "one of them makes it: {one:?} {other:?}"
+    );
     ensure!(!one.reasoning.is_empty());
     let group = client.get_group("qa_engineers_consumers").await?;
     let settings = group.settings.context("settings")?;
     assert_eq!(group.stream_name, "agent_messages:qa_engineers");
-    assert_eq!((settings.max_consumers(), settings.auto_scale_enabled()), (8, true));
+    assert_eq!(
+        (settings.max_consumers(), settings.auto_scale_enabled()),
+        (8, true)
+    );
     let task = wire::PlaceTaskRequest {
         r#type: "testing".to_owned(),
         ..wire::PlaceTaskRequest::default()
     };
     let placed = client.place_task(task).await?;
-    assert_eq!((placed.group.as_str(), placed.created), ("qa_engineers_consumers", false));
+    assert_eq!(
+        (placed.group.as_str(), placed.created),
+        ("qa_engineers_consumers", false)
+    );
     let unserved = wire::PlaceTaskRequest {
         r#type: "sculpture".to_owned(),
         provision: true,
         ..wire::PlaceTaskRequest::default()
     };
-    let refused = client.place_task(unserved).await.err().context("nobody serves it")?;
+    let refused = client
+        .place_task(unserved)
+        .await
+        .err()
+        .context("nobody serves it")?;
     ensure!(refused.to_string().contains("sculpture"), "{refused}");
     Ok(())
 }

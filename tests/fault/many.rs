@@ -31,7 +31,10 @@ async fn used(store: &Store) -> Result<f64> {
     let info = store.info("cpu").await?;
     let of = |name: &str| -> Result<f64> {
         let found = info.iter().find(|(key, _)| key == name);
-        Ok(found.with_context(|| format!("`{name}` in INFO"))?.1.parse()?)
+        Ok(found
+            .with_context(|| format!("`{name}` in INFO"))?
+            .1
+            .parse()?)
     };
     Ok(of("used_cpu_user")? + of("used_cpu_sys")?)
 }
@@ -70,7 +73,10 @@ async fn a_thousand_groups_cost_redis_less_than_a_twentieth_of_a_core() -> Resul
     let mut other = Daemon::coordinator(&redis.url()).await?;
     let decided = wait::try_until(PATIENCE, "a wish for every group", || async {
         let all = client.get_scaling("").await?;
-        let count = all.iter().filter(|one| one.desired_consumers.is_some()).count();
+        let count = all
+            .iter()
+            .filter(|one| one.desired_consumers.is_some())
+            .count();
         ensure!(count == groups, "{count} of {groups}");
         anyhow::Ok(())
     });
@@ -122,7 +128,9 @@ async fn a_thousand_groups_cost_redis_less_than_a_twentieth_of_a_core() -> Resul
     let taken_over = wait::try_until(PATIENCE, "an owner for every group", || async {
         let all = client.get_scaling("").await?;
         let fresh = all.iter().filter(|one| {
-            let decided = one.decided_at.and_then(|at| std::time::SystemTime::try_from(at).ok());
+            let decided = one
+                .decided_at
+                .and_then(|at| std::time::SystemTime::try_from(at).ok());
             decided.is_some_and(|at| at.elapsed().is_ok_and(|age| age < died.elapsed()))
         });
         let count = fresh.count();
@@ -130,8 +138,15 @@ async fn a_thousand_groups_cost_redis_less_than_a_twentieth_of_a_core() -> Resul
         anyhow::Ok(())
     });
     taken_over.await?;
-    println!("a coordinator died: all groups had a decision of the other after {:?}", died.elapsed());
-    ensure!(cost < COST_MAX, "a thousand groups cost {:.1} % of a core", cost * 100.0);
+    println!(
+        "a coordinator died: all groups had a decision of the other after {:?}",
+        died.elapsed()
+    );
+    ensure!(
+        cost < COST_MAX,
+        "a thousand groups cost {:.1} % of a core",
+        cost * 100.0
+    );
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use hive_domain::placement::Wanted;
 use hive_domain::placement::agent::AgentWanted;
 use hive_domain::violation::Violations;
 use hive_protocol::fault::Fault;
+use hive_protocol::limits::CAPABILITIES_MAX;
 use hive_protocol::request::capabilities;
 use hive_protocol::{convert, time, wire};
 
@@ -56,8 +57,13 @@ impl Calls {
         request: wire::PlaceTaskRequest,
     ) -> Answer<wire::PlaceTaskResponse> {
         let mut faults = Violations::new();
-        let required_capabilities: CapabilitySet =
-            capabilities(&request.required_capabilities, &mut faults);
+        let names = &request.required_capabilities;
+        let required_capabilities =
+            CapabilitySet::checked("required_capabilities", names, CAPABILITIES_MAX)
+                .unwrap_or_else(|inner| {
+                    faults.nest("", inner);
+                    CapabilitySet::new()
+                });
         faults.take(name::check_optional("type", &request.r#type));
         faults.take(name::check_optional("group", &request.group));
         if request.r#type.is_empty() && request.group.is_empty() {
@@ -113,7 +119,10 @@ impl Calls {
         let mut faults = Violations::new();
         if request.groups.len() > WATCHED_MAX {
             let given = request.groups.len();
-            faults.push("groups", format!("`{given}` names must be at most {WATCHED_MAX}"));
+            faults.push(
+                "groups",
+                format!("`{given}` names must be at most {WATCHED_MAX}"),
+            );
         }
         for (number, group) in request.groups.iter().take(WATCHED_MAX).enumerate() {
             faults.take(name::check(&format!("groups[{number}]"), group));
@@ -145,7 +154,11 @@ impl Calls {
         let (mut events, mut cursor, mut read) = (Vec::new(), request.cursor, 0_u32);
         loop {
             let before = (!cursor.is_empty()).then_some(cursor.as_str());
-            let page = self.desk.store.scaling_events(namespace, before, LIMIT.1).await?;
+            let page = self
+                .desk
+                .store
+                .scaling_events(namespace, before, LIMIT.1)
+                .await?;
             let is_last = page.len() < usize::try_from(LIMIT.1).unwrap_or(usize::MAX);
             read = read.saturating_add(LIMIT.1);
             for (id, text) in page {

@@ -15,7 +15,7 @@ use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::{LOOP, Tasks};
 use hive_store::dataset::ADVICE;
-use hive_store::registry::Registration;
+use hive_store::registry::{GONE_MS, Registration, Replica};
 use hive_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ use crate::shard::{self, Scope, ShardName, View, every};
 
 /// Pause between two beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long after its time a replica that is gone is looked for.
+const GONE_MARGIN_MS: u64 = 5;
 /// A beat without an answer for so long means that Redis is away.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A namespace that had no definition is looked at again after so long.
@@ -91,7 +93,8 @@ impl Fleet {
     pub(crate) async fn run(mut self, redis: Component) {
         let shutdown = self.shutdown.clone();
         let (sender, mut alive) = watch::channel(None);
-        let beats = beats(self.store.clone(), self.me.clone(), redis, sender);
+        let desk = Arc::clone(&self.desk);
+        let beats = beats(desk, self.me.clone(), redis, sender);
         let rounds = async {
             drop(alive.wait_for(Option::is_some).await);
             let mut pace = every(BEAT);
@@ -177,7 +180,9 @@ impl Fleet {
                     views.entry(name).or_default().stream = Some(stream.clone());
                 }
             }
-            let named = groups.iter().map(|group| (group.name.as_str().into(), group.clone()));
+            let named = groups
+                .iter()
+                .map(|group| (group.name.as_str().into(), group.clone()));
             all.insert(namespace.as_str().into(), named.collect());
             for group in groups {
                 let mut is_stuck = false;
@@ -246,9 +251,22 @@ impl Fleet {
     }
 }
 
+/// How long it is until the first of the others is gone if it is not heard of; none where that is
+/// further away than the next beat.
+fn next_gone<'a>(
+    replicas: impl Iterator<Item = &'a Replica> + Clone,
+    me: &str,
+) -> Option<Duration> {
+    let now = replicas.clone().find(|one| one.instance == me)?.beat_ms;
+    let others = replicas.filter(|one| one.instance != me);
+    let left = others.map(|one| (one.beat_ms + GONE_MS).saturating_sub(now) + GONE_MARGIN_MS);
+    let left = left.min().map(Duration::from_millis)?;
+    (left < BEAT).then_some(left)
+}
+
 /// Tells the registry once a second that this replica lives, and whoever listens who else does.
 async fn beats(
-    store: Store,
+    desk: Arc<Desk>,
     me: Registration,
     redis: Component,
     alive: watch::Sender<Option<Vec<String>>>,
@@ -256,10 +274,15 @@ async fn beats(
     // What was last said of Redis; none when it answers.
     let mut away: Option<String> = None;
     let mut pace = every(BEAT);
+    // When a replica is gone that is not heard of until then: what was its has no owner from then on.
+    let mut gone_in: Option<Duration> = None;
     loop {
-        pace.tick().await;
+        tokio::select! {
+            _ = pace.tick() => {},
+            () = tokio::time::sleep(gone_in.unwrap_or(BEAT)), if gone_in.is_some() => {},
+        }
         let began = Instant::now();
-        let beat = tokio::time::timeout(BEAT_TIMEOUT, store.beat(&me)).await;
+        let beat = tokio::time::timeout(BEAT_TIMEOUT, desk.store.beat(&me)).await;
         metrics::round(Loop::Beat, began.elapsed());
         let end = beat.unwrap_or_else(|_elapsed| {
             Err(StoreError::Unavailable {
@@ -268,12 +291,18 @@ async fn beats(
         });
         match end {
             Ok(replicas) => {
-                let coordinators = replicas
-                    .into_iter()
-                    .filter(|replica| replica.daemon == me.daemon)
-                    .map(|replica| replica.instance)
-                    .collect();
-                alive.send_replace(Some(coordinators));
+                let places = replicas
+                    .iter()
+                    .map(|one| (one.daemon.as_str(), one.advertise.as_str()));
+                desk.gateways.peers.note(places);
+                let peers = replicas.iter().filter(|one| one.daemon == me.daemon);
+                gone_in = next_gone(peers.clone(), &me.instance);
+                let coordinators: Vec<String> = peers.map(|one| one.instance.clone()).collect();
+                alive.send_if_modified(|known| {
+                    let is_news = known.as_ref() != Some(&coordinators);
+                    *known = Some(coordinators);
+                    is_news
+                });
                 if away.take().is_some() {
                     tracing::info!("beat_resumed");
                 }
@@ -281,6 +310,7 @@ async fn beats(
                 redis.ready();
             },
             Err(error) => {
+                gone_in = None;
                 metrics::round_failed(Loop::Beat);
                 let text = error.to_string();
                 redis.not_ready(text.clone());

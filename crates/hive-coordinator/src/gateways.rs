@@ -54,25 +54,34 @@ impl Gateways {
     /// The attached consumers of these groups, by group and consumer; of all groups of the namespace
     /// where none is named. Those of a gateway that does not answer are missing.
     pub(crate) async fn connections(&self, namespace: &str, groups: &[String]) -> Vec<Attached> {
-        let asked = self.peers.addresses().into_iter().map(|address| async move {
-            let request = wire::ListConnectionsRequest {
-                groups: groups.to_vec(),
-            };
-            let answer = async {
-                let request = asked(namespace, request, WITHIN)?;
-                self.control(&address)?.list_connections(request).await
-            };
-            match within(WITHIN, answer).await {
-                Ok(answer) => attached(&address, answer.into_inner().connections),
-                Err(status) => {
-                    passed_over(&address, &status);
-                    Vec::new()
-                },
-            }
-        });
+        let asked = self
+            .peers
+            .addresses()
+            .into_iter()
+            .map(|address| async move {
+                let request = wire::ListConnectionsRequest {
+                    groups: groups.to_vec(),
+                };
+                let answer = async {
+                    let request = asked(namespace, request, WITHIN)?;
+                    self.control(&address)?.list_connections(request).await
+                };
+                match within(WITHIN, answer).await {
+                    Ok(answer) => attached(&address, answer.into_inner().connections),
+                    Err(status) => {
+                        passed_over(&address, &status);
+                        Vec::new()
+                    },
+                }
+            });
         let mut found: Vec<Attached> = join_all(asked).await.into_iter().flatten().collect();
         found.sort_by(|a, b| {
-            let key = |one: &Attached| (one.connection.group.clone(), one.connection.consumer_id.clone());
+            let key = |one: &Attached| {
+                (
+                    one.connection.group.clone(),
+                    one.connection.consumer_id.clone(),
+                )
+            };
             key(a).cmp(&key(b))
         });
         found
@@ -142,7 +151,9 @@ impl Gateways {
     }
 
     fn control(&self, address: &str) -> Result<GatewayControlServiceClient<Channel>, Fault> {
-        Ok(GatewayControlServiceClient::new(self.peers.channel(address)?))
+        Ok(GatewayControlServiceClient::new(
+            self.peers.channel(address)?,
+        ))
     }
 }
 

@@ -51,7 +51,10 @@ impl Door {
     /// Lets a call in, unless the daemon goes away.
     fn enter(&self, name: &'static str) -> Result<Pass, Fault> {
         if self.shutdown.is_draining() {
-            return Err(Fault::new(Reason::Draining, "this coordinator is going away"));
+            return Err(Fault::new(
+                Reason::Draining,
+                "this coordinator is going away",
+            ));
         }
         Ok(self.gate.enter(name))
     }
@@ -84,10 +87,12 @@ impl CoordinatorService for Door {
         let _inside = self.enter("watch_scaling")?;
         let namespace = namespace::from_metadata(request.metadata())?;
         let groups = self.calls.watched(request.into_inner())?;
-        let place = Arc::clone(&self.watches).try_acquire_owned().map_err(|_full| {
-            let message = format!("this coordinator serves {WATCHES_MAX} watches already");
-            Fault::new(Reason::TooManyConnections, message)
-        })?;
+        let place = Arc::clone(&self.watches)
+            .try_acquire_owned()
+            .map_err(|_full| {
+                let message = format!("this coordinator serves {WATCHES_MAX} watches already");
+                Fault::new(Reason::TooManyConnections, message)
+            })?;
         let (frames, taken) = watching::channel();
         let desk = Arc::clone(&self.calls.desk);
         let shutdown = self.shutdown.clone();

@@ -149,8 +149,16 @@ pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), Star
     let executing = Arc::new(Executing::new(executors, tasks.clone()));
     tasks.spawn(BACKGROUND, "bells", watching::hear(Arc::clone(&desk)));
     tasks.spawn(BACKGROUND, "options", options::follow(Arc::clone(&desk)));
-    tasks.spawn(BACKGROUND, "scaling", scaling::run(Arc::clone(&desk), executing));
-    tasks.spawn(BACKGROUND, "rebalancing", rebalancing::run(Arc::clone(&desk)));
+    tasks.spawn(
+        BACKGROUND,
+        "scaling",
+        scaling::run(Arc::clone(&desk), executing),
+    );
+    tasks.spawn(
+        BACKGROUND,
+        "rebalancing",
+        rebalancing::run(Arc::clone(&desk)),
+    );
     let stored = Arc::new(Stored {
         desk: Arc::clone(&desk),
     });

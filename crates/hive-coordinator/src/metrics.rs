@@ -11,7 +11,15 @@ use crate::scaling::state::Kind;
 const LOOPS: Label = Label::of(
     "loop",
     &[
-        "beat", "recover", "due", "tend", "audit", "replay", "scale", "rebalance", "options",
+        "beat",
+        "recover",
+        "due",
+        "tend",
+        "audit",
+        "replay",
+        "scale",
+        "rebalance",
+        "options",
     ],
 );
 const RECOVERED_REASONS: Label = Label::of(
@@ -54,8 +62,7 @@ const fn counter(name: &'static str, help: &'static str, labels: &'static [Label
 
 const GROUP: Label = Label::open("group");
 const NAMESPACE: Label = Label::open("namespace");
-const SCALING_KINDS: Label =
-    Label::of("kind", &["up", "down", "drain", "failing", "recovered"]);
+const SCALING_KINDS: Label = Label::of("kind", &["up", "down", "drain", "failing", "recovered"]);
 const EXECUTORS: Label = Label::of("executor", &["kubernetes", "webhook"]);
 
 const fn gauge(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {

@@ -70,14 +70,16 @@ pub(crate) async fn update(
         let next = convert::update_coordinator_config(&current, change)?;
         if next.max_total_consumers != current.max_total_consumers {
             let minima = desk.roster().minima();
-            coordination::check_ceiling(next.max_total_consumers, minima)
-                .map_err(|violation| Fault::invalid_field(format!("config.{}", violation.field), violation.description))?;
+            coordination::check_ceiling(next.max_total_consumers, minima).map_err(|violation| {
+                Fault::invalid_field(format!("config.{}", violation.field), violation.description)
+            })?;
         }
         if next == current && version > 0 {
             return Ok(next);
         }
-        let text = serde_json::to_string(&next)
-            .map_err(|error| Fault::bug("options that do not encode").with_detail(error.to_string()))?;
+        let text = serde_json::to_string(&next).map_err(|error| {
+            Fault::bug("options that do not encode").with_detail(error.to_string())
+        })?;
         if let Put::Stored(_) = desk.store.put_coordinator_config(version, &text).await? {
             tracing::info!(options = ?next, "options_stored");
             desk.options.send_replace(next.clone());

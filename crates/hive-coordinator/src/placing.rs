@@ -32,9 +32,8 @@ pub(crate) async fn place_agent(
     let mut refusal = None;
     for _ in 0..TRIES {
         let facts: Vec<GroupFacts> = desk.store.group_facts(namespace).await?;
-        let choice = choose_for_agent(options.strategy, &facts, wanted).map_err(|none| {
-            Fault::new(Reason::GroupFull, none.to_string())
-        })?;
+        let choice = choose_for_agent(options.strategy, &facts, wanted)
+            .map_err(|none| Fault::new(Reason::GroupFull, none.to_string()))?;
         let Some(template) = &choice.made_from else {
             return Ok(answer(choice, options.strategy, false));
         };
@@ -98,11 +97,7 @@ async fn make(
     Ok(is_made)
 }
 
-fn answer(
-    choice: AgentChoice,
-    strategy: Strategy,
-    created: bool,
-) -> wire::PlaceAgentResponse {
+fn answer(choice: AgentChoice, strategy: Strategy, created: bool) -> wire::PlaceAgentResponse {
     let scores = choice.scores.into_iter().take(SCORES_MAX);
     wire::PlaceAgentResponse {
         group: choice.group,

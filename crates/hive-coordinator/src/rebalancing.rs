@@ -45,7 +45,8 @@ pub(crate) async fn run(desk: Arc<Desk>) {
     loop {
         pace.tick().await;
         let options = desk.options();
-        let is_due = |last: Instant, every_ms: u64| last.elapsed() >= Duration::from_millis(every_ms);
+        let is_due =
+            |last: Instant, every_ms: u64| last.elapsed() >= Duration::from_millis(every_ms);
         let is_all = is_due(rebalanced, options.rebalance_interval_ms);
         if !is_all && !is_due(checked, options.health_check_interval_ms) {
             continue;
@@ -109,7 +110,7 @@ async fn is_uneven(
     for index in 0..group.shards {
         let shard = desk.store.shard(namespace, &group.stream, index);
         let (lanes, _) = desk.store.read_lanes(&shard, &group.name).await?;
-        for (consumer, count) in desk.store.held_counts(&shard, &group.name, &lanes).await? {
+        for (consumer, count) in desk.store.held_counts(&group.name, &lanes).await? {
             *held.entry(consumer).or_default() += count;
         }
     }
@@ -118,7 +119,10 @@ async fn is_uneven(
         .iter()
         .map(|member| {
             let held = held.get(&member.consumer).copied().unwrap_or_default();
-            (u32::try_from(held).unwrap_or(u32::MAX), member.concurrency.max(1))
+            (
+                u32::try_from(held).unwrap_or(u32::MAX),
+                member.concurrency.max(1),
+            )
         })
         .collect();
     Ok(rebalance::is_uneven(&counts))
@@ -135,7 +139,9 @@ pub(crate) async fn rebalance(
         analyzed: groups.len(),
         operations: Vec::new(),
     };
-    let active = groups.iter().filter(|group| group.state == GroupState::Active);
+    let active = groups
+        .iter()
+        .filter(|group| group.state == GroupState::Active);
     let names: Vec<String> = active.map(|group| group.name.clone()).collect();
     for names in names.chunks(GROUPS_MAX) {
         let attached = desk.gateways.connections(namespace, names).await;
@@ -249,7 +255,11 @@ pub(crate) async fn offer(
                 offered_group: offer.to.clone(),
                 reason: offer.reason.clone(),
             };
-            match desk.gateways.offer(&place.gateway, namespace, request).await {
+            match desk
+                .gateways
+                .offer(&place.gateway, namespace, request)
+                .await
+            {
                 Ok(true) => metrics::offered(),
                 Ok(false) => continue,
                 Err(fault) => {

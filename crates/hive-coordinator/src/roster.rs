@@ -56,13 +56,6 @@ impl Roster {
         all.filter(|(name, definition)| is_live(definition) && self.is_mine(&name.to_string()))
     }
 
-    /// The groups of a namespace that deliver, or will again.
-    pub(crate) fn live(&self, namespace: &str) -> impl Iterator<Item = &GroupDefinition> {
-        let groups = self.groups.get(namespace).into_iter();
-        let groups = groups.flat_map(BTreeMap::values);
-        groups.filter(|definition| is_live(definition))
-    }
-
     /// The sum of `min_consumers` of all groups that are scaled.
     pub(crate) fn minima(&self) -> u64 {
         let groups = self.groups.values().flat_map(BTreeMap::values);

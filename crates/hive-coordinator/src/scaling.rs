@@ -127,7 +127,8 @@ impl Scaler {
         for (name, owned) in &self.owned {
             let (desk, executing) = (&self.desk, &self.executing);
             let going = owned.state.draining.keys();
-            self.draining.tell(desk, executing, (name, owned.epoch), going);
+            self.draining
+                .tell(desk, executing, (name, owned.epoch), going);
         }
         self.draining.forget();
         let at_rest = self.owned.values().filter(|owned| owned.is_at_rest);
@@ -201,7 +202,9 @@ impl Scaler {
     ) -> Result<BTreeMap<GroupName, (u32, Option<String>)>, StoreError> {
         let options = self.desk.options();
         if options.max_total_consumers == 0 {
-            let whole = looks.iter().map(|look| (look.name.clone(), (look.asked, None)));
+            let whole = looks
+                .iter()
+                .map(|look| (look.name.clone(), (look.asked, None)));
             return Ok(whole.collect());
         }
         let mut wants: BTreeMap<String, Want> = BTreeMap::new();
@@ -239,7 +242,13 @@ impl Scaler {
         Ok(looks
             .iter()
             .map(|look| look.name.clone())
-            .zip(looks.iter().map(of).map(Option::unwrap_or_default).collect::<Vec<_>>())
+            .zip(
+                looks
+                    .iter()
+                    .map(of)
+                    .map(Option::unwrap_or_default)
+                    .collect::<Vec<_>>(),
+            )
             .collect())
     }
 
@@ -258,6 +267,7 @@ impl Scaler {
             };
             let execution = self.executing.execution(&look.name);
             let known = (owned.epoch, owned.desired);
+            metrics::group_scaled(&look.name, look.consumers, desired);
             steps.push(Step::of(look, (desired, why), known, execution));
         }
         self.choose_victims(namespace, &mut steps).await;
@@ -270,7 +280,9 @@ impl Scaler {
             let was_at_rest = std::mem::replace(&mut owned.is_at_rest, step.is_at_rest());
             let is_quiet = was_at_rest && owned.is_at_rest;
             owned.due = now + if is_quiet { AT_REST } else { BUSY };
-            let is_old = owned.stored.is_none_or(|stored| stored + STORE_EVERY <= now);
+            let is_old = owned
+                .stored
+                .is_none_or(|stored| stored + STORE_EVERY <= now);
             let is_news = owned.stored.is_none()
                 || step.has_news(owned.desired, &owned.state)
                 || is_old && step.look.state != owned.state;
@@ -296,7 +308,9 @@ impl Scaler {
             return Ok(());
         }
         let store = &self.desk.store;
-        let taken = store.write_scaling(namespace, &self.desk.me, &writes).await?;
+        let taken = store
+            .write_scaling(namespace, &self.desk.me, &writes)
+            .await?;
         for (step, is_taken) in steps.into_iter().zip(taken) {
             if is_taken {
                 self.stored(step, now);

@@ -352,7 +352,7 @@ fn wait(wire: Option<&prost_types::Duration>, faults: &mut Violations) -> u64 {
 }
 
 /// The set of a consumer's capabilities; empty with faults noted when there are any.
-fn capabilities(names: &[String], faults: &mut Violations) -> CapabilitySet {
+pub fn capabilities(names: &[String], faults: &mut Violations) -> CapabilitySet {
     CapabilitySet::checked("capabilities", names, CAPABILITIES_MAX).unwrap_or_else(|inner| {
         faults.nest("", inner);
         CapabilitySet::new()

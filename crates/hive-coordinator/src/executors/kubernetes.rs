@@ -369,11 +369,9 @@ impl<'a> Object<'a> {
     }
 
     fn is_scaled_by(self, autoscaler: &HorizontalPodAutoscaler) -> bool {
-        let target = autoscaler.spec.as_ref().map(|spec| &spec.scale_target_ref);
-        target.is_some_and(|target| {
-            let group = target.api_version.as_deref().unwrap_or("apps/v1");
-            target.kind == "Deployment" && target.name == self.name && group.starts_with("apps/")
-        })
+        let target = &autoscaler.spec.scale_target_ref;
+        let group = target.api_version.as_deref().unwrap_or("apps/v1");
+        target.kind == "Deployment" && target.name == self.name && group.starts_with("apps/")
     }
 }
 

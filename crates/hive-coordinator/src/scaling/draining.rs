@@ -49,7 +49,13 @@ impl Draining {
         if due.is_empty() {
             return;
         }
-        let task = tell(Arc::clone(desk), Arc::clone(executing), name.clone(), epoch, due);
+        let task = tell(
+            Arc::clone(desk),
+            Arc::clone(executing),
+            name.clone(),
+            epoch,
+            due,
+        );
         desk.tasks.spawn(BACKGROUND, format!("drain {name}"), task);
     }
 
@@ -81,7 +87,10 @@ async fn tell(
             epoch,
             reason: REASON.to_owned(),
         };
-        let told = desk.gateways.drain(&attached.gateway, &name.namespace, request).await;
+        let told = desk
+            .gateways
+            .drain(&attached.gateway, &name.namespace, request)
+            .await;
         if let Err(fault) = told {
             let (group, consumer) = (name.to_string(), connection.consumer_id);
             tracing::debug!(group, consumer, %fault, "drain_not_told");

@@ -128,7 +128,12 @@ impl Executing {
         let name = format!("scale {}", step.look.name);
         let (wish, wishes) = watch::channel(wish);
         let went = Went::default();
-        let task = carry_out(Arc::clone(&self.executors), executor, wishes, Arc::clone(&went));
+        let task = carry_out(
+            Arc::clone(&self.executors),
+            executor,
+            wishes,
+            Arc::clone(&went),
+        );
         let task = self.tasks.spawn(BACKGROUND, name, task);
         let one = Running {
             executor,

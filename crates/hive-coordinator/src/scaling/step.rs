@@ -21,7 +21,7 @@ pub(crate) struct Look {
     /// Redis' time of the look, in ms since 1970.
     pub(super) now_ms: u64,
     /// Live consumers, draining ones among them.
-    consumers: u32,
+    pub(super) consumers: u32,
     pub(crate) state: State,
     /// Wanted, before a ceiling that groups share.
     pub(crate) asked: u32,
@@ -48,14 +48,19 @@ impl Look {
         let forecast = i64::try_from(decision.inputs.forecast_milli).unwrap_or(i64::MAX);
         let arrivals = i64::try_from(decision.inputs.arrivals_milli).unwrap_or(i64::MAX);
         let outcomes = found.recent_acked.saturating_add(found.recent_failed);
-        let success = found.recent_acked.saturating_mul(1_000).checked_div(outcomes);
+        let success = found
+            .recent_acked
+            .saturating_mul(1_000)
+            .checked_div(outcomes);
         let mut state = State {
             memory: decision.memory,
             reason: decision.reason,
             inputs: decision.inputs,
             draining: known.draining.clone(),
             execution: known.execution.clone(),
-            success_permille: success.and_then(|share| u32::try_from(share).ok()).unwrap_or(1_000),
+            success_permille: success
+                .and_then(|share| u32::try_from(share).ok())
+                .unwrap_or(1_000),
             trend_milli: forecast.saturating_sub(arrivals),
         };
         state.draining.retain(|consumer, _| is_there(consumer));
@@ -169,7 +174,8 @@ impl Step {
     /// Consumers that were not told to go.
     fn staying(&self) -> u32 {
         let draining = self.look.state.draining.len();
-        self.consumers().saturating_sub(u32::try_from(draining).unwrap_or(u32::MAX))
+        self.consumers()
+            .saturating_sub(u32::try_from(draining).unwrap_or(u32::MAX))
     }
 
     /// How many more are to be told to go.

@@ -148,7 +148,9 @@ pub(crate) fn event(id: String, event: Event) -> wire::ScalingEvent {
     };
     wire::ScalingEvent {
         event_id: id,
-        time: Some(time::to_timestamp(hive_domain::time::Timestamp(event.time_ms))),
+        time: Some(time::to_timestamp(hive_domain::time::Timestamp(
+            event.time_ms,
+        ))),
         group: event.group,
         kind: kind.into(),
         from: event.from,

@@ -25,14 +25,15 @@ const FRAMES: usize = 4;
 
 /// Hears the bells until cancelled; survives Redis going away and lines that go silent.
 pub(crate) async fn hear(desk: Arc<Desk>) {
-    let wish = format!(":{}", Line::Scaling.tail());
+    let keys = desk.store.control_keys();
     loop {
         if let Ok(line) = desk.store.lines(&[Line::Work, Line::Scaling]).await {
             // What rang while nobody heard.
             desk.ring_all();
             line.listen(|channel, _said| {
-                if channel.ends_with(&wish) {
-                    desk.wishes.send_modify(|count| *count = count.wrapping_add(1));
+                if keys.namespace_of_scaling(channel).is_some() {
+                    desk.wishes
+                        .send_modify(|count| *count = count.wrapping_add(1));
                 } else {
                     desk.ring(channel);
                 }
@@ -64,15 +65,23 @@ pub(crate) async fn follow(
             Ok(groups) => {
                 let news: Vec<wire::GroupScaling> = groups
                     .iter()
-                    .filter(|group| is_all || told.get(&group.group).is_none_or(|t| is_news(t, group)))
+                    .filter(|group| {
+                        is_all || told.get(&group.group).is_none_or(|t| is_news(t, group))
+                    })
                     .cloned()
                     .collect();
-                told = groups.into_iter().map(|one| (one.group.clone(), one)).collect();
+                told = groups
+                    .into_iter()
+                    .map(|one| (one.group.clone(), one))
+                    .collect();
                 if is_all {
                     all_at = tokio::time::Instant::now() + TELL;
                 }
                 if (is_all || !news.is_empty())
-                    && frames.send(Ok(wire::WatchScalingResponse { groups: news })).await.is_err()
+                    && frames
+                        .send(Ok(wire::WatchScalingResponse { groups: news }))
+                        .await
+                        .is_err()
                 {
                     return;
                 }
