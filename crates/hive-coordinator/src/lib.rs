@@ -25,6 +25,7 @@
 
 mod audit;
 mod due;
+pub mod executors;
 mod expire;
 mod fleet;
 mod lifecycle;
@@ -51,7 +52,7 @@ use hive_store::{Store, StoreError};
 use tonic::service::Routes;
 
 use crate::fleet::Fleet;
-use crate::settings::Recovery;
+use crate::settings::Options;
 
 /// The daemon as its chassis sees it.
 pub const DAEMON: Daemon = Daemon {
@@ -89,13 +90,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// When the URL of Redis is none, or the main port fails. A Redis that is away is waited for; one
 /// that is unsafe fails the task `recovery`, which ends the daemon.
-pub async fn serve(config: Config<Recovery>, chassis: Chassis) -> Result<(), StartError> {
+pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), StartError> {
     let redis = chassis.health.component("redis");
     let store = Store::open(start::store_config(&config.redis)).map_err(StartError::Url)?;
     let fleet = Fleet::new(
         store.clone(),
         Registration::new("coordinator", DAEMON.version, &config.server.advertise),
-        config.own,
+        config.own.recovery,
         (chassis.tasks.clone(), chassis.shutdown.clone()),
     );
     let (allow_eviction, stop) = (config.redis.allow_eviction, chassis.shutdown.clone());

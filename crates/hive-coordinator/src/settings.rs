@@ -1,8 +1,12 @@
-//! The section `[recovery]`: how patient the coordinator is.
+//! The sections `[recovery]`, how patient the coordinator is, and `[scaling]`, what executors may
+//! do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use hive_runtime::config::{Key, Problems, Settings, Spec, Values};
+use hive_runtime::config::{Key, Problems, Secret, Settings, Spec, Values};
+
+use crate::executors::webhook::{self, Allowed};
 
 const CONSUMER_TTL: Key<Duration> = Key::duration(
     "recovery.consumer_ttl",
@@ -35,6 +39,46 @@ const LANE_IDLE: Key<Duration> = Key::duration(
     "How long an empty lane of a set of required capabilities, or of direct messages to one \
      consumer, is kept after its last message. Its stream is removed so long after that.",
 );
+const WEBHOOK_URLS: Key<Vec<String>> = Key::urls(
+    "scaling.webhook_urls",
+    &["https://", "http://"],
+    "[\"https://hooks.example.org/scale\"]",
+    "Where webhooks of scaling may go: the target of a group must lie under one of these URLs. \
+     Without any no webhook is sent. In the environment with commas between them.",
+);
+const WEBHOOK_SECRET_FILE: Key<Option<PathBuf>> = Key::file(
+    "scaling.webhook_secret_file",
+    "\"/run/secrets/webhook\"",
+    "File that holds the secret by which webhooks are signed: `whsec_` and 24 to 64 random bytes \
+     in base64. Without it no webhook is sent.",
+);
+
+/// The coordinator's own sections.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `[recovery]`.
+    pub recovery: Recovery,
+    /// `[scaling]`.
+    pub scaling: Scaling,
+}
+
+impl Settings for Options {
+    const KEYS: &'static [&'static Spec] = &[
+        CONSUMER_TTL.spec(),
+        RETENTION_EVERY.spec(),
+        AUDIT_EVERY.spec(),
+        LANE_IDLE.spec(),
+        WEBHOOK_URLS.spec(),
+        WEBHOOK_SECRET_FILE.spec(),
+    ];
+
+    fn read(values: &Values, problems: &mut Problems) -> Self {
+        Self {
+            recovery: Recovery::read(values),
+            scaling: Scaling::read(values, problems),
+        }
+    }
+}
 
 /// `[recovery]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,15 +93,8 @@ pub struct Recovery {
     pub lane_idle_ms: u64,
 }
 
-impl Settings for Recovery {
-    const KEYS: &'static [&'static Spec] = &[
-        CONSUMER_TTL.spec(),
-        RETENTION_EVERY.spec(),
-        AUDIT_EVERY.spec(),
-        LANE_IDLE.spec(),
-    ];
-
-    fn read(values: &Values, _problems: &mut Problems) -> Self {
+impl Recovery {
+    fn read(values: &Values) -> Self {
         let consumer_ttl = values.get(&CONSUMER_TTL);
         let lane_idle = values.get(&LANE_IDLE);
         Self {
@@ -69,22 +106,101 @@ impl Settings for Recovery {
     }
 }
 
+/// `[scaling]`.
+#[derive(Debug, Clone)]
+pub struct Scaling {
+    /// Where webhooks may go, and how they are signed.
+    pub webhook: webhook::Settings,
+}
+
+impl Scaling {
+    fn read(values: &Values, problems: &mut Problems) -> Self {
+        let mut urls = Vec::new();
+        for url in values.get(&WEBHOOK_URLS) {
+            match Allowed::parse(&url) {
+                Ok(allowed) => urls.push(allowed),
+                Err(rule) => values.refuse(&WEBHOOK_URLS, format!("`{url}` {rule}"), problems),
+            }
+        }
+        let key = values.get(&WEBHOOK_SECRET_FILE).and_then(|path| {
+            Secret::of_file(&path)
+                .and_then(|secret| webhook::Key::parse(secret.expose()))
+                .map_err(|rule| values.refuse(&WEBHOOK_SECRET_FILE, rule, problems))
+                .ok()
+        });
+        let webhook = webhook::Settings {
+            urls,
+            key,
+            ..webhook::Settings::default()
+        };
+        Self { webhook }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use hive_runtime::config::{Config, Inputs};
 
-    use super::Recovery;
+    use super::Options;
+
+    /// What is wrong with these variables, or the configuration.
+    fn resolve(env: &[(&str, &str)]) -> Result<Config<Options>, String> {
+        let env = env.iter();
+        let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let inputs = Inputs {
+            env: env.collect(),
+            ..Inputs::default()
+        };
+        Config::resolve("127.0.0.1:8000", &inputs).map_err(|refused| refused.0.to_string())
+    }
 
     #[test]
     fn a_lane_is_kept_for_longer_than_gateways_remember_it() {
         for (lane_idle, is_taken) in [("9s", false), ("10s", true)] {
-            let env = ("HIVE_RECOVERY_LANE_IDLE".to_owned(), lane_idle.to_owned());
-            let inputs = Inputs {
-                env: [env].into_iter().collect(),
-                ..Inputs::default()
-            };
-            let config = Config::<Recovery>::resolve("127.0.0.1:8000", &inputs);
+            let config = resolve(&[("HIVE_RECOVERY_LANE_IDLE", lane_idle)]);
             assert_eq!(config.is_ok(), is_taken, "{lane_idle}");
         }
+    }
+
+    #[test]
+    fn webhooks_go_nowhere_until_they_are_allowed_and_signed() {
+        let webhook = resolve(&[]).unwrap().own.scaling.webhook;
+        assert!(webhook.urls.is_empty() && webhook.key.is_none());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let path = file.path().display().to_string();
+        let config = resolve(&[
+            (
+                "HIVE_SCALING_WEBHOOK_URLS",
+                "https://a.example/b,http://c.example",
+            ),
+            ("HIVE_SCALING_WEBHOOK_SECRET_FILE", &path),
+        ]);
+        let config = config.unwrap();
+        assert!(!format!("{config:?}{}", config.values.render()).contains("MfKQ9"));
+        let webhook = config.own.scaling.webhook;
+        assert!(webhook.urls.len() == 2 && webhook.key.is_some());
+    }
+
+    #[test]
+    fn a_secret_that_is_none_and_a_url_that_is_no_place_are_problems() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "hunter2").unwrap();
+        let path = file.path().display().to_string();
+        let problems = resolve(&[("HIVE_SCALING_WEBHOOK_SECRET_FILE", &path)]).unwrap_err();
+        assert!(problems.contains("must hold `whsec_`"), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
+        let missing = [("HIVE_SCALING_WEBHOOK_SECRET_FILE", "/nowhere/secret")];
+        let problems = resolve(&missing).unwrap_err();
+        assert!(problems.contains("must be readable"), "{problems}");
+        let urls = [(
+            "HIVE_SCALING_WEBHOOK_URLS",
+            "https://a.example/..,https://b.example?c",
+        )];
+        let problems = resolve(&urls).unwrap_err();
+        assert!(problems.contains("must have a path without"), "{problems}");
+        assert!(problems.contains("must have no query"), "{problems}");
     }
 }

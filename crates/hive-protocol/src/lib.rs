@@ -20,6 +20,7 @@
 )]
 
 pub mod convert;
+pub mod externalscaler;
 pub mod fault;
 pub mod http;
 pub mod limits;

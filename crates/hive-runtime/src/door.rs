@@ -165,6 +165,7 @@ fn server() -> tonic::transport::Server {
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(hive_protocol::wire::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(hive_protocol::externalscaler::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hive_coordinator::settings::Recovery;
+use hive_coordinator::settings::Options;
 use hive_domain::stream::StreamSettings;
 use hive_runtime::Daemon;
 use hive_runtime::config::{check_reference, reference, specs};
@@ -22,10 +22,10 @@ fn the_reference_file_shows_every_key_with_its_default() {
     );
     let Daemon { name, listen, .. } = hive_coordinator::DAEMON;
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
-        fs::write(path, reference(name, &specs::<Recovery>(listen))).unwrap();
+        fs::write(path, reference(name, &specs::<Options>(listen))).unwrap();
     }
     let text = fs::read_to_string(path).unwrap();
-    assert_eq!(check_reference::<Recovery>(name, listen, &text), Ok(()));
+    assert_eq!(check_reference::<Options>(name, listen, &text), Ok(()));
 }
 
 #[tokio::test]

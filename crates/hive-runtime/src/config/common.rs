@@ -181,6 +181,19 @@ impl Secret {
         Self(text)
     }
 
+    /// The text of the file at `path`, without white space around it.
+    ///
+    /// # Errors
+    /// The rule that it breaks: readable, UTF-8, not empty.
+    pub fn of_file(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|error| format!("must be readable: {error}"))?;
+        match text.trim() {
+            "" => Err("must hold a secret and is empty".to_owned()),
+            secret => Ok(Self::new(secret.to_owned())),
+        }
+    }
+
     /// The text, for the one who needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -245,7 +258,7 @@ impl Redis {
             values.refuse(&REDIS_PREFIX, rule, problems);
         }
         let password = values.get(&REDIS_PASSWORD_FILE).and_then(|path| {
-            read_secret(&path)
+            Secret::of_file(&path)
                 .map_err(|rule| values.refuse(&REDIS_PASSWORD_FILE, rule, problems))
                 .ok()
         });
@@ -290,14 +303,6 @@ fn is_host_and_port(text: &str) -> bool {
         let host_is_whole = !host.is_empty() && (!host.contains(':') || host.starts_with('['));
         host_is_whole && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
-}
-
-fn read_secret(path: &Path) -> Result<Secret, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?;
-    match text.trim() {
-        "" => Err("must hold a password and is empty".to_owned()),
-        secret => Ok(Secret::new(secret.to_owned())),
-    }
 }
 
 impl Problem {

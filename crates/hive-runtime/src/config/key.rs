@@ -48,6 +48,9 @@ pub enum Literal {
     Text(&'static str),
 }
 
+/// Longest list of URLs.
+pub const URLS_MAX: usize = 64;
+
 /// What a value must be. Bounds are inclusive.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
@@ -82,6 +85,8 @@ pub enum Rule {
     Address,
     /// A URL with one of these schemes and without a password.
     Url(&'static [&'static str]),
+    /// A list of such URLs, at most [`URLS_MAX`]; in the environment with commas between them.
+    Urls(&'static [&'static str]),
     /// The path of a file.
     File,
 }
@@ -263,6 +268,19 @@ impl Key<Option<String>> {
     }
 }
 
+impl Key<Vec<String>> {
+    /// A list of URLs with one of `schemes`, empty by default.
+    #[must_use]
+    pub const fn urls(
+        path: &'static str,
+        schemes: &'static [&'static str],
+        example: &'static str,
+        doc: &'static str,
+    ) -> Self {
+        Self::new(path, Rule::Urls(schemes), Literal::Unset, example, doc)
+    }
+}
+
 impl Key<Option<PathBuf>> {
     /// The path of a file, which may be left out.
     #[must_use]
@@ -350,6 +368,16 @@ from_value! {
     String: Text(text) => Some(text.clone());
     PathBuf: Text(text) => Some(PathBuf::from(text));
     SocketAddr: Address(address) => Some(*address);
+}
+
+impl FromValue for Vec<String> {
+    fn from_value(value: Option<&Value>) -> Option<Self> {
+        match value {
+            None => Some(Self::new()),
+            Some(Value::List(texts)) => Some(texts.clone()),
+            Some(_) => None,
+        }
+    }
 }
 
 impl<T: FromValue> FromValue for Option<T> {

@@ -48,6 +48,7 @@ fn shown(entry: &Entry) -> Option<String> {
             | Rule::Choice(_)
             | Rule::Address
             | Rule::Url(_)
+            | Rule::Urls(_)
             | Rule::File,
         ) => false,
     };

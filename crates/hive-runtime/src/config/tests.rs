@@ -38,6 +38,12 @@ const MODE: Key<String> = Key::choice(
     "\"safe\"",
     "How it is done.",
 );
+const HOOKS: Key<Vec<String>> = Key::urls(
+    "example.hooks",
+    &["https://", "http://"],
+    "[\"https://a\"]",
+    "Who is told.",
+);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Example {
@@ -45,11 +51,17 @@ struct Example {
     lease: Duration,
     frame: u64,
     mode: String,
+    hooks: Vec<String>,
 }
 
 impl Settings for Example {
-    const KEYS: &'static [&'static Spec] =
-        &[WINDOW.spec(), LEASE.spec(), FRAME.spec(), MODE.spec()];
+    const KEYS: &'static [&'static Spec] = &[
+        WINDOW.spec(),
+        LEASE.spec(),
+        FRAME.spec(),
+        MODE.spec(),
+        HOOKS.spec(),
+    ];
 
     fn read(values: &Values, problems: &mut Problems) -> Self {
         let (window, mode) = (values.get(&WINDOW), values.get(&MODE));
@@ -61,6 +73,7 @@ impl Settings for Example {
             lease: values.get(&LEASE),
             frame: values.get(&FRAME),
             mode,
+            hooks: values.get(&HOOKS),
         }
     }
 }
@@ -101,7 +114,8 @@ fn nothing_given_means_every_default() {
             window: 8,
             lease,
             frame: 4 << 20,
-            mode
+            mode,
+            hooks: Vec::new()
         }
     );
 }
@@ -217,6 +231,41 @@ fn a_password_in_a_url_is_refused_and_never_shown() {
     assert!(found[0].contains("must not carry a password"), "{found:?}");
     assert!(found[0].contains("redis://me:***@db:6379"), "{found:?}");
     assert!(!found[0].contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn a_list_of_urls_comes_from_the_file_or_with_commas_from_the_environment() {
+    let read = |file: &str, env: &str| {
+        let variable = ("HIVE_EXAMPLE_HOOKS", env);
+        let config = resolve(&inputs(file, &[variable], &[]));
+        config.map(|config| (config.own.hooks.clone(), config.values.render()))
+    };
+    let file = "[example]\nhooks = [\"https://a\", \"http://b/c\"]\n";
+    let (hooks, shown) = read(file, "").unwrap();
+    assert_eq!(hooks, ["https://a", "http://b/c"]);
+    assert!(
+        shown.contains("hooks = [\"https://a\", \"http://b/c\"]"),
+        "{shown}"
+    );
+    let (hooks, _) = read(file, "https://d, http://e").unwrap();
+    assert_eq!(hooks, ["https://d", "http://e"]);
+    assert_eq!(read("", "").unwrap().0, [""; 0]);
+    for wrong in ["ftp://a", "https://", "https://a,,", "https://me:hunter2@a"] {
+        let found = problems(&inputs("", &[("HIVE_EXAMPLE_HOOKS", wrong)], &[]));
+        assert!(
+            found[0].contains("must be a list of at most 64 URLs"),
+            "{found:?}"
+        );
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+    for wrong in ["\"https://a\"", "[1]", "[\"https://me:hunter2@a\"]"] {
+        let found = problems(&inputs(&format!("[example]\nhooks = {wrong}\n"), &[], &[]));
+        assert!(
+            found[0].contains("must be a list of at most 64 URLs"),
+            "{found:?}"
+        );
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
 }
 
 #[test]

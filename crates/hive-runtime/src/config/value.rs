@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::key::{Literal, Rule};
+use super::key::{Literal, Rule, URLS_MAX};
 
 /// What somebody wrote, before any rule was applied.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub enum Value {
     Duration(Duration),
     /// A text, a word of a choice, a URL or a path.
     Text(String),
+    /// A list of URLs.
+    List(Vec<String>),
     /// An address to listen on.
     Address(SocketAddr),
 }
@@ -45,8 +47,26 @@ impl Given {
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Toml(toml::Value::String(text)) => masked(text),
+            Self::Toml(toml::Value::Array(items)) => {
+                let items = items.iter().map(|item| match item {
+                    toml::Value::String(text) => toml::Value::from(masked(text)),
+                    other => other.clone(),
+                });
+                toml::Value::Array(items.collect()).to_string()
+            },
             Self::Toml(value) => value.to_string(),
             Self::Text(text) => masked(text),
+        }
+    }
+
+    /// The texts of a list; the environment has commas between them.
+    fn texts(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Toml(value) => {
+                let items = value.as_array()?.iter();
+                items.map(|item| item.as_str().map(str::to_owned)).collect()
+            },
+            Self::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
         }
     }
 
@@ -144,6 +164,14 @@ pub(super) fn parse(rule: Rule, given: &Given) -> Result<Value, String> {
             }
             url.map(|url| Value::Text(url.to_owned()))
         },
+        Rule::Urls(schemes) => given
+            .texts()
+            .filter(|urls| urls.len() <= URLS_MAX)
+            .filter(|urls| {
+                let is_url = |url: &String| has_scheme(url, schemes) && !url.contains('@');
+                urls.iter().all(is_url)
+            })
+            .map(Value::List),
     };
     value.ok_or_else(|| rule_in_words(rule))
 }
@@ -170,6 +198,10 @@ fn rule_in_words(rule: Rule) -> String {
             "must be `host:port`, where the host is an IP address or localhost".to_owned()
         },
         Rule::Url(schemes) => format!("must be a URL that starts with {}", schemes.join(" or ")),
+        Rule::Urls(schemes) => format!(
+            "must be a list of at most {URLS_MAX} URLs that start with {} and name no user",
+            schemes.join(" or ")
+        ),
         Rule::File => "must be the path of a file".to_owned(),
     }
 }
