@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::answer::Answer;
+use super::answer::{Answer, excerpt};
 use super::{ExecutorError, chain};
 
 /// Who the fields that are written belong to.
@@ -203,7 +203,7 @@ impl Kubernetes {
             what: target.deployment(),
         };
         let answer = self.send(&step).await?;
-        decode(&step.check(answer)?, &step)
+        decode(&step.check(answer)?, "Scale", &step)
     }
 
     /// Writes the number into what was read as `scale`; `None` when somebody else wrote meanwhile.
@@ -228,7 +228,7 @@ impl Kubernetes {
         if answer.status == StatusCode::CONFLICT {
             return Ok(None);
         }
-        let written: Scale = decode(&step.check(answer)?, &step)?;
+        let written: Scale = decode(&step.check(answer)?, "Scale", &step)?;
         Ok(Some(replicas_of(&written)))
     }
 
@@ -248,7 +248,8 @@ impl Kubernetes {
                 what: "the API `autoscaling/v2`".to_owned(),
             };
             let answer = self.send(&step).await?;
-            let page: List<HorizontalPodAutoscaler> = decode(&step.check(answer)?, &step)?;
+            let page: List<HorizontalPodAutoscaler> =
+                decode(&step.check(answer)?, "HorizontalPodAutoscalerList", &step)?;
             if let Some(owner) = page.items.iter().find(|owner| target.is_scaled_by(owner)) {
                 return Err(ExecutorError::Owned {
                     target: target.deployment(),
@@ -416,20 +417,28 @@ fn said(answer: &Answer) -> String {
     let message = status
         .as_ref()
         .and_then(|status| status["message"].as_str());
-    message.map_or_else(
-        || answer.words(),
-        |message| super::answer::excerpt(message.as_bytes()),
-    )
+    message.map_or_else(|| answer.words(), |message| excerpt(message.as_bytes()))
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8], step: &Step<'_>) -> Result<T, ExecutorError> {
-    serde_json::from_slice(body).map_err(|error| ExecutorError::Failed {
+/// The object of `kind` in `body`. The types of `k8s-openapi` take an object of any kind, and what
+/// lacks in it as 0.
+fn decode<T: DeserializeOwned>(
+    body: &[u8],
+    kind: &str,
+    step: &Step<'_>,
+) -> Result<T, ExecutorError> {
+    let wrong = |why: &dyn std::fmt::Display| ExecutorError::Failed {
         why: format!(
-            "{WHO} answered `{}` with what is none: {error}: {}",
+            "{WHO} answered `{}` with what is no {kind}: {why}: {}",
             step.need,
-            super::answer::excerpt(body)
+            excerpt(body)
         ),
-    })
+    };
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    if value["kind"] != kind {
+        return Err(wrong(&format_args!("its kind is {}", value["kind"])));
+    }
+    serde_json::from_value(value).map_err(|error| wrong(&error))
 }
 
 /// The number that `scale` asks for; Kubernetes leaves a 0 out.

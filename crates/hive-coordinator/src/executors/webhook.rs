@@ -235,7 +235,7 @@ impl Webhook {
             .map_err(|rule| refused(format!("the target `{shown}` {rule}")))?;
         if self.settings.urls.iter().any(|url| url.covers(&place)) {
             return target
-                .parse()
+                .parse::<Uri>()
                 .map_err(|error| refused(format!("the target `{shown}` is no URL: {error}")));
         }
         let rule = if self.settings.urls.is_empty() {
