@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use self::{
     policy::{PolicyArgs, PolicyView},
+    simulate::SimulateArgs,
     views::{EventView, ScalingView},
 };
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub(crate) mod policy;
+mod simulate;
 mod views;
 mod watch;
 
@@ -54,6 +56,9 @@ pub(crate) enum ScaleCommand {
     /// Changes how a group is scaled; what is not named stays.
     #[command(after_help = SET_EXAMPLES)]
     Set(Box<SetArgs>),
+    /// Compares strategies over a load, by simulation; asks no hive.
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(Box<SimulateArgs>),
 }
 
 /// How a group is to be scaled.
@@ -121,6 +126,7 @@ pub(crate) async fn run(command: ScaleCommand, common: &Common) -> anyhow::Resul
             events(&client, group, limit, out).await
         },
         ScaleCommand::Set(args) => set(&client, *args, out).await,
+        ScaleCommand::Simulate(args) => simulate::run(&args, out),
     }
 }
 

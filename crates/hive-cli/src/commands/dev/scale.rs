@@ -179,6 +179,11 @@ async fn ordered(order: &mut watch::Receiver<Order>) {
     drop(order.wait_for(|order| *order != Order::Run).await);
 }
 
+/// Waits until everything is to stop at once.
+async fn hurried(order: &mut watch::Receiver<Order>) {
+    drop(order.wait_for(|order| *order == Order::Kill).await);
+}
+
 /// Hands on what groups want, until everything is to stop.
 async fn follow(
     client: Client,
@@ -207,8 +212,8 @@ async fn follow(
                     }
                 }
                 for (group, sender) in &wishes {
-                    let last = heard.get(group);
-                    let is_gone = last.is_some_and(|last| now - *last > GONE_AFTER);
+                    let last = heard.get(group).copied();
+                    let is_gone = last.is_some_and(|last| now - last > GONE_AFTER);
                     if is_gone {
                         heard.remove(group);
                         sender.send_replace(None);
@@ -512,7 +517,7 @@ impl Keeper {
         while !self.workers.is_empty() {
             tokio::select! {
                 Some(end) = self.ends.recv() => self.note_end(&end),
-                _ = self.order.wait_for(|order| *order == Order::Kill) => break,
+                () = hurried(&mut self.order) => break,
                 () = sleep_until(end) => {
                     let (left, group) = (self.workers.len(), &self.scale.group);
                     note(&format!("scale: {left} of {group} did not end within {STOP_WITHIN:?}"));

@@ -32,7 +32,6 @@ fn group() -> wire::GroupScaling {
         executor_state: wire::ExecutorState::Failing.into(),
         executor_error: "it does not answer".to_owned(),
         epoch: 7,
-        ..wire::GroupScaling::default()
     }
 }
 
