@@ -28,8 +28,16 @@ mod window;
 mod words;
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
 mod laws;
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
 mod tests;
 
 use serde::{Deserialize, Serialize};

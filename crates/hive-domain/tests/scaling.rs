@@ -2,6 +2,11 @@
 //!
 //! `cargo test -p hive-domain --test scaling -- --nocapture` prints the table of docs/scaling.md.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "the table is what a reader runs this for"
+)]
+
 use std::thread;
 
 use hive_domain::scaling::simulate::{Load, Outcome, Row, Scaler, Shape, World, compare, table};
