@@ -10,11 +10,12 @@
 //! - More waiting never means fewer asked for.
 //! - Never above the ceiling, and below it never fewer than what is in flight needs.
 //! - A steady load and a sawtooth load settle: nothing is added and removed again for ever.
-//! - A step of the clock alone moves nothing.
+//! - A clock that goes back, or leaps by more than a minute, moves nothing. A shorter leap is
+//!   like a late call.
 //!
 //! It starts and stops nothing, and knows no executor. Read next: `policy` (how a group is scaled),
-//! `plan` (the formula), `forecast` (what is expected), `window` (when it is acted upon), `simulate`
-//! (what it costs and saves).
+//! `plan` (the formula), `forecast` (what is expected), `window` (when it is acted upon),
+//! `simulate` (what it costs and saves).
 
 mod allocation;
 mod forecast;
@@ -28,8 +29,16 @@ mod window;
 mod words;
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
 mod laws;
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
 mod tests;
 
 use serde::{Deserialize, Serialize};

@@ -38,8 +38,6 @@ pub(super) struct Plan {
     pub(super) rule: Rule,
     /// What kept the answer from the wish.
     pub(super) hold: Hold,
-    /// Consumers that hold messages, as far as the facts tell: fewer are never asked for.
-    pub(super) busy: u32,
     /// Messages not begun.
     pub(super) backlog: u64,
     /// Messages not begun once a worker started now works.
@@ -177,7 +175,6 @@ pub(super) fn step(
         wish: wish.count,
         rule: wish.rule,
         hold,
-        busy,
         backlog,
         backlog_then,
         inputs: Inputs {

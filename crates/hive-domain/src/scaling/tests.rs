@@ -119,6 +119,42 @@ fn a_message_to_be_delivered_again_wakes_a_group_without_a_consumer() {
 }
 
 #[test]
+fn the_reason_says_which_bound_decided() {
+    let limits = Limits {
+        min: 3,
+        max: 8,
+        ..LIMITS
+    };
+    let demand = Demand {
+        waiting: 120,
+        ..facts()
+    };
+    let most = decide(
+        &policy(Strategy::Hybrid),
+        &limits,
+        &demand,
+        &Memory::default(),
+    );
+    assert_eq!(most.asked, 8);
+    assert!(
+        most.reason.ends_with("; at most 8 are allowed"),
+        "{}",
+        most.reason
+    );
+    let least = decide(
+        &policy(Strategy::Hybrid),
+        &limits,
+        &facts(),
+        &Memory::default(),
+    );
+    assert_eq!(least.asked, 3);
+    assert_eq!(
+        least.reason,
+        "nothing to do and nothing expected: no consumer is wanted; at least 3 are kept"
+    );
+}
+
+#[test]
 fn delayed_and_parked_messages_want_nobody() {
     let demand = Demand {
         later: 1_000,

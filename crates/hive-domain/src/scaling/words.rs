@@ -20,9 +20,7 @@ pub(super) fn reason(
     let held = match plan.hold {
         _ if asked == wish => None,
         _ if asked == limits.max && wish > asked => Some(format!("at most {asked} are allowed")),
-        _ if asked == limits.min && wish < asked && plan.hold == Hold::Free => {
-            Some(format!("at least {asked} are kept"))
-        },
+        _ if asked == limits.min && wish < asked => Some(format!("at least {asked} are kept")),
         Hold::Free => None,
         Hold::UpWindow => {
             let window = span(policy.scale_up_window_ms);

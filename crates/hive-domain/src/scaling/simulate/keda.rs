@@ -2,8 +2,8 @@
 //!
 //! From its documentation: every 15 s `ceil(lag / threshold)` pods are desired, nothing changes
 //! within a tenth of the target, at most 4 pods or as many as there are come at once, and what
-//! goes is held up by the largest wish of 300 s. KEDA itself starts the first pod once there is lag,
-//! and takes the last one away once there was none for its cooldown of 300 s.
+//! goes is held up by the largest wish of 300 s. KEDA itself starts the first pod once there is
+//! lag, and takes the last one away once there was none for its cooldown of 300 s.
 
 use crate::scaling::{
     Limits,

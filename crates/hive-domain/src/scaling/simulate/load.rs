@@ -180,6 +180,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::{Load, Shape};
+    use crate::scaling::number::whole;
 
     #[test]
     fn a_seed_makes_the_same_load_again_and_another_seed_another() {
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn a_burst_rises_to_its_height_and_falls_again() {
         let rates = [0, 240, 255, 300, 405, 500].map(|at| Shape::Burst.rate(at));
-        assert_eq!(rates, [2.0, 2.0, 11.0, 20.0, 11.0, 2.0]);
+        assert_eq!(rates.map(whole), [2, 2, 11, 20, 11, 2]);
     }
 
     #[test]

@@ -53,8 +53,8 @@ fn mean(outcomes: &[Outcome]) -> Outcome {
 #[must_use]
 pub fn table(loads: &[(String, Vec<Row>)]) -> String {
     let mut text = String::from(
-        "| load | scaled by | mean wait | p95 | p99 | consumer-hours | changes | peak | interrupted \
-         |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| load | scaled by | mean wait | p95 | p99 | consumer-hours | changes | peak | \
+         interrupted |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for (name, rows) in loads {
         for Row { scaler, outcome } in rows {

@@ -33,10 +33,26 @@ const FINE_MS: u64 = 10;
 /// Most parts: waits over 4 h count as 4 h in percentiles.
 const PARTS_MAX: usize = 1_440_000;
 
+/// Room for one message at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot {
+    /// When it is free, or has been since.
+    free_ms: u64,
+    worker: u32,
+    /// How long its last message was held; 0 before the first, and once that is counted.
+    held_ms: u64,
+}
+
+impl Slot {
+    /// Whether it works on a message at a time.
+    const fn is_busy(&self, now: u64) -> bool {
+        self.free_ms > now && self.held_ms > 0
+    }
+}
+
 /// A worker that works, or will.
 struct Worker {
     started_ms: u64,
-    ready_ms: u64,
 }
 
 /// What is known while it runs.
@@ -49,10 +65,10 @@ struct Run<'a> {
     /// Arrivals of one second.
     offsets: Vec<u64>,
     begun: u64,
-    /// Slots by when they are free, and whose they are.
-    slots: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Messages worked on: when they are done, how long they were held, by whom.
-    held: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Slots of workers that stay, the one free first on top.
+    slots: BinaryHeap<Reverse<Slot>>,
+    /// Slots of workers that drain, while they are not free.
+    leaving: Vec<Slot>,
     /// Workers that stay, by number.
     workers: BTreeMap<u32, Worker>,
     /// Workers started and not ready, those ready last at the end.
@@ -60,8 +76,7 @@ struct Run<'a> {
     /// Workers that drain, by when they go.
     draining: Vec<(u64, u32)>,
     next_worker: u32,
-    /// Acks and their time held, by minute.
-    minutes: VecDeque<(u64, u64, u64)>,
+    acked: Acked,
     published: u64,
     consumer_ms: u64,
     peak: u32,
@@ -106,12 +121,12 @@ impl<'a> Run<'a> {
             offsets: Vec::new(),
             begun: 0,
             slots: BinaryHeap::new(),
-            held: BinaryHeap::new(),
+            leaving: Vec::new(),
             workers: BTreeMap::new(),
             starting: Vec::new(),
             draining: Vec::new(),
             next_worker: 0,
-            minutes: VecDeque::new(),
+            acked: Acked(Vec::new()),
             published: 0,
             consumer_ms: 0,
             peak: 0,
@@ -122,6 +137,9 @@ impl<'a> Run<'a> {
 
     /// Lets messages arrive within the second that starts at `now`.
     fn arrive(&mut self, count: u32, now: u64, random: &mut Random) {
+        if count == 0 {
+            return;
+        }
         self.offsets.clear();
         for _ in 0..count {
             let offset = whole(random.share() * 999.0);
@@ -134,10 +152,10 @@ impl<'a> Run<'a> {
 
     /// Begins what can be begun before `until`.
     fn begin_until(&mut self, until: u64) {
-        while let (Some(arrived), Some(Reverse((free, worker)))) =
+        while let (Some(arrived), Some(Reverse(slot))) =
             (self.queue.front().copied(), self.slots.peek().copied())
         {
-            let taken = arrived.max(free);
+            let taken = arrived.max(slot.free_ms);
             if taken >= until {
                 return;
             }
@@ -146,11 +164,14 @@ impl<'a> Run<'a> {
             let done = self.done(begin);
             self.begun = self.begun.saturating_add(1);
             self.waits.count(begin.saturating_sub(arrived));
-            if let Some(mut slot) = self.slots.peek_mut() {
-                *slot = Reverse((done, worker));
+            self.acked.count(&slot);
+            if let Some(mut top) = self.slots.peek_mut() {
+                *top = Reverse(Slot {
+                    free_ms: done,
+                    held_ms: done.saturating_sub(taken),
+                    ..slot
+                });
             }
-            let span = done.saturating_sub(taken);
-            self.held.push(Reverse((done, span, worker)));
         }
     }
 
@@ -181,31 +202,27 @@ impl<'a> Run<'a> {
         done
     }
 
-    /// Lets end what has ended by `now`: work, starts and drains.
+    /// Lets end what has ended by `now`: starts, and drains.
     fn settle(&mut self, now: u64) {
-        while let Some(Reverse((done, span, _))) = self.held.peek().copied()
-            && done <= now
-        {
-            self.held.pop();
-            let minute = done / MINUTE_MS;
-            match self.minutes.back_mut() {
-                Some((last, acked, work)) if *last == minute => {
-                    *acked = acked.saturating_add(1);
-                    *work = work.saturating_add(span);
-                },
-                _ => self.minutes.push_back((minute, 1, span)),
-            }
-        }
         self.starting.retain(|(ready, _)| *ready > now);
-        let held = &self.held;
+        let leaving = &self.leaving;
         let interrupted = &mut self.interrupted;
         self.draining.retain(|(gone, worker)| {
             if *gone > now {
                 return true;
             }
-            let left = held.iter().filter(|Reverse((_, _, by))| by == worker);
-            *interrupted = interrupted.saturating_add(count(left.count()));
+            let undone = |slot: &&Slot| slot.worker == *worker && slot.free_ms > *gone;
+            let left = count(leaving.iter().filter(undone).count());
+            *interrupted = interrupted.saturating_add(left);
             false
+        });
+        let acked = &mut self.acked;
+        self.leaving.retain(|slot| {
+            let is_busy = slot.free_ms > now;
+            if !is_busy {
+                acked.count(slot);
+            }
+            is_busy
         });
     }
 
@@ -227,7 +244,7 @@ impl<'a> Run<'a> {
         while surplus > 0
             && let Some((_, worker)) = self.starting.pop()
         {
-            self.slots.retain(|Reverse((_, by))| *by != worker);
+            self.slots.retain(|Reverse(slot)| slot.worker != worker);
             self.end(worker, now);
             surplus = surplus.saturating_sub(1);
         }
@@ -241,13 +258,14 @@ impl<'a> Run<'a> {
     fn start(&mut self, now: u64, startup_ms: u64) {
         let (number, ready_ms) = (self.next_worker, now.saturating_add(startup_ms));
         self.next_worker = self.next_worker.saturating_add(1);
-        let worker = Worker {
-            started_ms: now,
-            ready_ms,
-        };
+        let worker = Worker { started_ms: now };
         self.workers.insert(number, worker);
         for _ in 0..self.world.concurrency {
-            self.slots.push(Reverse((ready_ms, number)));
+            self.slots.push(Reverse(Slot {
+                free_ms: ready_ms,
+                worker: number,
+                held_ms: 0,
+            }));
         }
         self.starting.push((ready_ms, number));
         self.starting.sort_unstable();
@@ -255,35 +273,33 @@ impl<'a> Run<'a> {
 
     /// Tells those who lose least to finish and go.
     fn drain(&mut self, surplus: u32, now: u64) {
-        let mut busy: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
-        for Reverse((done, _, worker)) in &self.held {
-            let (count, last) = busy.entry(*worker).or_default();
-            *count = count.saturating_add(1);
-            *last = (*last).max(*done);
+        // Of each worker how many it works on, and when its last slot is free, or has been since.
+        let mut known: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
+        for Reverse(slot) in &self.slots {
+            let (held, last) = known.entry(slot.worker).or_default();
+            *held = held.saturating_add(u32::from(slot.is_busy(now)));
+            *last = (*last).max(slot.free_ms);
         }
-        let mut idle: BTreeMap<u32, u64> = BTreeMap::new();
-        for Reverse((free, worker)) in &self.slots {
-            let since = idle.entry(*worker).or_default();
-            *since = (*since).max(*free);
-        }
-        let mut holders = Vec::with_capacity(self.workers.len());
-        for (worker, facts) in &self.workers {
-            let held = busy.get(worker).map_or(0, |(count, _)| *count);
-            let since = idle.get(worker).copied().unwrap_or(facts.ready_ms);
-            holders.push(Holder {
-                consumer: format!("{worker:08}"),
-                held,
-                begun: held,
-                idle_ms: now.saturating_sub(since),
-                draining: false,
-            });
-        }
+        let holders = known.iter().map(|(worker, (held, last))| Holder {
+            consumer: format!("{worker:010}"),
+            held: *held,
+            begun: *held,
+            idle_ms: now.saturating_sub(*last),
+            draining: false,
+        });
+        let holders: Vec<Holder> = holders.collect();
         for victim in victims(&holders, surplus) {
             let Ok(worker) = victim.consumer.parse::<u32>() else {
                 continue;
             };
-            let gone = busy.get(&worker).map_or(now, |(_, last)| *last);
-            self.slots.retain(|Reverse((_, by))| *by != worker);
+            let last = known.get(&worker).map_or(now, |(_, last)| *last);
+            let gone = last.max(now);
+            for Reverse(slot) in &self.slots {
+                if slot.worker == worker {
+                    self.leaving.push(*slot);
+                }
+            }
+            self.slots.retain(|Reverse(slot)| slot.worker != worker);
             self.end(worker, gone);
             self.draining.push((gone, worker));
         }
@@ -301,13 +317,17 @@ impl<'a> Run<'a> {
     fn demand(&self, now: u64) -> Demand {
         let oldest = now / MINUTE_MS;
         let oldest = oldest.saturating_sub(MINUTES.saturating_sub(1));
-        let (mut recent_acked, mut recent_work_ms) = (0_u64, 0_u64);
-        for (minute, acked, work) in self.minutes.iter().rev() {
-            if *minute < oldest {
-                break;
+        let (mut recent_acked, mut recent_work_ms) = self.acked.since(oldest);
+        let mut leased = 0_u64;
+        let staying = self.slots.iter().map(|Reverse(slot)| slot);
+        for slot in staying.chain(&self.leaving) {
+            if slot.is_busy(now) {
+                leased = leased.saturating_add(1);
+            } else if slot.held_ms > 0 && slot.free_ms / MINUTE_MS >= oldest {
+                // Done, and not counted before the slot is used again.
+                recent_acked = recent_acked.saturating_add(1);
+                recent_work_ms = recent_work_ms.saturating_add(slot.held_ms);
             }
-            recent_acked = recent_acked.saturating_add(*acked);
-            recent_work_ms = recent_work_ms.saturating_add(*work);
         }
         let draining = size(self.draining.len());
         let staying = size(self.workers.len().saturating_sub(self.starting.len()));
@@ -316,7 +336,7 @@ impl<'a> Run<'a> {
             now: Timestamp(now),
             published: self.published,
             waiting: count(self.queue.len()),
-            leased: count(self.held.len()),
+            leased,
             ready: 0,
             later: 0,
             oldest_waiting_ms: first.map_or(0, |arrived| now.saturating_sub(*arrived)),
@@ -410,6 +430,40 @@ impl<'a> Decider<'a> {
             self.asked = asked;
         }
         asked
+    }
+}
+
+/// Acks and for how long their messages were held, by minute.
+struct Acked(Vec<(u64, u64)>);
+
+impl Acked {
+    /// Counts the last message of a slot that is free of it.
+    fn count(&mut self, slot: &Slot) {
+        if slot.held_ms == 0 {
+            return;
+        }
+        let minute = usize::try_from(slot.free_ms / MINUTE_MS).unwrap_or(usize::MAX);
+        // Whatever a run is, it ends with its load.
+        if minute > SECONDS_MAX {
+            return;
+        }
+        if self.0.len() <= minute {
+            self.0.resize(minute.saturating_add(1), (0, 0));
+        }
+        if let Some((acked, work_ms)) = self.0.get_mut(minute) {
+            *acked = acked.saturating_add(1);
+            *work_ms = work_ms.saturating_add(slot.held_ms);
+        }
+    }
+
+    /// The sums since a minute.
+    fn since(&self, minute: u64) -> (u64, u64) {
+        let minute = usize::try_from(minute).unwrap_or(usize::MAX);
+        let recent = self.0.get(minute..).unwrap_or(&[]);
+        let add = |sum: (u64, u64), (acked, work_ms): &(u64, u64)| {
+            (sum.0.saturating_add(*acked), sum.1.saturating_add(*work_ms))
+        };
+        recent.iter().fold((0, 0), add)
     }
 }
 
