@@ -24,8 +24,9 @@ use tonic_reflection::pb::v1::{
 
 use crate::fleet::Fleet;
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "agenthive.v1.DeadLetterService",
+    "agenthive.v1.GatewayControlService",
     "agenthive.v1.GroupService",
     "agenthive.v1.MessagingService",
     "agenthive.v1.StreamService",

@@ -1,5 +1,6 @@
 //! End to end: real daemons, a real Redis, the public doors; each test is a sentence of the README.
 
+mod control;
 mod counting;
 mod dead_letters;
 mod delivery;

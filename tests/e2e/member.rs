@@ -128,6 +128,20 @@ impl Member {
             .context("nothing was cancelled")?
     }
 
+    /// Waits to be asked to go.
+    pub(crate) async fn drained(&mut self) -> Result<wire::Drain> {
+        let drained = async {
+            loop {
+                if let Answer::Drain(drain) = self.frame().await?.context("the stream ended")? {
+                    return Ok(drain);
+                }
+            }
+        };
+        timeout(PATIENCE, drained)
+            .await
+            .context("nobody asks to go")?
+    }
+
     /// Leaves, and waits until the gateway closes the stream.
     pub(crate) async fn leave(mut self) -> Result<()> {
         self.ask(Ask::Leave(wire::Leave {})).await?;

@@ -42,6 +42,9 @@ pub struct Ended {
     pub handled: u64,
     /// Handlers that were still running when the grace was over; their messages were given back.
     pub unfinished: usize,
+    /// Whether the server asked it to go for good: fewer agents are wanted, and whoever started it
+    /// should not start another one in its place.
+    pub drained: bool,
 }
 
 /// Why a worker ended by itself.
@@ -92,6 +95,8 @@ struct Settings {
     max_in_flight: Option<u32>,
     grace: Duration,
     must_exist: bool,
+    accept_offers: bool,
+    pod: String,
     shutdown: CancellationToken,
     watch: Option<Watch>,
 }
@@ -149,6 +154,23 @@ impl<W: Work> WorkerBuilder<W> {
         self
     }
 
+    /// Whether the agent helps other groups out while its own has no work. Such an offer comes from
+    /// the server. The worker then joins the offered group too, under the same id and with the same
+    /// handler, which finds the group in its [`Job`]; over both never more handlers run than
+    /// `concurrency`. It leaves once that group gave nothing for 10 s, its own group has work again,
+    /// or the worker ends. One group is helped at a time. Default false.
+    pub const fn accept_offers(mut self, accepts: bool) -> Self {
+        self.settings.accept_offers = accepts;
+        self
+    }
+
+    /// Name of the pod that the agent runs in as `namespace/name`, at most 320 bytes: when fewer
+    /// agents are wanted, Kubernetes is told which pods have the least to lose. Default: none.
+    pub fn pod(mut self, name: impl Into<String>) -> Self {
+        self.settings.pod = name.into();
+        self
+    }
+
     /// Ends the worker when it fires: what is unstarted goes back uncounted, running handlers
     /// finish within the grace, the membership is left.
     pub fn shutdown(mut self, token: CancellationToken) -> Self {
@@ -200,6 +222,8 @@ impl<W: Work> Worker<W> {
             max_in_flight: None,
             grace: GRACE_DEFAULT,
             must_exist: true,
+            accept_offers: false,
+            pod: String::new(),
             shutdown: CancellationToken::new(),
             watch: None,
         };
@@ -216,7 +240,7 @@ impl<W: Work> Worker<W> {
         &self.settings.consumer_id
     }
 
-    /// Works until the shutdown token fires. A lost connection, a gateway or a Redis that is away
+    /// Works until the shutdown token fires, or the server says that fewer agents are wanted. A lost connection, a gateway or a Redis that is away
     /// do not end it. Dropping the future drops the connection: what it held is given up by the
     /// server after the group's reconnect grace, and what was begun counts as failed.
     ///

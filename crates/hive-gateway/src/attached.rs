@@ -28,6 +28,9 @@ use tonic::Status;
 
 use crate::delivery::Holder;
 
+/// How long a client may take to answer a revoke. Releases that come later are its own.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Bytes on the way to one connection beyond which it gets no more deliveries.
 const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -56,32 +59,87 @@ struct Kept {
     lease: Option<Lease>,
     deadline: Instant,
     told: Told,
+    /// When a handler began it, as far as heartbeats say, or last reported progress.
+    progressed: Instant,
+    /// A revoke asked for it, and its release is not judged yet.
+    is_returning: bool,
 }
 
 /// What a connection holds, and what it may still be given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Holding {
     by_token: HashMap<String, Kept, RandomState>,
-    /// No lease ends before this time; none where nothing is held.
+    /// Since when nothing is held; of no meaning while something is.
+    empty_since: Instant,
+    /// No lease ends and nothing hangs before this time; none where nothing is held.
     check_at: Option<Instant>,
     /// Deliveries granted and neither read nor asked for yet.
     credit: u32,
     /// Deliveries that reads under way may bring.
     reserved: u32,
+    /// Of the reserved, what a revoke took: not credit again where a read does not bring it.
+    owed: u32,
+    /// Places that revokes took: each finished delivery gives one back.
+    lowered: u32,
+    /// Releases that revokes asked for and that were not read yet, and how long they are waited
+    /// for.
+    revoked: Option<(u32, Instant)>,
+    /// Deliveries whose release a revoke asked for, and which is not judged yet.
+    returning: u32,
     /// It gave a message back: it gets none until it grants credit again.
     is_passed_over: bool,
-    /// It gets no more: the gateway goes away.
+    /// It gets no more: the gateway goes away, or fewer consumers are wanted.
     is_withdrawn: bool,
 }
 
+impl Default for Holding {
+    fn default() -> Self {
+        Self {
+            by_token: HashMap::default(),
+            empty_since: Instant::now(),
+            check_at: None,
+            credit: 0,
+            reserved: 0,
+            owed: 0,
+            lowered: 0,
+            revoked: None,
+            returning: 0,
+            is_passed_over: false,
+            is_withdrawn: false,
+        }
+    }
+}
+
 impl Holding {
+    fn count(&self) -> u32 {
+        u32::try_from(self.by_token.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Forgets a delivery. What is finished gives a place back that a revoke took.
+    fn remove(&mut self, token: &str) {
+        let Some(kept) = self.by_token.remove(token) else {
+            return;
+        };
+        if kept.is_returning {
+            self.returning = self.returning.saturating_sub(1);
+        } else {
+            self.lowered = self.lowered.saturating_sub(1);
+        }
+        if self.by_token.is_empty() {
+            self.empty_since = Instant::now();
+        }
+    }
+
     /// Keeps a delivery; true when nobody watches its deadline yet.
     fn keep(&mut self, token: String, lease: Lease, lease_ms: u64) -> bool {
-        let deadline = Instant::now() + Duration::from_millis(lease_ms);
+        let now = Instant::now();
+        let deadline = now + Duration::from_millis(lease_ms);
         let kept = Kept {
             lease: Some(lease),
             deadline,
             told: Told::Nothing,
+            progressed: now,
+            is_returning: false,
         };
         self.by_token.insert(token, kept);
         let is_first = self.check_at.is_none();
@@ -116,7 +174,15 @@ pub struct Attached {
     pub capacity: u32,
     /// How many it works on at once.
     pub concurrency: u32,
+    /// Whether it takes offers of other groups' work.
+    pub accepts_offers: bool,
+    /// Name of its pod as `namespace/name`; empty outside Kubernetes.
+    pub pod: Box<str>,
+    /// How long a begun delivery may go without a word of progress; none for ever.
+    progress_timeout: Option<Duration>,
     held: Mutex<Holding>,
+    /// Whether it was told to finish and go for good.
+    draining: AtomicBool,
     ended: AtomicBool,
     /// Whether it ended by no wish of its client: it may come back to what it holds.
     lost: AtomicBool,
@@ -156,6 +222,23 @@ pub struct Member {
     pub capacity: u32,
     /// How many it works on at once.
     pub concurrency: u32,
+    /// Whether it takes offers of other groups' work.
+    pub accepts_offers: bool,
+    /// Name of its pod as `namespace/name`; empty outside Kubernetes.
+    pub pod: String,
+    /// How long a begun delivery may go without a word of progress, in ms; 0 for ever.
+    pub progress_timeout_ms: u64,
+}
+
+/// What a connection holds, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Deliveries it holds.
+    pub held: u32,
+    /// Of them, those that a handler has begun, and at least as many as it works on at once.
+    pub begun: u32,
+    /// How long it has held nothing; zero while it holds something.
+    pub idle: Duration,
 }
 
 impl Attached {
@@ -171,7 +254,12 @@ impl Attached {
             capabilities: member.capabilities.into(),
             capacity: member.capacity,
             concurrency: member.concurrency,
+            accepts_offers: member.accepts_offers,
+            pod: member.pod.into(),
+            progress_timeout: (member.progress_timeout_ms > 0)
+                .then(|| Duration::from_millis(member.progress_timeout_ms)),
             held: Mutex::default(),
+            draining: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             frames,
@@ -219,20 +307,106 @@ impl Attached {
     /// Grants credit, up to the capacity less what is held or on the way.
     pub fn grant(&self, messages: u32) {
         let mut held = self.held.lock();
-        let count = u32::try_from(held.by_token.len()).unwrap_or(u32::MAX);
+        // What goes back because of a revoke is counted once, among the places that it took.
         let most = self
             .capacity
-            .saturating_sub(count)
-            .saturating_sub(held.reserved);
+            .saturating_sub(held.count().saturating_sub(held.returning))
+            .saturating_sub(held.reserved)
+            .saturating_sub(held.lowered);
         held.credit = held.credit.saturating_add(messages).min(most);
         held.is_passed_over = false;
     }
 
-    /// Passes the consumer over until it grants credit: it gave a message back, and would get the
-    /// same one again at once. Clients grant credit for each release that is answered, but for none
-    /// that a `revoke` asked for: whoever sends one must not pass over for it.
+    /// Passes the consumer over until it grants credit: whatever it has left, it gets nothing.
     pub fn pass_over(&self) {
         self.held.lock().is_passed_over = true;
+    }
+
+    /// Notes that the client gives a delivery back at once. Where a revoke asked for it, its place
+    /// goes along; else the consumer is passed over until it grants credit: it would get the same
+    /// message back. Clients grant credit for each release that is answered, but for none that a
+    /// revoke asked for: passed over for those, one with credit left would wait for ever.
+    pub fn gives_back(&self, token: &str) {
+        let mut held = self.held.lock();
+        let now = Instant::now();
+        let asked = held.revoked.filter(|(left, end)| *left > 0 && *end > now);
+        let Some((left, end)) = asked else {
+            held.revoked = None;
+            held.is_passed_over = true;
+            return;
+        };
+        let Some(kept) = held.by_token.get_mut(token) else {
+            return;
+        };
+        if !std::mem::replace(&mut kept.is_returning, true) {
+            held.returning = held.returning.saturating_add(1);
+            held.lowered = held.lowered.saturating_add(1);
+            held.revoked = Some((left - 1, end));
+        }
+    }
+
+    /// Takes so many credits away and asks for as many deliveries back that no handler has begun.
+    /// The window is lowered in this step, before anything comes back, so that what comes back goes
+    /// to others; it grows back by one with each finished delivery.
+    pub fn revoke(&self, messages: u32) {
+        let mut held = self.held.lock();
+        let from_credit = held.credit.min(messages);
+        held.credit -= from_credit;
+        held.lowered = held.lowered.saturating_add(from_credit);
+        // A read under way may bring the rest; what it does not bring is not credit again.
+        let under_way = held.reserved.saturating_sub(held.owed);
+        held.owed = (held.owed).saturating_add(under_way.min(messages - from_credit));
+        let now = Instant::now();
+        let before = held.revoked.filter(|(_, end)| *end > now);
+        let asked = before.map_or(0, |(left, _)| left).saturating_add(messages);
+        held.revoked = Some((asked.min(held.count()), now + REVOKED_WITHIN));
+        drop(held);
+        self.send(wire::consume_response::Frame::Revoke(wire::Revoke {
+            messages,
+        }));
+    }
+
+    /// Marks the consumer as one that goes for good: nothing more is fetched for it. True where it
+    /// was not marked before.
+    pub fn begin_drain(&self) -> bool {
+        self.withdraw();
+        !self.draining.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it was told to finish and go for good.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Tells the client to finish what it has begun, give the rest back and go. The stream stays
+    /// open for as long as that takes.
+    pub fn send_drain(&self) {
+        self.send(wire::consume_response::Frame::Drain(wire::Drain {
+            deadline: None,
+            reason: wire::DrainReason::ScaleDown.into(),
+        }));
+    }
+
+    /// What it holds, in numbers.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let held = self.held.lock();
+        let count = held.count();
+        let begun = held.by_token.values();
+        let begun = begun.filter(|kept| kept.told == Told::Begun).count();
+        let begun = u32::try_from(begun).unwrap_or(u32::MAX);
+        let idle = if count == 0 {
+            held.empty_since.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        Load {
+            held: count,
+            // Heartbeats come late: what it works on by now is among the oldest.
+            begun: begun.max(self.concurrency.max(1).min(count)),
+            idle,
+        }
     }
 
     /// Withdraws all credit: nothing more is fetched for it.
@@ -251,7 +425,10 @@ impl Attached {
     pub fn end_reserve(&self, left: u32) {
         let mut held = self.held.lock();
         held.reserved = held.reserved.saturating_sub(left);
-        held.credit = held.credit.saturating_add(left);
+        let taken = left.min(held.owed);
+        held.lowered = held.lowered.saturating_add(taken);
+        held.credit = held.credit.saturating_add(left - taken);
+        held.owed = (held.owed - taken).min(held.reserved);
     }
 
     /// Holds a delivery under its token, with credit that was set aside; gives the lease back when
@@ -266,6 +443,7 @@ impl Attached {
         }
         // In this step: counted as set aside and as held, it would cut the client's next grant off.
         held.reserved = held.reserved.saturating_sub(1);
+        held.owed = held.owed.min(held.reserved);
         let is_first = held.keep(token.to_owned(), lease, lease_ms);
         drop(held);
         if is_first {
@@ -317,7 +495,7 @@ impl Attached {
 
     /// Forgets a delivery that is settled or lost.
     pub fn forget(&self, token: &str) {
-        self.held.lock().by_token.remove(token);
+        self.held.lock().remove(token);
     }
 
     /// Forgets a delivery by its lane, entry and count, unless an outcome of it is on the way;
@@ -333,15 +511,72 @@ impl Attached {
             .by_token
             .iter()
             .find_map(|(token, kept)| is_it(kept).then(|| token.clone()))?;
-        held.by_token.remove(&token);
+        held.remove(&token);
         Some(token)
     }
 
-    /// Notes a heartbeat: the lease starts anew.
+    /// Notes a heartbeat: the lease starts anew. Where it says that a handler has begun, the time
+    /// begins in which progress is to be reported.
     pub fn beat(&self, token: &str, told: Told, lease_ms: u64) {
-        if let Some(kept) = self.held.lock().by_token.get_mut(token) {
-            kept.deadline = Instant::now() + Duration::from_millis(lease_ms);
-            kept.told = kept.told.max(told);
+        self.note(token, told, (lease_ms, false));
+    }
+
+    /// Notes a report of progress: the lease and the time to the next report start anew.
+    pub fn progress(&self, token: &str, lease_ms: u64) {
+        self.note(token, Told::Begun, (lease_ms, true));
+    }
+
+    fn note(&self, token: &str, told: Told, (lease_ms, is_report): (u64, bool)) {
+        let mut held = self.held.lock();
+        let Some(kept) = held.by_token.get_mut(token) else {
+            return;
+        };
+        let now = Instant::now();
+        kept.deadline = now + Duration::from_millis(lease_ms);
+        let begins = told == Told::Begun && kept.told != Told::Begun;
+        kept.told = kept.told.max(told);
+        if is_report || begins {
+            kept.progressed = now;
+            if let Some(timeout) = self.progress_timeout {
+                let at = now + timeout;
+                held.check_at = Some(held.check_at.map_or(at, |first| first.min(at)));
+            }
+        }
+    }
+
+    /// Deliveries that a handler has begun and of which nothing was heard for the group's
+    /// `progress_timeout`. Not those whose outcome is on the way.
+    #[must_use]
+    pub fn hung(&self, now: Instant) -> Vec<Lease> {
+        let held = self.held.lock();
+        let is_hung = |kept: &&Kept| self.hangs_at(kept).is_some_and(|at| at <= now);
+        let hung = held.by_token.values().filter(is_hung);
+        hung.filter_map(|kept| kept.lease.clone()).collect()
+    }
+
+    fn hangs_at(&self, kept: &Kept) -> Option<Instant> {
+        let is_at_work = kept.told == Told::Begun && kept.lease.is_some();
+        self.progress_timeout
+            .filter(|_| is_at_work)
+            .map(|timeout| kept.progressed + timeout)
+    }
+
+    /// How long a begun delivery may go without a word of progress; none for ever.
+    #[must_use]
+    pub fn progress_timeout(&self) -> Option<Duration> {
+        self.progress_timeout
+    }
+
+    /// Deliveries that no handler has begun, where all that were begun are gone: nobody will begin
+    /// them. 0 while a begun one is held.
+    #[must_use]
+    pub fn stranded(&self) -> u32 {
+        let held = self.held.lock();
+        let mut kept = held.by_token.values();
+        if kept.any(|kept| kept.told == Told::Begun) {
+            0
+        } else {
+            held.count()
         }
     }
 
@@ -368,16 +603,21 @@ impl Attached {
         all
     }
 
-    /// When to look for leases that ended: at the first deadline, or a little before.
+    /// When to look for leases that ended and for what hangs: at the first deadline, or a little
+    /// before.
     #[must_use]
     pub fn check_at(&self) -> Option<Instant> {
         self.held.lock().check_at
     }
 
-    /// Finds out anew when the first lease ends, after a look at those that did.
+    /// Finds out anew when the first lease ends or hangs, after a look at those that did.
     pub fn checked(&self) {
         let mut held = self.held.lock();
-        held.check_at = held.by_token.values().map(|kept| kept.deadline).min();
+        let first_of = |kept: &Kept| {
+            self.hangs_at(kept)
+                .map_or(kept.deadline, |at| at.min(kept.deadline))
+        };
+        held.check_at = held.by_token.values().map(first_of).min();
     }
 
     /// Sends leased messages.
@@ -493,14 +733,21 @@ mod tests {
             capabilities: Vec::new(),
             capacity,
             concurrency: 1,
+            accepts_offers: false,
+            pod: String::new(),
+            progress_timeout_ms: 1_000,
         });
         attached
     }
 
     fn lease() -> Lease {
+        numbered(1)
+    }
+
+    fn numbered(number: u32) -> Lease {
         Lease {
             lane: "g/p4".into(),
-            id: "1-1".into(),
+            id: format!("{number}-1"),
             count: 1,
             consumer: "c".into(),
             session: "s".into(),
@@ -533,5 +780,119 @@ mod tests {
         assert_eq!(one.room(), 2);
         one.grant(9);
         assert_eq!(one.room(), 2);
+    }
+
+    /// A consumer that holds so many, under the tokens "1" and so on, and has the rest as credit.
+    fn holding(capacity: u32, count: u32) -> Arc<Attached> {
+        let one = consumer(capacity);
+        one.grant(capacity);
+        one.reserve(count);
+        for number in 1..=count {
+            let token = number.to_string();
+            assert!(one.hold(&token, numbered(number), 60_000).is_ok());
+        }
+        one.end_reserve(0);
+        one
+    }
+
+    fn release(one: &Attached, token: &str) {
+        one.gives_back(token);
+        assert!(one.settling(token).is_some());
+    }
+
+    #[test]
+    fn a_revoke_takes_places_that_come_back_with_finished_work() {
+        let one = holding(10, 10);
+        one.revoke(6);
+        for number in 5..=10 {
+            release(&one, &number.to_string());
+        }
+        // Read and not judged: what a client grants that knows no better is cut off.
+        one.grant(6);
+        assert_eq!(one.room(), 0);
+        for number in 5..=10 {
+            one.forget(&number.to_string());
+        }
+        one.grant(6);
+        assert_eq!(one.room(), 0, "what came back goes to others");
+        one.forget("1");
+        one.grant(2);
+        assert_eq!(
+            one.room(),
+            2,
+            "one place for the finished one, and one grown back"
+        );
+    }
+
+    #[test]
+    fn credit_that_a_revoke_took_is_no_credit_after_a_read_that_did_not_use_it() {
+        let one = consumer(10);
+        one.grant(10);
+        one.reserve(6);
+        one.revoke(8);
+        assert_eq!(
+            one.room(),
+            0,
+            "four were credit, and four of the read are owed"
+        );
+        one.end_reserve(6);
+        assert_eq!(one.room(), 2);
+    }
+
+    #[test]
+    fn who_gives_back_by_itself_is_passed_over_and_who_was_asked_is_not() {
+        let one = holding(4, 2);
+        one.revoke(1);
+        assert_eq!(one.room(), 1);
+        release(&one, "2");
+        assert_eq!(one.room(), 1);
+        release(&one, "1");
+        assert_eq!(one.room(), 0);
+        one.forget("1");
+        one.grant(1);
+        assert_eq!(one.room(), 2);
+    }
+
+    #[test]
+    fn a_drained_consumer_has_no_room_whatever_it_grants() {
+        let one = holding(4, 1);
+        assert!(one.begin_drain());
+        assert!(!one.begin_drain());
+        one.forget("1");
+        one.grant(4);
+        assert_eq!((one.room(), one.is_draining()), (0, true));
+    }
+
+    #[test]
+    fn the_load_counts_as_many_begun_as_are_worked_on_at_once() {
+        let one = holding(4, 3);
+        let load = one.load();
+        assert_eq!((load.held, load.begun, load.idle), (3, 1, Duration::ZERO));
+        one.beat("1", Told::Begun, 60_000);
+        one.beat("2", Told::Begun, 60_000);
+        assert_eq!(one.load().begun, 2);
+    }
+
+    #[test]
+    fn what_is_begun_hangs_without_progress_and_only_that() {
+        let one = holding(4, 3);
+        one.beat("1", Told::Begun, 60_000);
+        one.beat("2", Told::Held, 60_000);
+        one.beat("3", Told::Begun, 60_000);
+        assert!(one.settling("3").is_some());
+        let later = Instant::now() + Duration::from_millis(1_001);
+        one.beat("1", Told::Begun, 60_000);
+        let hung: Vec<String> = one.hung(later).into_iter().map(|lease| lease.id).collect();
+        assert_eq!(hung, ["1-1"], "a heartbeat is no progress");
+        assert!(one.check_at().is_some_and(|at| at <= later));
+        one.progress("1", 60_000);
+        let soon = Instant::now() + Duration::from_millis(900);
+        assert!(one.hung(soon).is_empty());
+        one.checked();
+        assert!(one.check_at().is_some_and(|at| at > soon));
+        assert_eq!(one.stranded(), 0);
+        one.forget("1");
+        one.forget("3");
+        assert_eq!(one.stranded(), 1);
     }
 }

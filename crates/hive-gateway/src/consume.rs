@@ -20,7 +20,10 @@ use hive_protocol::{
     wire::{self, consume_request, consume_response::Frame},
 };
 use hive_runtime::tasks::BACKGROUND;
-use hive_store::{Lease, settle::Verdict};
+use hive_store::{
+    Lease,
+    settle::{Action, Settle, Verdict},
+};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -44,6 +47,8 @@ const QUEUE_MAX: usize = 256;
 const SETTLES_MAX: usize = 16;
 /// How long a draining gateway waits for its clients to go elsewhere.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Category of an attempt that reported no progress.
+const HUNG: &str = "timeout";
 /// Pause before a lease that was spared is looked at again.
 const SPARED: Duration = Duration::from_millis(500);
 
@@ -88,6 +93,10 @@ where
         going.fence();
     }
     attached.send(Frame::Joined(joined.answer));
+    // It was told before, on a connection that is lost.
+    if attached.is_draining() {
+        attached.send_drain();
+    }
     let session = Session {
         gateway: gateway.clone(),
         view: joined.view,
@@ -143,6 +152,7 @@ impl Session {
             End::Lost if ending.gateway.shutdown.is_draining() => {},
             End::Lost => ending.lost().await,
         }
+        self.dispatcher.forget_drain(&ending.attached);
     }
 
     async fn serve<S>(&self, frames: &mut S) -> End
@@ -269,13 +279,13 @@ impl Session {
                     Ok(wire::Settled { results })
                 }));
             },
-            consume_request::Frame::Heartbeat(beat) => self.heartbeat(beat).await?,
+            consume_request::Frame::Heartbeat(beat) => self.heartbeat(beat, false).await?,
             consume_request::Frame::Progress(progress) => {
                 let beat = wire::Heartbeat {
                     leases: vec![progress.lease.clone()],
                     begun: vec![progress.lease],
                 };
-                self.heartbeat(beat).await?;
+                self.heartbeat(beat, true).await?;
             },
             consume_request::Frame::Leave(wire::Leave {}) => return Ok(true),
         }
@@ -297,7 +307,8 @@ impl Session {
         }
     }
 
-    async fn heartbeat(&self, beat: wire::Heartbeat) -> Result<(), Fault> {
+    /// Starts leases anew. `is_report`: what is named reported progress.
+    async fn heartbeat(&self, beat: wire::Heartbeat, is_report: bool) -> Result<(), Fault> {
         request::leases("heartbeat.leases", &beat.leases)?;
         request::leases("heartbeat.begun", &beat.begun)?;
         let lease_ms = self.view.definition.settings.lease_ms;
@@ -314,11 +325,13 @@ impl Session {
             return Ok(());
         }
         let begun: HashSet<&String> = beat.begun.iter().collect();
-        let told = |token: &String| {
-            if begun.contains(token) {
-                Told::Begun
+        let note = |token: &String| {
+            if is_report {
+                self.attached.progress(token, lease_ms);
+            } else if begun.contains(token) {
+                self.attached.beat(token, Told::Begun, lease_ms);
             } else {
-                Told::Held
+                self.attached.beat(token, Told::Held, lease_ms);
             }
         };
         let verdicts = match self.gateway.extend_now(&self.view, &items).await {
@@ -329,8 +342,7 @@ impl Session {
             Err(error) if error.is_transient() => {
                 tracing::debug!(consumer = &*self.attached.consumer, %error, "beat_not_passed_on");
                 for (lease, _) in &items {
-                    let token = lease.token();
-                    self.attached.beat(&token, told(&token), lease_ms);
+                    note(&lease.token());
                 }
                 return Ok(());
             },
@@ -340,9 +352,7 @@ impl Session {
         for ((lease, _), verdict) in items.into_iter().zip(verdicts) {
             let token = lease.token();
             match verdict {
-                Verdict::Done => {
-                    self.attached.beat(&token, told(&token), lease_ms);
-                },
+                Verdict::Done => note(&token),
                 Verdict::Fenced => {
                     // Members that are gone with everything else look like fenced ones.
                     self.gateway.store.check_dataset().await?;
@@ -374,13 +384,20 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the leases whose time is over; false when some were spared.
+    /// Ends the leases whose time is over, and the attempts that hang; false when some were spared.
     async fn expire(&self) -> bool {
+        let all_ended = self.end_leases().await;
+        let all_failed = self.end_hung().await;
+        self.attached.checked();
+        all_ended && all_failed
+    }
+
+    /// Ends the leases whose time is over; false when some were spared.
+    async fn end_leases(&self) -> bool {
         let now = Instant::now();
         let mut over = judged(&self.attached);
         over.retain(|(held, _)| held.deadline <= now);
         if over.is_empty() {
-            self.attached.checked();
             return true;
         }
         let idle_ms = self.view.definition.settings.lease_ms;
@@ -404,7 +421,6 @@ impl Session {
             self.attached.forget(&token);
             lost.push(token);
         }
-        self.attached.checked();
         if !lost.is_empty() {
             self.gateway
                 .bells
@@ -416,6 +432,60 @@ impl Session {
             }));
         }
         !spared
+    }
+
+    /// Fails the attempts of which nothing was heard for the group's `progress_timeout`, heartbeats
+    /// or not; false when Redis is away.
+    async fn end_hung(&self) -> bool {
+        let Some(timeout) = self.attached.progress_timeout() else {
+            return true;
+        };
+        let hung = self.attached.hung(Instant::now());
+        if hung.is_empty() {
+            return true;
+        }
+        let reason = format!("no progress for {} s", timeout.as_secs_f64());
+        let fail = |lease: &Lease| Settle {
+            lease: lease.clone(),
+            attach: self.attached.attach,
+            check_session: true,
+            action: Action::Lose {
+                idle_ms: 0,
+                category: HUNG.to_owned(),
+                record: outcomes::record(lease, HUNG, &reason),
+            },
+        };
+        let items: Vec<Settle> = hung.iter().map(fail).collect();
+        // Before they are anybody's again: not this one's, until it shows that a handler is free.
+        self.attached.pass_over();
+        let name = &self.view.definition.name;
+        let verdicts = self
+            .gateway
+            .settle_now(&self.view.namespace, name, &items)
+            .await;
+        let Ok(verdicts) = verdicts else { return false };
+        let taken = outcomes::taken(&verdicts);
+        self.gateway.metrics.given_back_hung.increment(taken);
+        let leases: Vec<String> = hung.iter().map(Lease::token).collect();
+        for token in &leases {
+            self.attached.forget(token);
+        }
+        let consumer = &*self.attached.consumer;
+        tracing::warn!(
+            group = name,
+            consumer,
+            count = taken,
+            reason,
+            "consumer_hangs"
+        );
+        self.attached
+            .send(Frame::Cancel(wire::Cancel { leases, reason }));
+        // What waits behind handlers that hang would wait for ever: heartbeats keep its leases.
+        let stranded = self.attached.stranded();
+        if stranded > 0 {
+            self.attached.revoke(stranded);
+        }
+        true
     }
 }
 

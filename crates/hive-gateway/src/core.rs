@@ -316,6 +316,12 @@ impl Gateway {
         }
     }
 
+    /// The dispatcher of a group that has consumers here.
+    pub(crate) fn dispatcher(&self, namespace: &str, group: &str) -> Option<Arc<Dispatcher>> {
+        let key = (namespace.to_owned(), group.to_owned());
+        self.dispatchers.lock().get(&key).cloned()
+    }
+
     /// Dispatchers that have consumers, for the beat of their shards.
     pub(crate) fn dispatchers(&self) -> Vec<Arc<Dispatcher>> {
         self.dispatchers.lock().values().cloned().collect()

@@ -81,6 +81,9 @@ pub struct Dispatcher {
     /// Whether something may be leased that nobody holds: an answer was lost, or what could not be
     /// handed over could not be given back.
     must_reconcile: AtomicBool,
+    /// Sessions that were told to go for good, by consumer: one that lost its connection and comes
+    /// back is told again.
+    drained: Mutex<BTreeMap<Arc<str>, Arc<str>>>,
     /// Consumers to look at again, and when: see `look_again`.
     to_look: Mutex<BTreeMap<Arc<str>, Instant>>,
 }
@@ -243,6 +246,7 @@ impl Dispatcher {
             wake,
             may_have_work: AtomicBool::new(true),
             must_reconcile: AtomicBool::new(false),
+            drained: Mutex::default(),
             to_look: Mutex::default(),
         }
     }
@@ -263,6 +267,14 @@ impl Dispatcher {
         {
             return Some(consumer.clone());
         }
+        let mut drained = self.drained.lock();
+        match drained.get(&consumer.consumer) {
+            Some(session) if *session == consumer.session => drop(consumer.begin_drain()),
+            // A new process under the name: nobody told it to go.
+            Some(_) => drop(drained.remove(&consumer.consumer)),
+            None => {},
+        }
+        drop(drained);
         self.may_have_work.store(true, Ordering::Release);
         // A read that was under way at its old connection, here or elsewhere, may lease for it
         // until a moment from now, and nobody would know of it.
@@ -279,6 +291,46 @@ impl Dispatcher {
             .is_some_and(|held| held.attach == consumer.attach && held.session == consumer.session)
         {
             consumers.remove(&consumer.consumer);
+        }
+    }
+
+    /// The consumer of this name, if it is attached here.
+    #[must_use]
+    pub fn consumer(&self, name: &str) -> Option<Arc<Attached>> {
+        self.consumers.lock().get(name).cloned()
+    }
+
+    /// All that are attached here, by name.
+    #[must_use]
+    pub fn attached(&self) -> Vec<Arc<Attached>> {
+        self.consumers.lock().values().cloned().collect()
+    }
+
+    /// Tells a consumer to finish and go for good; nothing more is fetched for it, also after it
+    /// lost its connection and came back here.
+    pub fn drain(&self, consumer: &Attached) {
+        let (name, session) = (consumer.consumer.clone(), consumer.session.clone());
+        // Under the lock of an attach: who comes back meanwhile finds it noted, or is found.
+        let consumers = self.consumers.lock();
+        self.drained.lock().insert(name, session);
+        let present = consumers.get(&consumer.consumer).cloned();
+        drop(consumers);
+        for one in present.iter().map(|one| &**one).chain([consumer]) {
+            if one.session == consumer.session && one.begin_drain() {
+                one.send_drain();
+            }
+        }
+    }
+
+    /// Forgets that a session was told to go, unless it is attached here again.
+    pub(crate) fn forget_drain(&self, gone: &Attached) {
+        let consumers = self.consumers.lock();
+        let is_back = consumers
+            .get(&gone.consumer)
+            .is_some_and(|one| one.session == gone.session);
+        let mut drained = self.drained.lock();
+        if !is_back && drained.get(&gone.consumer) == Some(&gone.session) {
+            drained.remove(&gone.consumer);
         }
     }
 

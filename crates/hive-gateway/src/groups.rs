@@ -17,6 +17,7 @@ use hive_protocol::{
 use hive_store::{
     LaneRef, Shard, StoreError,
     control::{Made, Put, Removal},
+    coordination::ScalingRow,
     figures::Figures,
     members::{Kind, Leaving, Member},
     settle::{Action, Settle},
@@ -145,13 +146,14 @@ impl Gateway {
     ) -> Result<wire::ListGroupsResponse, Fault> {
         reading(async move {
             let definitions = self.store.groups(namespace).await?;
+            let scaled = self.store.scaling_rows(namespace).await?;
             let is_there = |definition: &GroupDefinition| {
                 matches!(definition.state, GroupState::Active | GroupState::Paused)
             };
-            let shown = definitions
-                .into_iter()
-                .filter(is_there)
-                .map(|definition| async move { self.listed(namespace, &definition).await }.boxed());
+            let shown = definitions.into_iter().filter(is_there).map(|definition| {
+                let wanted = wanted(scaled.get(&definition.name), &definition);
+                async move { self.listed(namespace, &definition, wanted).await }.boxed()
+            });
             let mut shown = futures_util::stream::iter(shown).buffered(LISTED_TOGETHER);
             let mut groups = Vec::new();
             while let Some(listed) = shown.next().await {
@@ -173,9 +175,10 @@ impl Gateway {
         &self,
         namespace: &str,
         definition: &GroupDefinition,
+        wanted: Option<u32>,
     ) -> Result<wire::Group, Fault> {
         let view = self.catalog.group(namespace, &definition.name).await?;
-        match self.shown(&view).await {
+        match self.shown_with(&view, wanted).await {
             Err(fault) if fault.reason == Reason::DataLoss => {
                 let group = definition.name.as_str();
                 tracing::warn!(namespace, group, "group_without_data");
@@ -190,8 +193,36 @@ impl Gateway {
     }
 
     async fn shown(&self, view: &GroupView) -> Result<wire::Group, Fault> {
-        let (shown, _) = self.shown_figures(view).await?;
+        let wanted = self.wanted(view).await?;
+        self.shown_with(view, wanted).await
+    }
+
+    async fn shown_with(
+        &self,
+        view: &GroupView,
+        wanted: Option<u32>,
+    ) -> Result<wire::Group, Fault> {
+        let (mut shown, _) = self.figures_without_wish(view).await?;
+        shown.desired_consumers = wanted;
         Ok(convert::group(&view.definition, Some(shown)))
+    }
+
+    /// How many consumers the coordinators want; none where the group is not scaled, or nothing was
+    /// decided yet.
+    async fn wanted(&self, view: &GroupView) -> Result<Option<u32>, Fault> {
+        let (definition, name) = (&view.definition, &view.definition.name);
+        if !definition.settings.auto_scale_enabled {
+            return Ok(None);
+        }
+        match self.store.scaling_row(&view.namespace, name).await {
+            Ok(row) => Ok(wanted(row.as_ref(), definition)),
+            // The group is as well as ever; its coordinator claims the row anew.
+            Err(StoreError::Corrupt { what }) => {
+                tracing::warn!(group = name.as_str(), what, "scaling_unreadable");
+                Ok(None)
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The figures of a group as callers see them, and as Redis has them.
@@ -199,6 +230,15 @@ impl Gateway {
     /// # Errors
     /// `GROUP_NOT_FOUND` and `GROUP_GONE` where it was deleted meanwhile, or what Redis says.
     pub(crate) async fn shown_figures(
+        &self,
+        view: &GroupView,
+    ) -> Result<(wire::GroupFigures, Figures), Fault> {
+        let (mut shown, figures) = self.figures_without_wish(view).await?;
+        shown.desired_consumers = self.wanted(view).await?;
+        Ok((shown, figures))
+    }
+
+    async fn figures_without_wish(
         &self,
         view: &GroupView,
     ) -> Result<(wire::GroupFigures, Figures), Fault> {
@@ -666,6 +706,13 @@ impl Gateway {
             released: items.len() as u64,
         })
     }
+}
+
+/// How many consumers are wanted, as a row of the scaling says; none where the group is not scaled
+/// (any more), or nothing was decided yet.
+fn wanted(row: Option<&ScalingRow>, definition: &GroupDefinition) -> Option<u32> {
+    row.filter(|_| definition.settings.auto_scale_enabled)
+        .and_then(|row| row.desired)
 }
 
 fn shown_member(member: Member, in_flight: u64) -> wire::Consumer {

@@ -10,6 +10,7 @@ use hive_protocol::{
     wire::{
         self,
         dead_letter_service_server::{DeadLetterService, DeadLetterServiceServer},
+        gateway_control_service_server::{GatewayControlService, GatewayControlServiceServer},
         group_service_server::{GroupService, GroupServiceServer},
         messaging_service_server::{MessagingService, MessagingServiceServer},
         stream_service_server::{StreamService, StreamServiceServer},
@@ -36,12 +37,13 @@ use crate::{
 const BATCHES_MAX: usize = 32;
 
 /// Full names of the services, for whoever asks for the health of one.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 6] = [
     "agenthive.v1.MessagingService",
     "agenthive.v1.GroupService",
     "agenthive.v1.StreamService",
     "agenthive.v1.WorkflowService",
     "agenthive.v1.DeadLetterService",
+    "agenthive.v1.GatewayControlService",
 ];
 
 /// The services over one gateway.
@@ -74,7 +76,12 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .max_encoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let dead_letters = DeadLetterServiceServer::new(door)
+    let dead_letters = DeadLetterServiceServer::new(door.clone())
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let control = GatewayControlServiceServer::new(door)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
@@ -84,6 +91,7 @@ pub fn routes(gateway: &Arc<Gateway>) -> Routes {
         .add_service(streams)
         .add_service(workflows)
         .add_service(dead_letters)
+        .add_service(control)
 }
 
 /// A future as `async_trait` writes it: macros inside its traits are expanded after it.
@@ -245,6 +253,16 @@ impl StreamService for Door {
         update_stream UpdateStreamRequest UpdateStreamResponse;
         delete_stream DeleteStreamRequest DeleteStreamResponse;
         accept_loss AcceptLossRequest AcceptLossResponse;
+    }
+}
+
+#[tonic::async_trait]
+impl GatewayControlService for Door {
+    unary! {
+        list_connections ListConnectionsRequest ListConnectionsResponse;
+        revoke_deliveries RevokeDeliveriesRequest RevokeDeliveriesResponse;
+        drain_consumer DrainConsumerRequest DrainConsumerResponse;
+        offer_group OfferGroupRequest OfferGroupResponse;
     }
 }
 

@@ -97,6 +97,9 @@ pub(crate) async fn join(
         capabilities: join.capabilities.names().to_vec(),
         capacity,
         concurrency: join.concurrency,
+        accepts_offers: join.accepts_offers,
+        pod: join.pod.clone().unwrap_or_default(),
+        progress_timeout_ms: settings.progress_timeout_ms,
     });
     let lost = match resume(gateway, &view, &attached, &join.held_leases).await {
         Ok(lost) => lost,
@@ -157,6 +160,9 @@ async fn enter_anew(
             capabilities: Vec::new(),
             capacity: 0,
             concurrency: join.concurrency,
+            accepts_offers: false,
+            pod: String::new(),
+            progress_timeout_ms: 0,
         });
         let ending = Ending {
             gateway: gateway.clone(),
@@ -188,7 +194,7 @@ async fn enter(
         capabilities: join.capabilities.names(),
         max_consumers: view.definition.settings.max_consumers,
         lease_ms: view.definition.settings.lease_ms,
-        pod: "",
+        pod: join.pod.as_deref().unwrap_or_default(),
     };
     gateway.store.join(&view.shard, &joining).await
 }

@@ -27,6 +27,7 @@ pub mod beats;
 pub mod bells;
 pub mod catalog;
 pub mod consume;
+mod control;
 pub mod core;
 pub mod dead_letters;
 pub mod delivery;

@@ -6,6 +6,7 @@ const VERDICTS: &[&str] = &["ok", "gone", "stale_lease", "unknown_lease", "inval
 const REASONS: &[&str] = &[
     "connection_lost",
     "lease_expired",
+    "no_progress",
     "left",
     "fenced",
     "lost_reply",
@@ -104,6 +105,8 @@ pub struct Metrics {
     pub given_back_lost: Counter,
     /// Deliveries taken from consumers whose lease ended.
     pub given_back_expired: Counter,
+    /// Deliveries taken from consumers whose handlers report no progress.
+    pub given_back_hung: Counter,
     /// Deliveries given back by consumers that left.
     pub given_back_left: Counter,
     /// Deliveries taken from sessions that a newer one fenced out.
@@ -136,6 +139,7 @@ impl Metrics {
             settled_invalid: Counter::new(&SETTLED, &["invalid"]),
             given_back_lost: Counter::new(&GIVEN_BACK, &["connection_lost"]),
             given_back_expired: Counter::new(&GIVEN_BACK, &["lease_expired"]),
+            given_back_hung: Counter::new(&GIVEN_BACK, &["no_progress"]),
             given_back_left: Counter::new(&GIVEN_BACK, &["left"]),
             given_back_fenced: Counter::new(&GIVEN_BACK, &["fenced"]),
             given_back_reply: Counter::new(&GIVEN_BACK, &["lost_reply"]),

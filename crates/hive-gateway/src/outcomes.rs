@@ -156,6 +156,7 @@ fn lease_of(attached: Option<&Attached>, token: &str, action: &Wire) -> Result<L
     };
     match action {
         // At once, not when it is judged: what it gave back may be read again before.
+        Wire::Release { retry_after_ms: 0 } => attached.gives_back(token),
         Wire::Release { .. } => attached.pass_over(),
         Wire::Ack { .. } | Wire::Suspend { .. } | Wire::Nack { .. } | Wire::Reject { .. } => {},
         Wire::Extend => return own_lease(attached, token),

@@ -122,6 +122,11 @@ pub const HISTORY_EVENTS_DEFAULT: u32 = 100;
 /// Longest event id, in bytes; ours are far shorter.
 pub const EVENT_ID_BYTES_MAX: usize = 64;
 
+/// Longest name of a pod, `namespace/name`, in bytes.
+pub const POD_BYTES_MAX: usize = 320;
+/// Most groups that a look at connections names.
+pub const CONNECTION_GROUPS_MAX: usize = 10_000;
+
 /// The namespace of a call that names none.
 pub const NAMESPACE_DEFAULT: &str = "default";
 /// gRPC metadata key and HTTP header that names the namespace of a call.

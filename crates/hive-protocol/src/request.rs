@@ -4,7 +4,11 @@
 //! Messages inside a publish are checked by `message`, outcomes by `outcome`: in a batch each of
 //! them is judged on its own.
 
-use hive_domain::{capability::CapabilitySet, name, violation::Violations};
+use hive_domain::{
+    capability::CapabilitySet,
+    name,
+    violation::{Violation, Violations},
+};
 use prost::Message as _;
 
 use crate::{
@@ -12,11 +16,17 @@ use crate::{
     limits::{
         BATCH_BYTES_MAX, BATCH_ITEMS_MAX, CAPABILITIES_MAX, CONCURRENCY_MAX, COUNT_MAX,
         CURSOR_BYTES_MAX, FETCH_MESSAGES_DEFAULT, FETCH_MESSAGES_MAX, IN_FLIGHT_MAX,
-        LEASE_BYTES_MAX, LEASES_MAX, PEEK_MESSAGES_DEFAULT, PEEK_MESSAGES_MAX, WAIT_MS_MAX,
+        LEASE_BYTES_MAX, LEASES_MAX, PEEK_MESSAGES_DEFAULT, PEEK_MESSAGES_MAX, POD_BYTES_MAX,
+        WAIT_MS_MAX,
     },
     message::at_most,
     time, wire,
 };
+
+/// Longest label of RFC 1123, in bytes: the name of a namespace of Kubernetes.
+const LABEL_BYTES_MAX: usize = 63;
+/// Longest subdomain of RFC 1123, in bytes: the name of a pod.
+const SUBDOMAIN_BYTES_MAX: usize = 253;
 
 /// Where a publish goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +80,10 @@ pub struct Join {
     pub concurrency: u32,
     /// Leases that it still holds.
     pub held_leases: Vec<String>,
+    /// Whether it takes offers of other groups' work.
+    pub accepts_offers: bool,
+    /// Name of its pod as `namespace/name`; none outside Kubernetes.
+    pub pod: Option<String>,
 }
 
 /// A checked look at a group.
@@ -235,6 +249,9 @@ pub fn join(request: wire::Join) -> Result<Join, Violations> {
     if let Err(inner) = leases("held_leases", &request.held_leases) {
         faults.nest("", inner);
     }
+    if !request.pod.is_empty() {
+        faults.take(pod("pod", &request.pod));
+    }
     faults.into_result()?;
     Ok(Join {
         session: some_text(&request.session),
@@ -244,7 +261,36 @@ pub fn join(request: wire::Join) -> Result<Join, Violations> {
         max_in_flight: (request.max_in_flight > 0).then_some(request.max_in_flight),
         concurrency: or_default(request.concurrency, 1),
         held_leases: request.held_leases,
+        accepts_offers: request.accepts_offers,
+        pod: some_text(&request.pod),
     })
+}
+
+/// Checks the name of a pod: `namespace/name`, a label and a subdomain of RFC 1123.
+///
+/// # Errors
+/// The violation of `field`.
+pub fn pod(field: &str, pod: &str) -> Result<(), Violation> {
+    at_most(field, pod.len(), POD_BYTES_MAX)?;
+    let is_pod = pod.split_once('/').is_some_and(|(namespace, name)| {
+        let is_short = namespace.len() <= LABEL_BYTES_MAX && name.len() <= SUBDOMAIN_BYTES_MAX;
+        is_short && is_label(namespace) && name.split('.').all(is_label)
+    });
+    if is_pod {
+        return Ok(());
+    }
+    let rule = format!(
+        "`{pod}` must be `namespace/name`, both of lower-case letters, digits and, inside, `-` \
+         (in the name also `.`), of at most {LABEL_BYTES_MAX} and {SUBDOMAIN_BYTES_MAX} bytes"
+    );
+    Err(Violation::new(field, rule))
+}
+
+/// Whether these are the characters of a label of RFC 1123. Kubernetes bounds the length of a
+/// subdomain alone, not of its labels.
+fn is_label(part: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
 }
 
 /// Checks a list of lease tokens: their number and their size. Whether they are anybody's is for

@@ -33,6 +33,10 @@ use scratch::Scratch;
 /// Header that carries the trace of a message.
 const TRACEPARENT: &str = "traceparent";
 
+/// Variables that a pod's specification sets to its own namespace and name.
+const POD_NAMESPACE: &str = "HIVE_POD_NAMESPACE";
+const POD_NAME: &str = "HIVE_POD_NAME";
+
 /// Longest part of a host name in an id; names hold 128 characters.
 const HOST_CHARACTERS_MAX: usize = 64;
 
@@ -55,6 +59,11 @@ The command is run by `sh -c`, once per message:
   HIVE_ANSWER  path of a JSON file: question and answer, where the command asked for input
 On a timeout, or when the message is not this agent's any more, the program and all it started get
 SIGTERM, and SIGKILL 10 s later. It dies with this worker, however that ends.
+
+When fewer agents are wanted the worker finishes what runs, gives the rest back, and ends with exit
+code 0. In a pod of Kubernetes (HIVE_POD_NAMESPACE and HIVE_POD_NAME are set) it stays, idle, until
+the pod is deleted. A command has no way to report progress: in a group with a progress timeout each
+run must end within it.
 
 SIGINT or SIGTERM to the worker: nothing new is begun, what runs may end within --grace, the rest is
 given back. A second signal ends it at once.";
@@ -88,6 +97,9 @@ pub(crate) struct WorkArgs {
     /// How long running commands may take to end after the worker was told to stop.
     #[arg(long, value_parser = duration, default_value = "30s")]
     grace: Duration,
+    /// Help other groups out while this one has no work: run the command for their messages too.
+    #[arg(long)]
+    accept_offers: bool,
     /// Keep the command's stderr off this one.
     #[arg(long, short)]
     quiet: bool,
@@ -99,7 +111,6 @@ struct Agent {
     spawner: Spawner,
     program: Program,
     release_for: Duration,
-    group: String,
     url: String,
     namespace: String,
 }
@@ -121,7 +132,6 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
             is_quiet: args.quiet,
         },
         release_for: args.release_for,
-        group: args.group.clone(),
         url: common.urls().join(","),
         namespace: common.namespace.clone(),
     });
@@ -130,18 +140,37 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
         let agent = Arc::clone(&agent);
         async move { agent.work(job).await }
     };
+    let pod = pod_of(
+        std::env::var(POD_NAMESPACE).ok(),
+        std::env::var(POD_NAME).ok(),
+    );
     let worker = Worker::builder(common.client()?, &args.group, handler)
         .consumer_id(&id)
         .capabilities(args.capabilities.clone())
         .concurrency(args.concurrency)
         .grace(args.grace)
         .wait_for_group(true)
+        .accept_offers(args.accept_offers)
+        .pod(pod.clone().unwrap_or_default())
         .shutdown(shutdown.clone())
         .on_event(|event| tell(&event))
         .build();
     let mut work = std::pin::pin!(worker.run());
     tokio::select! {
-        ended = &mut work => return finished(ended),
+        ended = &mut work => {
+            let is_drained = ended.as_ref().is_ok_and(|ended| ended.drained);
+            let exit = finished(ended)?;
+            // A Deployment starts a container that ends again, in the same pod, as a new agent that
+            // takes work. So this one stays until its pod is deleted, which is what follows.
+            if is_drained && let Some(pod) = pod {
+                note(&format!("idle until the pod {pod} is deleted"));
+                tokio::select! {
+                    _ = interrupt.recv() => {},
+                    _ = terminate.recv() => {},
+                }
+            }
+            return Ok(exit);
+        },
         _ = interrupt.recv() => shutdown.cancel(),
         _ = terminate.recv() => shutdown.cancel(),
     }
@@ -207,7 +236,7 @@ impl Agent {
             .unwrap_or_default();
         vec![
             ("HIVE_MESSAGE_ID", message.message_id.clone()),
-            ("HIVE_GROUP", self.group.clone()),
+            ("HIVE_GROUP", job.group.clone()),
             ("HIVE_ATTEMPT", job.attempt.to_string()),
             ("HIVE_MESSAGE_TYPE", message.message_type.clone()),
             ("HIVE_FROM_AGENT", message.from_agent.clone()),
@@ -266,14 +295,39 @@ fn tell(event: &Event) {
         Event::SettleRefused { error, .. } => note(&format!("an outcome was not taken: {error}")),
         Event::HandlerPanicked { message_id, reason } => note(&format!("{message_id}: {reason}")),
         Event::ShuttingDown { running } => note(&format!("stopping; {running} still running")),
+        Event::ScaledDown { running } => {
+            note(&format!("fewer agents are wanted; {running} still running"));
+        },
+        Event::Offered { group, reason } => note(&format!("offered work of {group}: {reason}")),
+        Event::Helping { group } => note(&format!("helping {group} out")),
+        Event::Returned { group, handled } => {
+            note(&format!("back from {group}, {handled} handled there"));
+        },
         Event::Revoked { .. } => {},
     }
+}
+
+/// The pod that this runs in, where its specification says both parts of its name.
+fn pod_of(namespace: Option<String>, name: Option<String>) -> Option<String> {
+    let (namespace, name) = (namespace?, name?);
+    (!namespace.is_empty() && !name.is_empty()).then(|| format!("{namespace}/{name}"))
 }
 
 /// The exit code of a membership that ended.
 fn finished(ended: Result<Ended, WorkError>) -> anyhow::Result<Exit> {
     match ended {
-        Ok(Ended { unfinished: 0, .. }) => Ok(Exit::Done),
+        Ok(Ended {
+            unfinished: 0,
+            drained,
+            handled,
+        }) => {
+            if drained {
+                note(&format!(
+                    "scaled down after {handled} outcomes; not to be started again"
+                ));
+            }
+            Ok(Exit::Done)
+        },
         Ok(Ended { unfinished, .. }) => {
             note(&format!(
                 "{unfinished} commands did not end in time; their messages went back"
@@ -313,6 +367,14 @@ fn named(host: &str, pid: u32, random: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_known_where_both_parts_of_its_name_are() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(pod_of(some("prod"), some("agent-7")), some("prod/agent-7"));
+        assert_eq!(pod_of(some("prod"), None), None);
+        assert_eq!(pod_of(some(""), some("agent-7")), None);
+    }
 
     #[test]
     fn an_id_is_a_name_whatever_the_host_is_called() {

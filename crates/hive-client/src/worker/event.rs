@@ -28,6 +28,31 @@ pub enum Event {
         /// The gateway's URL.
         gateway: String,
     },
+    /// Fewer agents are wanted: nothing new is taken, what runs may take as long as it takes, then
+    /// the worker ends for good.
+    ScaledDown {
+        /// Handlers that still run.
+        running: usize,
+    },
+    /// Another group has work for this agent, and the offer is taken up.
+    Offered {
+        /// The group.
+        group: String,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// It is a member of the offered group too.
+    Helping {
+        /// The group.
+        group: String,
+    },
+    /// It left the offered group, or could not join it.
+    Returned {
+        /// The group.
+        group: String,
+        /// Outcomes that handlers gave for it.
+        handled: u64,
+    },
     /// The server asked for unstarted deliveries back.
     Revoked {
         /// How many it asked for.

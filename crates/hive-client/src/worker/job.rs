@@ -32,6 +32,8 @@ pub struct Job {
     pub lease_expires_at: Option<SystemTime>,
     /// The agent that works on it.
     pub consumer_id: String,
+    /// The group that it came from: the agent's own, or one that it helps out.
+    pub group: String,
     /// Fires when the message is no longer the agent's, or when a shutdown ran out of grace: stop
     /// the work and undo nothing. What the handler answers afterwards is not sent.
     pub cancelled: CancellationToken,
@@ -51,8 +53,9 @@ impl fmt::Debug for Job {
 }
 
 impl Job {
-    /// Reports that the work goes on; groups that look for hung agents ask for it. Heartbeats keep
-    /// the lease without it. A report that finds the line busy is dropped: the next one will do.
+    /// Reports that the work goes on. A group with a `progress_timeout` takes a job for hung of which
+    /// it hears nothing for so long, and gives it to another agent; report a few times as often.
+    /// Heartbeats keep the lease without it, and save no such job. A report that finds the line busy is dropped: the next one will do.
     pub fn progress(&self) {
         drop(self.progress.try_send(self.entry.clone()));
     }

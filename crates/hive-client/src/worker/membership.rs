@@ -5,6 +5,7 @@
 //! without timers. What this never does: start an unbegun delivery while the connection is down,
 //! for nobody knows whose it is then.
 
+mod help;
 mod link;
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -13,19 +14,19 @@ use futures_util::FutureExt as _;
 use hive_protocol::{
     fault::{Fault, FaultKind, Reason},
     wire::{
-        ConsumeRequest, Credit, Delivery, Join, Leave, Message, Progress, SettleResult,
-        consume_request, consume_response, outcome::Action,
+        ConsumeRequest, Credit, Delivery, DrainReason, Join, Leave, Message, Progress,
+        SettleResult, consume_request, consume_response, outcome::Action,
     },
 };
 use prost::Message as _;
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::link::Link;
+use self::{help::Help, link::Link};
 use super::{
     Ended, Event, Failure, Settings, WorkError,
     job::{Job, Outcome, Work, nack},
@@ -61,9 +62,29 @@ pub(super) struct Membership<W> {
     reports: (mpsc::Sender<String>, mpsc::Receiver<String>),
     session: String,
     handled: u64,
+    // It takes nothing more, and leaves once nothing is held.
+    is_leaving: bool,
+    // The server asked it to go for good.
+    is_drained: bool,
     // When the grace ends, once the shutdown began.
     grace_ends: Option<Instant>,
     unfinished: usize,
+    // One permit per handler that may run, here and in a group that is helped out.
+    slots: Arc<Semaphore>,
+    // One that was waited for, until the next handler starts.
+    slot: Option<OwnedSemaphorePermit>,
+    // The other group that this agent helps out.
+    help: Help,
+    // Set where this membership is such a help.
+    errand: Option<Errand>,
+}
+
+/// What a membership needs to know that only helps out.
+struct Errand {
+    /// Fires when the agent's own group has work again.
+    ends: CancellationToken,
+    /// When the group gave something last.
+    given: Instant,
 }
 
 /// Why a connection is over.
@@ -82,6 +103,12 @@ pub(super) enum End {
 
 impl<W: Work> Membership<W> {
     pub(super) fn new(client: Client, settings: Settings, work: Arc<W>) -> Self {
+        let slots = Arc::new(Semaphore::new(settings.concurrency as usize));
+        Self::sharing(client, settings, work, slots)
+    }
+
+    /// A membership whose handlers run only with one of these permits.
+    fn sharing(client: Client, settings: Settings, work: Arc<W>, slots: Arc<Semaphore>) -> Self {
         Self {
             client,
             settings,
@@ -92,20 +119,38 @@ impl<W: Work> Membership<W> {
             reports: mpsc::channel(REPORTS_MAX),
             session: String::new(),
             handled: 0,
+            is_leaving: false,
+            is_drained: false,
             grace_ends: None,
             unfinished: 0,
+            slots,
+            slot: None,
+            help: Help::default(),
+            errand: None,
         }
     }
 
-    /// Works until the shutdown, over as many connections as it takes.
+    /// Works until the shutdown or the server's word, over as many connections as it takes.
     pub(super) async fn run(mut self) -> Result<Ended, WorkError> {
+        let end = self.work_on().await;
+        self.end_helping(end.is_err()).await;
+        end.map(|()| self.ended())
+    }
+
+    async fn work_on(&mut self) -> Result<(), WorkError> {
         let mut backoff = Backoff::new();
         // A place among the gateways: below their number.
         let mut gateway = self.client.current();
         let mut failures = 0;
         loop {
             if self.settings.shutdown.is_cancelled() && self.may_end_unconnected().await {
-                return Ok(self.ended());
+                return Ok(());
+            }
+            // The other ways to be asked to go know no grace: what runs is settled over another
+            // connection, and nothing is owed without any.
+            self.look_at_errand();
+            if self.is_leaving && self.table.is_empty() {
+                return Ok(());
             }
             let started = Instant::now();
             let end = self.connection(gateway).await;
@@ -114,8 +159,9 @@ impl<W: Work> Membership<W> {
                 failures = 0;
             }
             match end {
-                End::Left => return Ok(self.ended()),
+                End::Left => return Ok(()),
                 End::Drained => {
+                    self.abandon_errand();
                     gateway = self.client.leave(gateway);
                     // Gateways that all go away must not be run around in circles.
                     if started.elapsed() < STEADY {
@@ -131,6 +177,7 @@ impl<W: Work> Membership<W> {
                         fault,
                     });
                     gateway = self.client.leave(gateway);
+                    self.abandon_errand();
                     failures += 1;
                     // The first failure goes to another gateway at once; a full round waits.
                     if failures % self.client.gateways().len() == 0 {
@@ -156,6 +203,7 @@ impl<W: Work> Membership<W> {
         Ended {
             handled: self.handled,
             unfinished: self.unfinished,
+            drained: self.is_drained,
         }
     }
 
@@ -213,8 +261,8 @@ impl<W: Work> Membership<W> {
             max_in_flight: (self.settings.max_in_flight).unwrap_or(self.settings.concurrency),
             concurrency: self.settings.concurrency,
             held_leases: self.table.leases(),
-            accepts_offers: false,
-            pod: String::new(),
+            accepts_offers: self.settings.accept_offers,
+            pod: self.settings.pod.clone(),
         };
         let gateway = self.client.gateway_at(gateway).clone();
         let (mut link, joined) = match Link::join(&gateway, join).await {
@@ -238,12 +286,16 @@ impl<W: Work> Membership<W> {
     async fn exchange(&mut self, link: &mut Link, url: &str) -> End {
         let shutdown = self.settings.shutdown.clone();
         let frames = link.frames.clone();
+        let slots = Arc::clone(&self.slots);
+        let errand_ends = self.errand.as_ref().map(|errand| errand.ends.clone());
+        let errand_ends = errand_ends.unwrap_or_default();
         loop {
             self.start_handlers();
-            if self.grace_ends.is_some() && self.table.is_empty() {
+            if self.is_leaving && self.table.is_empty() {
                 return link.leave(leave()).await;
             }
             let grace_ends = self.grace_ends;
+            let (needs_slot, quiet_ends) = (self.needs_slot(), self.quiet_ends());
             let has_frame =
                 link.is_beat_due || self.table.has_outcomes() || self.table.credit.is_pending();
             tokio::select! {
@@ -259,6 +311,14 @@ impl<W: Work> Membership<W> {
                 Some(done) = self.handlers.join_next(), if !self.handlers.is_empty() => {
                     self.take_all(done);
                 },
+                Ok(slot) = Arc::clone(&slots).acquire_owned(), if needs_slot => {
+                    self.slot = Some(slot);
+                },
+                Some(helped) = self.help.ended(), if self.help.is_under_way() => {
+                    self.returned(helped);
+                },
+                () = errand_ends.cancelled(), if !self.is_leaving => self.begin_leave(),
+                () = until(quiet_ends), if quiet_ends.is_some() => self.begin_leave(),
                 Some(entry) = self.reports.1.recv() => self.report(&entry, &frames),
                 () = shutdown.cancelled(), if grace_ends.is_none() => self.begin_shutdown(),
                 () = until(grace_ends), if grace_ends.is_some() => {
@@ -271,18 +331,32 @@ impl<W: Work> Membership<W> {
 
     /// Starts handlers for what is queued, up to the concurrency.
     fn start_handlers(&mut self) {
-        if self.grace_ends.is_some() {
-            return;
-        }
-        while self.table.running() < self.settings.concurrency as usize {
+        while self.may_start() {
+            let slot = self.slot.take();
+            let slot = slot.or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
+            let Some(slot) = slot else {
+                return;
+            };
             let Some((entry, delivery)) = self.table.start(&self.stop_handlers) else {
                 return;
             };
-            self.start_handler(entry, delivery);
+            self.start_handler(entry, delivery, slot);
         }
+        // Nothing waits for it any more.
+        self.slot = None;
     }
 
-    fn start_handler(&mut self, entry: String, delivery: Delivery) {
+    fn may_start(&self) -> bool {
+        let has_room = self.table.running() < self.settings.concurrency as usize;
+        !self.is_leaving && has_room && self.table.has_queued()
+    }
+
+    /// Whether a delivery waits for a handler of the other group to end.
+    fn needs_slot(&self) -> bool {
+        self.may_start() && self.slot.is_none()
+    }
+
+    fn start_handler(&mut self, entry: String, delivery: Delivery, slot: OwnedSemaphorePermit) {
         let message = match Message::decode(delivery.message) {
             Ok(message) => message,
             Err(error) => {
@@ -299,6 +373,7 @@ impl<W: Work> Membership<W> {
             lease: delivery.lease,
             lease_expires_at: delivery.lease_expires_at.and_then(|at| at.try_into().ok()),
             consumer_id: self.settings.consumer_id.clone(),
+            group: self.settings.group.clone(),
             cancelled: self.table.cancellation(&entry).unwrap_or_default(),
             entry: entry.clone(),
             progress: self.reports.0.clone(),
@@ -307,6 +382,7 @@ impl<W: Work> Membership<W> {
         self.handlers.spawn(async move {
             let handled = AssertUnwindSafe(async { work.work(job).await }).catch_unwind();
             let outcome = handled.await.map_err(|panic| words_of(&*panic));
+            drop(slot);
             (entry, message_id, outcome)
         });
     }
@@ -348,8 +424,13 @@ impl<W: Work> Membership<W> {
                 for delivery in deliveries.deliveries {
                     self.table.deliver(delivery);
                 }
+                self.note_given();
+                self.help.end();
             },
-            consume_response::Frame::Settled(settled) => self.settled(&settled.results),
+            consume_response::Frame::Settled(settled) => {
+                self.settled(&settled.results);
+                self.note_given();
+            },
             consume_response::Frame::Revoke(revoke) => {
                 let asked = revoke.messages;
                 let released = self.table.revoke(asked);
@@ -359,6 +440,9 @@ impl<W: Work> Membership<W> {
                 let cancelled = self.table.cancel(cancel.leases);
                 self.tell_cancelled(cancelled, &cancel.reason);
             },
+            consume_response::Frame::Drain(drain) if drain.reason() == DrainReason::ScaleDown => {
+                self.begin_drain();
+            },
             consume_response::Frame::Drain(_) => {
                 let gateway = url.to_owned();
                 self.tell(Event::Draining { gateway });
@@ -366,10 +450,9 @@ impl<W: Work> Membership<W> {
                     return Some(End::Drained);
                 }
             },
+            consume_response::Frame::Offer(offer) => self.take_offer(offer),
             // A second `joined` says nothing new, and a keep-alive has been heard already.
-            consume_response::Frame::Joined(_)
-            | consume_response::Frame::KeepAlive(_)
-            | consume_response::Frame::Offer(_) => {},
+            consume_response::Frame::Joined(_) | consume_response::Frame::KeepAlive(_) => {},
         }
         self.take_nothing_more();
         None
@@ -415,15 +498,33 @@ impl<W: Work> Membership<W> {
     fn begin_shutdown(&mut self) {
         if self.grace_ends.is_none() {
             self.grace_ends = Some(Instant::now() + self.settings.grace);
-            self.take_nothing_more();
+            self.begin_leave();
             let running = self.table.running();
             self.tell(Event::ShuttingDown { running });
         }
     }
 
-    /// Once the shutdown began: grants no credit, and gives back what came all the same.
+    /// Fewer agents are wanted: as a shutdown, but what runs has all the time it takes, and the
+    /// worker is not to be started again.
+    fn begin_drain(&mut self) {
+        if !self.is_drained {
+            self.is_drained = true;
+            self.help.end();
+            self.begin_leave();
+            let running = self.table.running();
+            self.tell(Event::ScaledDown { running });
+        }
+    }
+
+    /// Stops taking, to leave once nothing is held.
+    fn begin_leave(&mut self) {
+        self.is_leaving = true;
+        self.take_nothing_more();
+    }
+
+    /// Once it is to leave: grants no credit, and gives back what came all the same.
     fn take_nothing_more(&mut self) {
-        if self.grace_ends.is_some() {
+        if self.is_leaving {
             self.table.credit.stop();
             self.table.release_unstarted(usize::MAX);
         }

@@ -76,6 +76,11 @@ impl Table {
         self.running == 0 && self.unanswered == 0 && self.queue.is_empty()
     }
 
+    /// Whether deliveries wait for a handler.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether every outcome was answered.
     pub(super) const fn is_settled(&self) -> bool {
         self.unanswered == 0

@@ -12,9 +12,9 @@ use hive_client::{
     Client, Ended, Event, Failure, Fault, Job, Outcome, Reason, Work, WorkError, Worker,
     WorkerBuilder,
     wire::{
-        Cancel, Deliveries, Delivery, Drain, Heartbeat, Joined, Revoke, SettleResult, SettleStatus,
-        Settled, consume_request::Frame as Sent, consume_response::Frame as Answer,
-        outcome::Action,
+        Cancel, Deliveries, Delivery, Drain, DrainReason, Heartbeat, Joined, Offer, Revoke,
+        SettleResult, SettleStatus, Settled, consume_request::Frame as Sent,
+        consume_response::Frame as Answer, outcome::Action,
     },
 };
 use tokio::{
@@ -447,6 +447,165 @@ async fn a_drain_of_the_only_gateway_is_used_until_it_ends() {
     let (mut consumer, join) = peer.join(joined(&[])).await;
     assert_eq!(join.session, "s");
     assert_eq!(settles(&mut consumer).await[0].0, lease("1-0", 1));
+}
+
+fn for_good() -> Answer {
+    Answer::Drain(Drain {
+        deadline: None,
+        reason: DrainReason::ScaleDown.into(),
+    })
+}
+
+async fn left(consumer: &mut Consumer) {
+    consumer
+        .until(|frame| matches!(frame, Sent::Leave(_)).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_drain_for_good_gives_back_what_is_unstarted_and_waits_for_what_runs() {
+    let mut peer = Peer::start().await;
+    let (work, gate, _) = gated();
+    let builder = Worker::builder(client(&[&peer]), "g", work).max_in_flight(2);
+    // The grace is for a shutdown alone.
+    let mut agent = Agent::start(builder.grace(Duration::from_millis(1)));
+    let (mut consumer, _) = peer.join(joined(&[])).await;
+    deliver(&consumer, &[("1-0", 1), ("2-0", 1)]).await;
+    beat(&mut consumer, |beat| beat.begun.len() == 1).await;
+    consumer.answer(for_good()).await;
+    consumer.answer(for_good()).await;
+    let sent = settles(&mut consumer).await;
+    assert_eq!(sent[0].0, lease("2-0", 1));
+    assert!(matches!(sent[0].1, Action::Release(_)), "{sent:?}");
+    settled(&consumer, &lease("2-0", 1), SettleStatus::Ok).await;
+    let event = agent.event(|event| !matches!(event, Event::Joined { .. }));
+    let event = event.await;
+    assert!(
+        matches!(event, Event::ScaledDown { running: 1 }),
+        "{event:?}"
+    );
+    // What was on its way goes back too.
+    deliver(&consumer, &[("3-0", 1)]).await;
+    let sent = settles(&mut consumer).await;
+    assert!(matches!(sent[0].1, Action::Release(_)), "{sent:?}");
+    settled(&consumer, &lease("3-0", 1), SettleStatus::Ok).await;
+    gate.add_permits(1);
+    let sent = settles(&mut consumer).await;
+    assert!(matches!(sent[0].1, Action::Ack(_)), "{sent:?}");
+    settled(&consumer, &lease("1-0", 1), SettleStatus::Ok).await;
+    left(&mut consumer).await;
+    drop(consumer);
+    let ended = agent.end().await.unwrap();
+    assert_eq!(
+        (ended.handled, ended.unfinished, ended.drained),
+        (1, 0, true)
+    );
+}
+
+#[tokio::test]
+async fn who_is_to_go_for_good_remembers_it_over_a_lost_connection() {
+    let (mut first, mut second) = (Peer::start().await, Peer::start().await);
+    let (work, gate, _) = gated();
+    let agent = Agent::start(Worker::builder(client(&[&first, &second]), "g", work));
+    let (mut consumer, _) = first.join(joined(&[])).await;
+    deliver(&consumer, &[("1-0", 1)]).await;
+    beat(&mut consumer, |beat| beat.begun.len() == 1).await;
+    consumer.answer(for_good()).await;
+    consumer.cut().await;
+    let (mut consumer, join) = second.join(joined(&[])).await;
+    assert_eq!((&*join.session, join.held_leases.len()), ("s", 1));
+    gate.add_permits(1);
+    let next = consumer
+        .until(|frame| (!matches!(frame, Sent::Heartbeat(_))).then_some(frame))
+        .await;
+    assert!(matches!(next, Sent::Settle(_)), "no credit, but {next:?}");
+    settled(&consumer, &lease("1-0", 1), SettleStatus::Ok).await;
+    left(&mut consumer).await;
+    drop(consumer);
+    assert!(agent.end().await.unwrap().drained);
+}
+
+fn offer(group: &str) -> Answer {
+    Answer::Offer(Offer {
+        group: group.to_owned(),
+        reason: "work waits".to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn a_helped_group_shares_the_handlers_and_is_left_when_the_own_one_has_work() {
+    let mut peer = Peer::start().await;
+    let (work, gate, begun) = gated();
+    let builder = Worker::builder(client(&[&peer]), "g", work).capabilities(["gpu"]);
+    let mut agent = Agent::start(builder.accept_offers(true).pod("prod/a"));
+    let (mut own, join) = peer.join(joined(&[])).await;
+    assert_eq!((join.accepts_offers, &*join.pod), (true, "prod/a"));
+    own.answer(offer("other")).await;
+    let (mut other, join) = peer.join(joined(&[])).await;
+    assert_eq!((&*join.group, &*join.consumer_id), ("other", "a"));
+    assert_eq!(
+        (join.capabilities, join.accepts_offers),
+        (vec!["gpu".to_owned()], false)
+    );
+    // One at a time.
+    own.answer(offer("third")).await;
+    deliver(&other, &[("1-0", 1)]).await;
+    beat(&mut other, |beat| beat.begun.len() == 1).await;
+    deliver(&own, &[("2-0", 1)]).await;
+    beat(&mut own, |beat| beat.leases.len() == 1).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 1, "its concurrency is 1");
+    gate.add_permits(1);
+    let sent = settles(&mut other).await;
+    assert!(matches!(sent[0].1, Action::Ack(_)), "{sent:?}");
+    beat(&mut own, |beat| beat.begun.len() == 1).await;
+    settled(&other, &lease("1-0", 1), SettleStatus::Ok).await;
+    left(&mut other).await;
+    drop(other);
+    let event = agent
+        .event(|event| matches!(event, Event::Returned { .. }))
+        .await;
+    assert!(
+        matches!(event, Event::Returned { handled: 1, .. }),
+        "{event:?}"
+    );
+    gate.add_permits(1);
+    settles(&mut own).await;
+    settled(&own, &lease("2-0", 1), SettleStatus::Ok).await;
+    agent.shutdown.cancel();
+    left(&mut own).await;
+    drop(own);
+    let ended = agent.end().await.unwrap();
+    assert_eq!((ended.handled, ended.drained), (2, false));
+}
+
+#[tokio::test]
+async fn a_helped_group_is_left_with_the_shutdown_and_a_refused_help_is_no_harm() {
+    let mut peer = Peer::start().await;
+    let (work, _gate, _) = gated();
+    let builder = Worker::builder(client(&[&peer]), "g", work);
+    let mut agent = Agent::start(builder.accept_offers(true));
+    let (mut own, _) = peer.join(joined(&[])).await;
+    own.answer(offer("gone")).await;
+    let refused = Fault::no_group("gone");
+    peer.consumer().await.end(refused.into()).await;
+    let event = agent
+        .event(|event| matches!(event, Event::Returned { .. }))
+        .await;
+    assert!(
+        matches!(event, Event::Returned { handled: 0, .. }),
+        "{event:?}"
+    );
+    own.answer(offer("other")).await;
+    let (mut other, _) = peer.join(joined(&[])).await;
+    agent
+        .event(|event| matches!(event, Event::Helping { .. }))
+        .await;
+    agent.shutdown.cancel();
+    left(&mut other).await;
+    drop(other);
+    left(&mut own).await;
+    drop(own);
+    assert_eq!(agent.end().await.unwrap().unfinished, 0);
 }
 
 #[tokio::test]

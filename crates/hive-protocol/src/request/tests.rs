@@ -3,7 +3,9 @@
 use hive_domain::violation::Violations;
 use prost_types::Duration as WireDuration;
 
-use super::{Fetch, Producer, Target, batch, fetch, items, join, leases, peek, producer, target};
+use super::{
+    Fetch, Producer, Target, batch, fetch, items, join, leases, peek, pod, producer, target,
+};
 use crate::{
     fault::{Fault, Reason},
     wire,
@@ -131,6 +133,38 @@ fn a_join_gets_its_defaults() {
 }
 
 #[test]
+fn a_pod_is_named_by_its_namespace_and_its_name() {
+    let name = "a".repeat(253);
+    let longest = format!("{}/{name}", "n".repeat(63));
+    for fine in ["prod/agent-7", "a/b", "prod/web.7-x", longest.as_str()] {
+        assert_eq!(pod("pod", fine), Ok(()), "{fine}");
+    }
+    let long_name = format!("n/{}", "a".repeat(254));
+    let long_namespace = format!("{}/a", "n".repeat(64));
+    let long = format!("n/{}", "a".repeat(400));
+    let none = [
+        "agent", "/a", "n/", "N/a", "n/-a", "n/a-", "n/a..b", "n.x/a", "n/a/b", "n/a b",
+    ];
+    for bad in none
+        .iter()
+        .copied()
+        .chain([&*long_name, &*long_namespace, &*long])
+    {
+        assert!(pod("pod", bad).is_err(), "{bad}");
+    }
+    let joined = join(wire::Join {
+        group: "g".to_owned(),
+        consumer_id: "a".to_owned(),
+        accepts_offers: true,
+        pod: "prod/agent-7".to_owned(),
+        ..Default::default()
+    });
+    let joined = joined.unwrap();
+    assert!(joined.accepts_offers);
+    assert_eq!(joined.pod.as_deref(), Some("prod/agent-7"));
+}
+
+#[test]
 fn every_fault_of_a_join_is_reported_at_once() {
     let request = wire::Join {
         group: "a/b".to_owned(),
@@ -140,6 +174,7 @@ fn every_fault_of_a_join_is_reported_at_once() {
         max_in_flight: 10_001,
         concurrency: 10_001,
         held_leases: vec![String::new()],
+        pod: "agent-7".to_owned(),
         ..Default::default()
     };
     assert_eq!(
@@ -152,6 +187,7 @@ fn every_fault_of_a_join_is_reported_at_once() {
             "concurrency",
             "capabilities",
             "held_leases[0]",
+            "pod",
         ]
     );
 }
