@@ -37,7 +37,7 @@ pub enum Line {
     /// A tracked message ended; the channel is named as the shard's `outcomes`, what is said is
     /// its key.
     Outcomes,
-    /// It was decided how many consumers a group is to have; the channel is named as the namespace's
+    /// It was decided how many consumers a group is to have; the channel is the namespace's
     /// `scaling` ([`crate::keys::ControlKeys::namespace_of_scaling`]), what is said is a
     /// [`Desired`].
     Scaling,

@@ -459,7 +459,7 @@ mod tests {
         let events = vec![String::new(); EVENTS_MAX];
         assert_eq!(sizes(&vec![write("", &events); 17]), [16, 1]);
         let most = vec!["x".repeat(EVENT_MAX); EVENTS_MAX];
-        assert_eq!(sizes(&vec![write(&large, &most); 2]), [1, 1]);
+        assert_eq!(sizes(&[write(&large, &most); 2]), [1, 1]);
     }
 
     #[test]

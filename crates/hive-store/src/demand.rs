@@ -119,7 +119,7 @@ impl Store {
             .iter()
             .map(|(group, shard)| (shard.tag(), group.name.as_str()))
             .collect();
-        let mut positions: BTreeMap<(&str, String), Vec<Position>> = BTreeMap::new();
+        let mut positions: BTreeMap<(&str, String), Vec<Position<'_>>> = BTreeMap::new();
         for (shard, lane) in &lanes {
             for (group, pending, last) in figures::positions(next()?)? {
                 if wanted.contains(&(shard.tag(), group.as_str())) {

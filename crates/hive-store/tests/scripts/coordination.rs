@@ -15,9 +15,9 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::world::{World, on, world};
 
 /// The namespace of a world, from the tag of its shard: `...{<namespace>/...`.
-pub(crate) fn namespace(world: &World) -> String {
+pub(crate) fn namespace(world: &World) -> &str {
     let (_, tag) = world.shard.tag().split_once('{').expect("a tag");
-    tag.split('/').next().expect("a namespace").to_owned()
+    tag.split('/').next().expect("a namespace")
 }
 
 fn of<'a>(group: &'a str, epoch: u64, desired: u32, events: &'a [String]) -> ScalingWrite<'a> {
@@ -33,28 +33,28 @@ fn of<'a>(group: &'a str, epoch: u64, desired: u32, events: &'a [String]) -> Sca
 
 impl World {
     async fn claim(&self, groups: &[&str], owner: &str) -> Vec<ScalingRow> {
-        let claimed = self.store.claim_scaling(&namespace(self), groups, owner);
+        let claimed = self.store.claim_scaling(namespace(self), groups, owner);
         claimed.await.expect("claim")
     }
 
     async fn write(&self, owner: &str, writes: &[ScalingWrite<'_>]) -> Vec<bool> {
-        let written = self.store.write_scaling(&namespace(self), owner, writes);
+        let written = self.store.write_scaling(namespace(self), owner, writes);
         written.await.expect("write")
     }
 
     async fn row(&self, group: &str) -> Option<ScalingRow> {
-        let row = self.store.scaling_row(&namespace(self), group).await;
+        let row = self.store.scaling_row(namespace(self), group).await;
         row.expect("row")
     }
 
     async fn events(&self) -> Vec<String> {
-        let events = self.store.scaling_events(&namespace(self), None, 1_000);
+        let events = self.store.scaling_events(namespace(self), None, 1_000);
         let events = events.await.expect("events");
         events.into_iter().map(|(_, event)| event).collect()
     }
 
     async fn put_row(&self, group: &str, row: &str) {
-        let key = self.store.control_keys().scaling(&namespace(self));
+        let key = self.store.control_keys().scaling(namespace(self));
         let _: i64 = self.redis(&["HSET", &key, group, row]).await;
     }
 }
@@ -95,7 +95,7 @@ async fn a_claim_keeps_what_was_decided() {
     assert_eq!(claimed.state, "{\"a\": 1}");
     assert_eq!(claimed.decided_ms, before.decided_ms);
     assert!(before.decided_ms > 1_600_000_000_000, "redis' time");
-    let rows = world.store.scaling_rows(&namespace(&world)).await;
+    let rows = world.store.scaling_rows(namespace(&world)).await;
     assert_eq!(rows.expect("rows"), BTreeMap::from([("g".into(), claimed)]));
 }
 
@@ -155,7 +155,9 @@ async fn a_group_that_is_made_anew_is_safe_from_its_old_owner() {
     let world = world().await;
     world.claim(&["g"], "c1").await;
     world.claim(&["g"], "c2").await;
-    let forgotten = world.store.forget_scaling(&namespace(&world), &["g", "none"]);
+    let forgotten = world
+        .store
+        .forget_scaling(namespace(&world), &["g", "none"]);
     forgotten.await.expect("forget");
     assert_eq!(world.row("g").await, None);
     assert_eq!(world.write("c2", &[of("g", 2, 9, &[])]).await, [false]);
@@ -172,11 +174,11 @@ async fn a_row_that_cannot_be_read_breaks_no_other_and_a_claim_mends_it() {
     world.claim(&["g", "h", "i"], "c1").await;
     world.put_row("h", "7 c9 soon 3 4 {}").await;
     world.put_row("i", "nothing of ours").await;
-    let rows = world.store.scaling_rows(&namespace(&world)).await;
+    let rows = world.store.scaling_rows(namespace(&world)).await;
     let rows: Vec<String> = rows.expect("rows").into_keys().collect();
     assert_eq!(rows, ["g"]);
     for group in ["h", "i"] {
-        let row = world.store.scaling_row(&namespace(&world), group).await;
+        let row = world.store.scaling_row(namespace(&world), group).await;
         assert!(matches!(row, Err(StoreError::Corrupt { .. })), "{row:?}");
     }
     let claimed = world.claim(&["g", "h", "i"], "c2").await;
@@ -203,9 +205,9 @@ async fn more_groups_than_fit_into_a_call_are_claimed_written_and_forgotten() {
     let written = world.write("c1", &writes).await;
     let fenced: Vec<usize> = (0..450).filter(|&at| !written[at]).collect();
     assert_eq!(fenced, [300]);
-    let forgotten = world.store.forget_scaling(&namespace(&world), &groups);
+    let forgotten = world.store.forget_scaling(namespace(&world), &groups);
     forgotten.await.expect("forget");
-    let rows = world.store.scaling_rows(&namespace(&world)).await;
+    let rows = world.store.scaling_rows(namespace(&world)).await;
     assert_eq!(rows.expect("rows").len(), 0);
 }
 
@@ -224,7 +226,7 @@ async fn what_is_larger_than_it_may_be_is_refused_and_nothing_is_stored() {
     let long = ["e".repeat(EVENT_MAX + 1)];
     for write in [state(&larger), of("g", 1, 3, &many), of("g", 1, 3, &long)] {
         let writes = [of("h", 1, 3, &[]), write];
-        let refused = world.store.write_scaling(&namespace(&world), "c1", &writes);
+        let refused = world.store.write_scaling(namespace(&world), "c1", &writes);
         let refused = refused.await;
         assert!(
             matches!(refused, Err(StoreError::Refused { .. })),
@@ -233,7 +235,7 @@ async fn what_is_larger_than_it_may_be_is_refused_and_nothing_is_stored() {
     }
     assert_eq!(world.row("h").await.expect("a row").desired, None);
     for owner in ["", "-", "a b"] {
-        let refused = world.store.claim_scaling(&namespace(&world), &["g"], owner);
+        let refused = world.store.claim_scaling(namespace(&world), &["g"], owner);
         let refused = refused.await;
         assert!(
             matches!(refused, Err(StoreError::Refused { .. })),
@@ -246,34 +248,24 @@ async fn what_is_larger_than_it_may_be_is_refused_and_nothing_is_stored() {
 async fn events_are_read_newest_first_by_pages_and_the_oldest_are_dropped() {
     let world = world().await;
     world.claim(&["g"], "c1").await;
-    let mut number = 0;
     for round in 0..640 {
-        let mut writes = Vec::new();
-        let batches: Vec<Vec<String>> = (0..1)
-            .map(|_| {
-                let events = (0..EVENTS_MAX).map(|_| {
-                    number += 1;
-                    number.to_string()
-                });
-                events.collect()
-            })
-            .collect();
-        writes.extend(batches.iter().map(|events| of("g", 1, round, events)));
-        world.write("c1", &writes).await;
+        let of_round = 16 * round + 1..=16 * round + 16;
+        let events: Vec<String> = of_round.map(|number| number.to_string()).collect();
+        world.write("c1", &[of("g", 1, round, &events)]).await;
     }
     let (store, namespace) = (&world.store, namespace(&world));
-    let key = store.control_keys().scaling_events(&namespace);
+    let key = store.control_keys().scaling_events(namespace);
     let kept: u64 = world.redis(&["XLEN", &key]).await;
-    assert!((10_000..10_200).contains(&kept), "{kept} of {number}");
-    let first = store.scaling_events(&namespace, None, 3).await;
+    assert!((10_000..10_200).contains(&kept), "{kept}");
+    let first = store.scaling_events(namespace, None, 3).await;
     let first = first.expect("events");
     let texts: Vec<&str> = first.iter().map(|(_, event)| event.as_str()).collect();
     assert_eq!(texts, ["10240", "10239", "10238"]);
-    let next = store.scaling_events(&namespace, Some(&first[2].0), 2).await;
+    let next = store.scaling_events(namespace, Some(&first[2].0), 2).await;
     let next = next.expect("events");
     assert_eq!(next[0].1, "10237");
     assert_eq!(next.len(), 2);
-    let none = store.scaling_events(&namespace, Some("0-1"), 2).await;
+    let none = store.scaling_events(namespace, Some("0-1"), 2).await;
     assert_eq!(none.expect("events"), []);
 }
 
@@ -282,7 +274,7 @@ async fn a_changed_wish_is_told_and_one_that_stays_is_not() {
     let world = world().await;
     let line = world.store.lines(&[Line::Scaling]).await.expect("a line");
     let (rings, mut heard) = mpsc::unbounded_channel();
-    let own = world.store.control_keys().scaling(&namespace(&world));
+    let own = world.store.control_keys().scaling(namespace(&world));
     let listen = line.listen(move |channel, said| {
         // Other tests ring in their own namespaces.
         if channel == own {
@@ -349,7 +341,7 @@ async fn a_full_redis_stops_no_scaling() {
     let events = ["e".to_owned()];
     assert_eq!(world.write("c1", &[of("g", 1, 5, &events)]).await, [true]);
     assert_eq!(world.events().await, ["e"]);
-    let forgotten = world.store.forget_scaling(&namespace(&world), &["g"]);
+    let forgotten = world.store.forget_scaling(namespace(&world), &["g"]);
     forgotten.await.expect("forget");
 }
 
@@ -381,7 +373,7 @@ async fn only_the_newest_claim_writes_whatever_the_order() {
                 .collect();
             match rng.random_range(0..20) {
                 0 => {
-                    let forgotten = world.store.forget_scaling(&namespace(&world), &groups);
+                    let forgotten = world.store.forget_scaling(namespace(&world), &groups);
                     forgotten.await.expect("forget");
                     for group in groups {
                         model.remove(group);
@@ -413,9 +405,8 @@ async fn only_the_newest_claim_writes_whatever_the_order() {
                     let verdicts = world.write(owner, &writes).await;
                     for (write, verdict) in writes.iter().zip(verdicts) {
                         let known = model.get_mut(write.group);
-                        let known = known.filter(|known| {
-                            known.epoch == write.epoch && known.owner == owner
-                        });
+                        let known = known
+                            .filter(|known| known.epoch == write.epoch && known.owner == owner);
                         assert_eq!(verdict, known.is_some(), "seed {seed}, step {step}");
                         if let Some(known) = known {
                             known.desired = Some(step);
@@ -424,7 +415,7 @@ async fn only_the_newest_claim_writes_whatever_the_order() {
                     }
                 },
             }
-            let rows = world.store.scaling_rows(&namespace(&world)).await;
+            let rows = world.store.scaling_rows(namespace(&world)).await;
             let rows = rows.expect("rows");
             let there: Vec<(&str, Model)> = rows
                 .values()
@@ -437,8 +428,10 @@ async fn only_the_newest_claim_writes_whatever_the_order() {
                     (row.group.as_str(), model)
                 })
                 .collect();
-            let wanted: Vec<(&str, Model)> =
-                model.iter().map(|(group, row)| (*group, row.clone())).collect();
+            let wanted: Vec<(&str, Model)> = model
+                .iter()
+                .map(|(group, row)| (*group, row.clone()))
+                .collect();
             assert_eq!(there, wanted, "seed {seed}, step {step}");
         }
         noted.reverse();

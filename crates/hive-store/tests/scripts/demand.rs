@@ -25,7 +25,7 @@ async fn demand(world: &World, groups: &[&str]) -> BTreeMap<String, GroupDemand>
         .map(|group| World::definition(group, Start::Earliest))
         .collect();
     let groups: Vec<&GroupDefinition> = groups.iter().collect();
-    let demand = world.store.demand(&namespace(world), &groups).await;
+    let demand = world.store.demand(namespace(world), &groups).await;
     demand.expect("demand")
 }
 
@@ -62,7 +62,10 @@ async fn work_of_every_kind_is_told_apart_and_agrees_with_the_figures() {
     assert_eq!(g.waiting, figures.waiting);
     assert_eq!((g.leased, g.ready), (figures.leased, figures.ready));
     assert_eq!(g.later, figures.delayed + figures.parked);
-    assert!(g.waiting >= 2 && g.leased > 0 && g.ready == 1 && g.later >= 2, "{g:?}");
+    assert!(
+        g.waiting >= 2 && g.leased > 0 && g.ready == 1 && g.later >= 2,
+        "{g:?}"
+    );
     assert_eq!((g.recent_acked, g.recent_failed), (1, 1));
     assert_eq!(g.recent_work_ms, figures.recent_work_ms);
     assert!((240_000..=300_000).contains(&g.recent_ms));
@@ -109,7 +112,10 @@ async fn tasks_held_for_a_consumer_are_work_for_now_and_not_for_later() {
     let held = shard.group("g", GroupKey::Held);
     let _: i64 = world.redis(&["ZADD", &held, "1", "a\0g/p4t|1-0"]).await;
     let found = demand(&world, &["g"]).await;
-    assert_eq!((found["g"].ready, found["g"].later, found["g"].leased), (1, 2, 0));
+    assert_eq!(
+        (found["g"].ready, found["g"].later, found["g"].leased),
+        (1, 2, 0)
+    );
 }
 
 #[tokio::test]
@@ -145,7 +151,10 @@ async fn a_member_says_its_pod_and_an_older_row_has_none() {
     assert_eq!((found["g"].consumers, found["g"].slots), (6, 20));
     let member = world.store.member(&world.shard, "g", "a").await;
     let member = member.expect("member").expect("a member");
-    assert_eq!((&*member.pod, member.lease_ms), ("default/worker-7", 30_000));
+    assert_eq!(
+        (&*member.pod, member.lease_ms),
+        ("default/worker-7", 30_000)
+    );
 }
 
 #[tokio::test]
@@ -183,6 +192,7 @@ const CONSUMERS: usize = 10;
 /// A thousand groups with ten consumers each are asked about once a second: Redis has a core for
 /// more than that.
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what each command costs")]
 async fn the_demand_of_a_thousand_groups_costs_redis_little() {
     let server = RedisServer::start().await.expect("a server");
     let world = on(Arc::new(server)).await;
@@ -192,7 +202,7 @@ async fn the_demand_of_a_thousand_groups_costs_redis_little() {
         let name = format!("group-{number}");
         let mut definition = World::definition(&name, Start::Earliest);
         definition.stream = format!("stream-{number}");
-        let shard = world.store.shard(&namespace, &definition.stream, 0);
+        let shard = world.store.shard(namespace, &definition.stream, 0);
         world
             .store
             .create_on_shard(&shard, &definition)
@@ -206,7 +216,7 @@ async fn the_demand_of_a_thousand_groups_costs_redis_little() {
     let rounds = 5;
     let began = Instant::now();
     for _ in 0..rounds {
-        let found = world.store.demand(&namespace, &groups).await;
+        let found = world.store.demand(namespace, &groups).await;
         let found = found.expect("demand");
         let group = &found["group-7"];
         assert_eq!((group.waiting, group.leased), (2, 2));
