@@ -355,11 +355,13 @@ async fn an_idle_agent_helps_another_group_out_and_comes_back() -> Result<()> {
         .any(|word: &String| word.starts_with("returned"))
     {
         let event = tokio::time::timeout(PATIENCE, events.recv()).await?;
-        match event.context("the agent lives")? {
-            Event::Offered { group, reason } => told.push(format!("offered {group}: {reason}")),
-            Event::Helping { group } => told.push(format!("helping {group}")),
-            Event::Returned { group, handled } => told.push(format!("returned {group} {handled}")),
-            _ => {},
+        let event = event.context("the agent lives")?;
+        if let Event::Offered { group, reason } = event {
+            told.push(format!("offered {group}: {reason}"));
+        } else if let Event::Helping { group } = event {
+            told.push(format!("helping {group}"));
+        } else if let Event::Returned { group, handled } = event {
+            told.push(format!("returned {group} {handled}"));
         }
     }
     assert_eq!(
