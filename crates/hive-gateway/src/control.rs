@@ -1,18 +1,18 @@
 //! What coordinators ask about the consumers that are attached here: who holds what, and that some
 //! of it goes back, that one goes for good, or that one looks at the work of another group.
 //!
-//! All of it is told to the client by a frame and noted in its connection in the same step, so that
-//! the next plan of the group's dispatcher knows. Nothing is written to Redis: what a consumer gives
-//! back comes by its own releases, and a gateway that dies forgets no promise. A session that was
-//! told to go is remembered by its client, and by this gateway for its return here; what ends up at
-//! another gateway meanwhile is told again by the coordinator, which looks at all of them.
+//! All of it is told to the client by a frame and noted in its connection in the same step, so
+//! that the next plan of the group's dispatcher knows. Nothing is written to Redis: what a consumer
+//! gives back comes by its own releases. A session that was told to go is remembered by its client,
+//! and by this gateway for its return here; what ends up at another gateway meanwhile is told again
+//! by the coordinator, which looks at all of them.
 
 use std::sync::Arc;
 
 use hive_domain::{name, violation::Violations};
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::{BATCH_ITEMS_MAX, CONNECTION_GROUPS_MAX, IN_FLIGHT_MAX},
+    limits::{CONNECTION_GROUPS_MAX, IN_FLIGHT_MAX},
     outcome::cut_reason,
     wire::{self, consume_response::Frame},
 };

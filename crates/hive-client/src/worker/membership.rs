@@ -26,10 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    help::{Help, Helped},
-    link::Link,
-};
+use self::{help::Help, link::Link};
 use super::{
     Ended, Event, Failure, Settings, WorkError,
     job::{Job, Outcome, Work, nack},
