@@ -4,7 +4,6 @@
 //! because generated code has one home.
 
 #![expect(
-    clippy::all,
     clippy::pedantic,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,

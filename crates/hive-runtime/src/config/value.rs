@@ -48,9 +48,9 @@ impl Given {
         match self {
             Self::Toml(toml::Value::String(text)) => masked(text),
             Self::Toml(toml::Value::Array(items)) => {
-                let items = items.iter().map(|item| match item {
-                    toml::Value::String(text) => toml::Value::from(masked(text)),
-                    other => other.clone(),
+                let items = items.iter().map(|item| {
+                    let text = item.as_str().map(masked);
+                    text.map_or_else(|| item.clone(), toml::Value::from)
                 });
                 toml::Value::Array(items.collect()).to_string()
             },
