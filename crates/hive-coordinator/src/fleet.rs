@@ -14,20 +14,17 @@ use hive_domain::ownership;
 use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::{LOOP, Tasks};
-use hive_store::dataset::ADVICE;
-use hive_store::registry::Registration;
+use hive_store::registry::{Heard, Registration, Unfit};
 use hive_store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, Loop};
 use crate::settings::Recovery;
 use crate::shard::{self, Scope, ShardName, View, every};
 
-/// Pause between two beats.
-const BEAT: Duration = Duration::from_secs(1);
-/// A beat without an answer for so long means that Redis is away.
-const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two rounds over what is defined.
+const ROUND: Duration = Duration::from_secs(1);
 /// A namespace that had no definition is looked at again after so long.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// A group that is half made for longer was left so by whoever began.
@@ -80,22 +77,44 @@ impl Fleet {
     }
 
     /// Beats until the daemon drains, then hands everything over by signing off.
-    pub(crate) async fn run(mut self, redis: Component) {
+    ///
+    /// # Errors
+    /// `Unfit` when Redis may delete accepted messages, unless `allow_eviction`.
+    pub(crate) async fn run(self, redis: Component, allow_eviction: bool) -> Result<(), Unfit> {
+        let (store, me) = (self.store.clone(), self.me.clone());
+        let (alive, known) = watch::channel(Alive::default());
+        let (left, has_left) = oneshot::channel::<()>();
+        let stop = async { drop(has_left.await) };
+        let heard = |heard: Heard<'_>| hear(heard, me.daemon, &redis, &alive);
+        let announced = store.announce(&me, allow_eviction, stop, heard);
+        let looked_after = async {
+            self.look(known).await;
+            // Signed off before, another would look after them while this one still does.
+            drop(left);
+            Ok(())
+        };
+        tokio::try_join!(announced, looked_after).map(drop)
+    }
+
+    /// Looks after what is this replica's until the daemon drains, then gives all of it up.
+    async fn look(mut self, mut alive: watch::Receiver<Alive>) {
         let shutdown = self.shutdown.clone();
-        let (sender, mut alive) = watch::channel(None);
-        let beats = beats(self.store.clone(), self.me.clone(), redis, sender);
         let rounds = async {
-            drop(alive.wait_for(Option::is_some).await);
-            let mut pace = every(BEAT);
+            drop(alive.wait_for(|alive| alive.beats > 0).await);
+            let mut pace = every(ROUND);
+            let mut losses = 0;
             loop {
                 pace.tick().await;
-                let coordinators = alive.borrow().clone();
-                if coordinators.as_ref().is_some_and(Vec::is_empty) {
-                    // Nobody may look after anything, this replica included.
+                let alive = alive.borrow().clone();
+                if alive.coordinators.is_empty() || alive.losses != losses {
+                    // What the loops know is of data that is gone: they end, and begin anew. While
+                    // it is gone nobody may look after anything, this replica included.
                     self.shards.clear();
                     self.set_count();
-                } else if let Some(coordinators) = coordinators
-                    && let Err(error) = self.round(&coordinators).await
+                }
+                losses = alive.losses;
+                if !alive.coordinators.is_empty()
+                    && let Err(error) = self.round(&alive.coordinators).await
                 {
                     metrics::round_failed(Loop::Beat);
                     tracing::debug!(%error, "definitions_not_read");
@@ -103,16 +122,11 @@ impl Fleet {
             }
         };
         tokio::select! {
-            () = beats => {},
             () = rounds => {},
             () = shutdown.draining() => {},
         }
         self.shards.clear();
         self.set_count();
-        let farewell = tokio::time::timeout(BEAT_TIMEOUT, self.store.sign_off(&self.me)).await;
-        if !matches!(farewell, Ok(Ok(()))) {
-            tracing::warn!("sign_off_failed");
-        }
     }
 
     /// Looks after the shards that are this replica's among the live coordinators.
@@ -224,57 +238,90 @@ impl Fleet {
     }
 }
 
-/// Tells the registry once a second that this replica lives, and whoever listens who else does.
-async fn beats(
-    store: Store,
-    me: Registration,
-    redis: Component,
-    alive: watch::Sender<Option<Vec<String>>>,
-) {
-    // What was last said of Redis; none when it answers.
-    let mut away: Option<String> = None;
-    let mut pace = every(BEAT);
-    loop {
-        pace.tick().await;
-        let began = Instant::now();
-        let beat = tokio::time::timeout(BEAT_TIMEOUT, store.beat(&me)).await;
-        metrics::round(Loop::Beat, began.elapsed());
-        let end = beat.unwrap_or_else(|_elapsed| {
-            Err(StoreError::Unavailable {
-                detail: "no answer in time".into(),
-            })
-        });
-        match end {
-            Ok(replicas) => {
-                let coordinators = replicas
-                    .into_iter()
-                    .filter(|replica| replica.daemon == me.daemon)
-                    .map(|replica| replica.instance)
-                    .collect();
-                alive.send_replace(Some(coordinators));
-                if away.take().is_some() {
-                    tracing::info!("beat_resumed");
-                }
-                metrics::dataset_changed(false);
-                redis.ready();
-            },
-            Err(error) => {
-                metrics::round_failed(Loop::Beat);
-                let text = error.to_string();
-                redis.not_ready(text.clone());
-                let is_news = away.as_ref() != Some(&text);
-                if matches!(error, StoreError::Dataset { .. }) {
-                    // What the loops know is of the data that is gone: they end, and begin anew.
-                    alive.send_replace(Some(Vec::new()));
-                    metrics::dataset_changed(true);
-                    if is_news {
-                        tracing::error!(error = text, advice = ADVICE, "dataset_changed");
-                    }
-                } else if is_news {
-                    tracing::warn!(error = text, "beat_failed");
-                }
-                away = Some(text);
-            },
+/// What the registry last said.
+#[derive(Debug, Clone, Default)]
+struct Alive {
+    /// Beats that were answered, or refused for the data.
+    beats: u64,
+    /// How often Redis held other data than this replica knew.
+    losses: u64,
+    /// The coordinators that live; none while Redis holds other data.
+    coordinators: Vec<String>,
+}
+
+/// Passes on what a beat heard.
+fn hear(heard: Heard<'_>, daemon: &str, redis: &Component, alive: &watch::Sender<Alive>) {
+    match heard {
+        Heard::There { live, took } => {
+            metrics::round(Loop::Beat, took);
+            alive.send_modify(|alive| {
+                let coordinators = live.iter().filter(|replica| replica.daemon == daemon);
+                alive.coordinators = coordinators.map(|one| one.instance.clone()).collect();
+                alive.beats += 1;
+            });
+            redis.ready();
+        },
+        Heard::Away(error) => {
+            metrics::round_failed(Loop::Beat);
+            redis.not_ready(error.to_string());
+        },
+        Heard::Changed(error) => {
+            metrics::round_failed(Loop::Beat);
+            metrics::dataset_changed(true);
+            alive.send_modify(|alive| {
+                alive.coordinators.clear();
+                alive.losses += 1;
+                alive.beats += 1;
+            });
+            redis.not_ready(error.to_string());
+        },
+        Heard::Accepted => metrics::dataset_changed(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hive_runtime::health::Health;
+    use hive_store::{
+        StoreError,
+        registry::{Heard, Replica},
+    };
+    use tokio::sync::watch;
+
+    use super::{Alive, hear};
+
+    fn replica(daemon: &str, instance: &str) -> Replica {
+        Replica {
+            daemon: daemon.to_owned(),
+            instance: instance.to_owned(),
+            advertise: String::new(),
+            version: String::new(),
+            beat_ms: 0,
+            dataset: "-".to_owned(),
         }
+    }
+
+    #[test]
+    fn a_loss_that_others_accepted_meanwhile_is_not_slept_through() {
+        let (alive, known) = watch::channel(Alive::default());
+        let redis = Health::new().component("redis");
+        let hear = |heard: Heard<'_>| hear(heard, "coordinator", &redis, &alive);
+        let live = [replica("coordinator", "a"), replica("gateway", "b")];
+        let there = || Heard::There {
+            live: &live,
+            took: Duration::ZERO,
+        };
+        hear(there());
+        assert_eq!((known.borrow().losses, known.borrow().beats), (0, 1));
+        let detail = "its loss was accepted while this process was away".into();
+        hear(Heard::Changed(&StoreError::Dataset { detail }));
+        assert!(known.borrow().coordinators.is_empty());
+        hear(Heard::Accepted);
+        hear(there());
+        // Whoever looks only now sees that there was one.
+        assert_eq!(known.borrow().losses, 1);
+        assert_eq!(known.borrow().coordinators, ["a"]);
     }
 }

@@ -35,7 +35,6 @@ mod replay;
 mod retain;
 pub mod settings;
 mod shard;
-mod start;
 mod sweep;
 mod trouble;
 
@@ -47,7 +46,7 @@ use hive_runtime::door::{ServeError, refuse_unknown};
 use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
 use hive_store::registry::Registration;
-use hive_store::{Store, StoreError};
+use hive_store::{Store, StoreConfig, StoreError};
 use tonic::service::Routes;
 
 use crate::fleet::Fleet;
@@ -71,9 +70,6 @@ pub enum StartError {
     /// The URL of Redis is none.
     #[error("`redis.url` cannot be used")]
     Url(#[source] StoreError),
-    /// Redis may delete accepted messages.
-    #[error("redis is unsafe: {0}; `redis.allow_eviction = true` starts even so")]
-    Eviction(String),
     /// The main port failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -91,22 +87,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// that is unsafe fails the task `recovery`, which ends the daemon.
 pub async fn serve(config: Config<Recovery>, chassis: Chassis) -> Result<(), StartError> {
     let redis = chassis.health.component("redis");
-    let store = Store::open(start::store_config(&config.redis)).map_err(StartError::Url)?;
+    let store = Store::open(StoreConfig::new(
+        &config.redis.url,
+        config.redis.exposed_password(),
+        &config.redis.prefix,
+    ))
+    .map_err(StartError::Url)?;
     let fleet = Fleet::new(
-        store.clone(),
+        store,
         Registration::new("coordinator", DAEMON.version, &config.server.advertise),
         config.own,
         (chassis.tasks.clone(), chassis.shutdown.clone()),
     );
-    let (allow_eviction, stop) = (config.redis.allow_eviction, chassis.shutdown.clone());
-    chassis.tasks.spawn(LOOP, "recovery", async move {
-        tokio::select! {
-            fit = start::wait_until_fit(&store, &redis, allow_eviction) => fit?,
-            () = stop.draining() => return Ok(()),
-        }
-        fleet.run(redis).await;
-        Ok::<(), StartError>(())
-    });
+    let recovery = fleet.run(redis, config.redis.allow_eviction);
+    chassis.tasks.spawn(LOOP, "recovery", recovery);
 
     let refused = metrics::calls_refused();
     let routes = refuse_unknown(Routes::default(), NO_SERVICE, move || refused.increment(1));

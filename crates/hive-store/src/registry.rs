@@ -1,14 +1,14 @@
 //! Which daemons live: each replica beats once a second and is gone after 4 s of silence.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use crate::{
     connection::{Purpose, Store},
-    dataset::fresh_nonce,
+    dataset::{ADVICE, fresh_nonce},
     error::StoreError,
-    preflight::{Finding, Severity},
+    preflight::Severity,
     reply,
     scripts::{Call, DAEMON_BEAT},
 };
@@ -17,6 +17,8 @@ use crate::{
 pub const GONE_MS: u64 = 4_000;
 /// How often a replica beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// A beat without an answer for so long means that Redis is away.
+const BEAT_WITHIN: Duration = Duration::from_secs(2);
 
 /// This replica, as it announces itself.
 #[derive(Debug, Clone)]
@@ -50,13 +52,16 @@ impl Registration {
     }
 }
 
-/// What a replica hears of Redis while it is announced.
+/// What a replica hears of Redis while it is announced. All of it was logged.
 #[derive(Debug)]
 pub enum Heard<'a> {
-    /// Something that the preflight found, before the first beat.
-    Found(&'a Finding),
-    /// Redis answered a beat: these replicas live.
-    There(&'a [Replica]),
+    /// Redis answered a beat.
+    There {
+        /// The replicas that live.
+        live: &'a [Replica],
+        /// How long the answer took.
+        took: Duration,
+    },
     /// Redis did not answer a beat.
     Away(&'a StoreError),
     /// Redis answered, and it holds other data than this replica knew: said once.
@@ -139,7 +144,8 @@ impl Store {
     }
 
     /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis
-    /// going away at any time; `heard` is told.
+    /// going away at any time. What is found and what changes is logged; `heard` is told of each
+    /// beat.
     ///
     /// # Errors
     /// `Unfit` when the preflight refuses the server, unless `allow_eviction`.
@@ -155,7 +161,10 @@ impl Store {
             () = stop => Ok(()),
         };
         // Nobody waits for a replica that did not sign off for longer than four beats.
-        drop(tokio::time::timeout(BEAT, self.sign_off(me)).await);
+        let farewell = tokio::time::timeout(BEAT, self.sign_off(me)).await;
+        if !matches!(farewell, Ok(Ok(()))) {
+            tracing::warn!(daemon = me.daemon, "sign_off_failed");
+        }
         ended
     }
 
@@ -167,41 +176,62 @@ impl Store {
     ) -> Unfit {
         let mut pace = tokio::time::interval(BEAT);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut log = Log::default();
         let findings = loop {
             pace.tick().await;
             match self.preflight().await {
                 Ok(findings) => break findings,
-                Err(error) => heard(Heard::Away(&error)),
+                Err(error) => {
+                    log.away(&error);
+                    heard(Heard::Away(&error));
+                },
             }
         };
         for finding in findings {
-            if finding.severity == Severity::Refusal && !allow_eviction {
-                return Unfit(finding.text());
+            let (topic, text) = (finding.topic, finding.text());
+            match finding.severity {
+                Severity::Info => tracing::info!(topic, text, "preflight"),
+                Severity::Refusal if !allow_eviction => return Unfit(text),
+                Severity::Warning | Severity::Refusal => tracing::warn!(topic, text, "preflight"),
             }
-            heard(Heard::Found(&finding));
         }
         let (mut is_changed, mut known) = (false, self.guard().claim());
         loop {
-            match self.beat(me).await {
+            let began = Instant::now();
+            let beat = tokio::time::timeout(BEAT_WITHIN, self.beat(me)).await;
+            let took = began.elapsed();
+            let beat = beat.unwrap_or_else(|_elapsed| {
+                let detail = "no answer in time".into();
+                Err(StoreError::Unavailable { detail })
+            });
+            match beat {
                 Ok(live) => {
+                    log.there();
                     // It slept through a loss, and others accepted it.
                     if !is_changed && self.guard().has_moved_on(&known) {
                         let detail = "its loss was accepted while this process was away".into();
-                        heard(Heard::Changed(&StoreError::Dataset { detail }));
+                        let error = StoreError::Dataset { detail };
+                        tracing::error!(%error, advice = ADVICE, "dataset_changed");
+                        heard(Heard::Changed(&error));
                         is_changed = true;
                     }
                     known = self.guard().claim();
                     if std::mem::take(&mut is_changed) {
+                        tracing::info!("dataset_accepted");
                         heard(Heard::Accepted);
                     }
-                    heard(Heard::There(&live));
+                    heard(Heard::There { live: &live, took });
                 },
                 Err(error @ StoreError::Dataset { .. }) => {
                     if !std::mem::replace(&mut is_changed, true) {
+                        tracing::error!(%error, advice = ADVICE, "dataset_changed");
                         heard(Heard::Changed(&error));
                     }
                 },
-                Err(error) => heard(Heard::Away(&error)),
+                Err(error) => {
+                    log.away(&error);
+                    heard(Heard::Away(&error));
+                },
             }
             pace.tick().await;
         }
@@ -233,6 +263,28 @@ impl Store {
             .collect();
         replicas.sort_by(|a, b| (&a.daemon, &a.instance).cmp(&(&b.daemon, &b.instance)));
         Ok((replicas, nonce.text()?))
+    }
+}
+
+/// Says once that Redis is away, and once that it is back.
+#[derive(Debug, Default)]
+struct Log {
+    away: Option<String>,
+}
+
+impl Log {
+    fn away(&mut self, error: &StoreError) {
+        let text = error.to_string();
+        if self.away.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "redis_away");
+            self.away = Some(text);
+        }
+    }
+
+    fn there(&mut self) {
+        if self.away.take().is_some() {
+            tracing::info!("redis_back");
+        }
     }
 }
 
