@@ -17,8 +17,11 @@ use hive_protocol::{
     time, wire,
 };
 use hive_store::{
+    StoreError,
     control::Put,
-    letters::{Changed, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step},
+    letters::{
+        Changed, Found, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step,
+    },
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -75,9 +78,14 @@ impl Calls {
     }
 
     async fn find(&self, letters: &Letters, id: &str) -> Answer<Letter> {
-        let ids = [id.to_owned()];
-        let found = self.desk.store.read_letters(letters, &ids).await?.pop();
-        found.flatten().ok_or_else(|| Fault::no_dead_letter(id))
+        match self.desk.store.read_letter(letters, id).await? {
+            Found::There(letter) => Ok(letter),
+            Found::Absent => Err(Fault::no_dead_letter(id)),
+            Found::Unreadable => Err(StoreError::Corrupt {
+                what: format!("dead letter `{id}`"),
+            }
+            .into()),
+        }
     }
 
     pub(crate) async fn list_dead_letters(

@@ -18,7 +18,7 @@ use hive_protocol::{
 };
 use hive_store::{
     StoreError,
-    letters::{Index, Letters, LettersKey, Order, Row, Totals},
+    letters::{Found, Index, Letters, LettersKey, Order, Row, Totals},
     members::Kind,
 };
 
@@ -269,7 +269,7 @@ async fn seen(
             .read_letters(letters, &ids)
             .await?
             .into_iter()
-            .flatten()
+            .filter_map(Found::there)
         {
             let facts = letter.facts;
             let last = facts.attempts.last().cloned().unwrap_or_default();

@@ -20,7 +20,9 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{Changed, Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
+    letters::{
+        Changed, Count, Found, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -314,7 +316,7 @@ impl Work<'_> {
         for letter in read {
             canary.sent = canary.sent.saturating_add(1);
             // One that a person removed or refused says that something is wrong.
-            let Some(letter) = letter else {
+            let Some(letter) = letter.there() else {
                 canary.failed = canary.failed.saturating_add(1);
                 continue;
             };
@@ -440,11 +442,16 @@ impl Work<'_> {
                 Ok(Begun::Stale) => {},
                 other => return Ok(other),
             }
-            let ids = [letter.id.clone()];
-            let read = self.desk.store.read_letters(self.letters, &ids).await?;
-            match read.into_iter().flatten().next() {
-                Some(read) if filter::fits(&self.job.filter, &read) => newest = Some(read),
-                Some(_) | None => return Ok(Ok(Begun::Before)),
+            match self
+                .desk
+                .store
+                .read_letter(self.letters, &letter.id)
+                .await?
+            {
+                Found::There(read) if filter::fits(&self.job.filter, &read) => newest = Some(read),
+                Found::There(_) | Found::Absent | Found::Unreadable => {
+                    return Ok(Ok(Begun::Before));
+                },
             }
         }
         let message = format!("dead letter `{}` keeps changing", letter.id);

@@ -37,6 +37,8 @@ mod routers;
 pub mod settings;
 mod trim;
 mod view;
+#[cfg(test)]
+mod world;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 

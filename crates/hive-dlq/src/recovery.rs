@@ -19,7 +19,7 @@ use hive_store::{
     Purpose, StoreError,
     control::Put,
     figures::Figures,
-    letters::{self, Index, Letter, Letters, LettersKey, Order, Outcome, Row, Step},
+    letters::{self, Found, Index, Letter, Letters, LettersKey, Order, Outcome, Row, Step},
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,28 +132,9 @@ async fn look_at_groups(
         let mut change = row.value.breaker.observe(&window, settings, now);
         if let State::HalfOpen { probe, .. } = &row.value.breaker.state {
             let probe = probe.clone();
-            let ids = [probe.clone()];
-            let letter = desk
-                .store
-                .read_letters(letters, &ids)
-                .await?
-                .pop()
-                .flatten();
-            match letter
-                .as_ref()
-                .map(|letter| (letter.status, letter.state.outcome))
-            {
-                Some((Status::Replayed, Outcome::Succeeded)) => {
-                    change = row.value.breaker.outcome(&probe, true, settings, now);
-                },
-                Some((Status::Replayed, Outcome::Failed)) | None => {
-                    change = row.value.breaker.outcome(&probe, false, settings, now);
-                },
-                // It was refused, or a person took it: it says nothing of the group.
-                Some((status, _)) if status != Status::Replaying && status != Status::Replayed => {
-                    change = row.value.breaker.outcome(&probe, false, settings, now);
-                },
-                Some(_) => {},
+            let found = desk.store.read_letter(letters, &probe).await?;
+            if let Some(is_well) = told_by(&found) {
+                change = row.value.breaker.outcome(&probe, is_well, settings, now);
             }
         }
         // Nothing is there that could be a probe: whether it is well again shows by itself.
@@ -180,6 +161,22 @@ async fn look_at_groups(
 }
 
 fn told(group: &str, change: Option<&Change>) {
+/// What a probe says of its group: none while that is not known. One that another build wrote says
+/// nothing until its time is over.
+fn told_by(probe: &Found) -> Option<bool> {
+    match probe {
+        Found::There(letter) => match (letter.status, letter.state.outcome) {
+            (Status::Replayed, Outcome::Succeeded) => Some(true),
+            (Status::Replayed, Outcome::Failed) => Some(false),
+            (Status::Replaying | Status::Replayed, _) => None,
+            // It was refused, or a person took it: it says nothing of the group.
+            (_, _) => Some(false),
+        },
+        Found::Absent => Some(false),
+        Found::Unreadable => None,
+    }
+}
+
     match change {
         Some(Change::Opened { reason, .. }) => {
             metrics::breaker_opened();
@@ -326,7 +323,7 @@ async fn window(
             .read_letters(letters, &ids)
             .await?
             .into_iter()
-            .flatten()
+            .filter_map(Found::there)
         {
             let count = counts.entry(letter.facts.fingerprint).or_default();
             *count = count.saturating_add(1);
@@ -363,11 +360,18 @@ async fn send_due(
         let read = desk.store.read_letters(letters, &ids).await?;
         let (mut later, mut much_later) = (Vec::new(), Vec::new());
         for (id, letter) in ids.iter().zip(read) {
-            let Some(letter) = letter else {
-                desk.store
-                    .forget_place(letters, LettersKey::Due, id)
-                    .await?;
-                continue;
+            let letter = match letter {
+                Found::There(letter) => letter,
+                Found::Absent => {
+                    desk.store
+                        .forget_place(letters, LettersKey::Due, id)
+                        .await?;
+                    continue;
+                },
+                Found::Unreadable => {
+                    much_later.push(id.clone());
+                    continue;
+                },
             };
             let group = letter.facts.group.clone();
             let is_healthy = match healthy.get(&group) {
