@@ -19,9 +19,7 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{
-        Changed, Found, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step,
-    },
+    letters::{Changed, Found, Letter, Letters, LettersKey, Order, Place, Row, State, Step},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -443,12 +441,7 @@ impl Calls {
                     ..letter.state.clone()
                 },
                 change: Some(self.desk.change(wanted, by, request.why.clone())),
-                awaiting_ms: if letter.state.outcome == Outcome::Pending {
-                    now_ms
-                } else {
-                    0
-                },
-                ..Step::default()
+                ..Step::of(&letter)
             };
             let changed = self
                 .desk
@@ -615,4 +608,44 @@ fn place(cursor: &str) -> Result<Option<Place>, String> {
         })
         .map(Some)
         .ok_or_else(|| format!("{} is none that a list answered", quoted(cursor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hive_domain::dead_letter::status::Status;
+    use hive_protocol::wire;
+    use hive_store::letters::{LettersKey, Outcome, State, Step};
+
+    use super::Calls;
+    use crate::{settings::Policies, world::world};
+
+    #[tokio::test]
+    async fn an_outcome_is_awaited_through_a_change_of_status_where_it_will_be_told() {
+        let world = world(Policies::default()).await;
+        let calls = Calls {
+            desk: Arc::clone(&world.desk),
+        };
+        for (id, track_key) in [("a", ""), ("b", "k")] {
+            let step = Step {
+                state: State {
+                    outcome: Outcome::Pending,
+                    track_key: track_key.to_owned(),
+                    ..State::default()
+                },
+                ..Step::default()
+            };
+            world.take(id, Status::Replayed, &step).await;
+            let mut request = wire::SetDeadLetterStatusRequest {
+                dlq_id: id.to_owned(),
+                ..wire::SetDeadLetterStatusRequest::default()
+            };
+            request.set_status(wire::DeadLetterStatus::Archived);
+            calls.set_dead_letter_status("n", request).await.unwrap();
+        }
+        let store = &world.desk.store;
+        let awaited = store.letters_until(&world.letters, LettersKey::Awaiting, u64::MAX >> 12, 9);
+        assert_eq!(awaited.await.unwrap(), ["b"]);
+    }
 }

@@ -465,10 +465,9 @@ impl Work<'_> {
         let change = self.desk.change(letter.status, &by, fault.to_string());
         let limit = u64::from(self.job.options.limit);
         let step = Step {
-            state: letter.state.clone(),
             change: Some(change),
             count: Some((self.job.id.clone(), Count::Refused { limit })),
-            ..Step::default()
+            ..Step::of(letter)
         };
         let changed = self
             .desk

@@ -505,7 +505,7 @@ async fn send(
                     "recovery",
                     format!("not sent back: {fault}"),
                 )),
-                ..Step::default()
+                ..Step::of(letter)
             };
             if replay::is_passing(&fault) {
                 return Ok(());

@@ -367,6 +367,15 @@ pub struct State {
     pub sent_ms: u64,
 }
 
+impl State {
+    /// Whether what became of the last replay is not known yet, and will be: of a message with an
+    /// ordering key, or of one for all groups, it is never told.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.outcome == Outcome::Pending && !self.track_key.is_empty()
+    }
+}
+
 /// A line of a record's history.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -470,15 +479,6 @@ pub enum Tally {
     Failed,
 }
 
-/// A change of a record.
-#[derive(Debug, Clone, Default)]
-pub struct Step {
-    /// The state after.
-    pub state: State,
-    /// A line for the history.
-    pub change: Option<Change>,
-    /// The payload that replays send from now on.
-    pub edited: Option<Bytes>,
 /// What is found under the id of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are there")]
