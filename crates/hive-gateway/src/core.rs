@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hive_protocol::fault::{Fault, Reason};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::WORKFLOW_WATCHES_MAX,
+};
 use hive_runtime::{
     gate::{Gate, Pass},
     peers::Peers,
@@ -31,7 +34,7 @@ use crate::{
     placing::Facts,
     publisher::{Publisher, Room},
     pull::Answers,
-    routers::{self, ROUTERS},
+    routers::ROUTERS,
     settings::Settings,
     settler::Settler,
     watching::WATCHES_MAX,
@@ -148,7 +151,7 @@ impl Gateway {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             facts: Facts::default(),
             routers: Peers::new(&ROUTERS),
-            workflow_watches: Arc::new(Semaphore::new(routers::WATCHES_MAX)),
+            workflow_watches: Arc::new(Semaphore::new(WORKFLOW_WATCHES_MAX)),
             dead_letters: Peers::new(&WORKERS),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),

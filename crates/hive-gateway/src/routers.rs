@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::FRAME_BYTES_MAX,
+    limits::{FRAME_BYTES_MAX, WORKFLOW_WATCHES_MAX},
     wire::{self, workflow_service_client::WorkflowServiceClient},
 };
 use hive_runtime::peers::{Kind, RETRY};
@@ -25,8 +25,6 @@ pub(crate) static ROUTERS: Kind = Kind {
         "no router is alive: workflows need a `hive-router`",
     ),
 };
-/// Watches of one gateway at a time: each holds a stream at a router.
-pub(crate) const WATCHES_MAX: usize = 1_024;
 /// Frames of a watch that wait for their reader.
 const WATCH_FRAMES: usize = 64;
 
@@ -57,7 +55,7 @@ impl Gateway {
     ) -> Result<WorkflowWatch, Status> {
         let place = self.workflow_watches.clone().try_acquire_owned();
         let place = place.map_err(|_none_left| {
-            let message = format!("this gateway has its limit of {WATCHES_MAX} watches");
+            let message = format!("this gateway has its limit of {WORKFLOW_WATCHES_MAX} watches");
             Fault::new(Reason::TooManyConnections, message).with_retry_after(RETRY)
         })?;
         let workflow_id = request.workflow_id.clone();
