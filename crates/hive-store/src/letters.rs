@@ -503,6 +503,15 @@ impl Found {
     }
 }
 
+/// A change of a record.
+#[derive(Debug, Clone, Default)]
+pub struct Step {
+    /// The state after.
+    pub state: State,
+    /// A line for the history.
+    pub change: Option<Change>,
+    /// The payload that replays send from now on.
+    pub edited: Option<Bytes>,
     /// When the replay under way is looked at again; 0 for none under way.
     pub replaying_ms: u64,
     /// When its outcome is looked at; 0 where none is awaited.
@@ -511,6 +520,24 @@ impl Found {
     pub count: Option<(String, Count)>,
     /// What grows in the totals.
     pub tally: Option<Tally>,
+}
+
+impl Step {
+    /// A step that changes nothing of a record: where it is due stays, and an outcome that is
+    /// awaited is looked at at once.
+    #[must_use]
+    pub fn of(letter: &Letter) -> Self {
+        let awaiting_ms = if letter.state.is_awaited() {
+            letter.state.sent_ms.max(1)
+        } else {
+            0
+        };
+        Self {
+            state: letter.state.clone(),
+            awaiting_ms,
+            ..Self::default()
+        }
+    }
 }
 
 /// Answer of a change.

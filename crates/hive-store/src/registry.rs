@@ -31,8 +31,8 @@ pub struct Registration {
     pub advertise: String,
     /// Build.
     pub version: String,
-    /// Start time in ms since 1970: orders the starts of one host.
-    pub epoch: u64,
+    /// Start time in ms since 1970, by the clock of its host: for whoever looks at the registry.
+    pub started_ms: u64,
 }
 
 impl Registration {
@@ -47,7 +47,7 @@ impl Registration {
             instance: Uuid::new_v4().simple().to_string(),
             advertise: advertise.to_owned(),
             version: version.to_owned(),
-            epoch: u64::try_from(started.as_millis()).unwrap_or_default(),
+            started_ms: u64::try_from(started.as_millis()).unwrap_or_default(),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Store {
             instance: String::new(),
             advertise: String::new(),
             version: String::new(),
-            epoch: 0,
+            started_ms: 0,
         };
         let (replicas, _) = self.registry("-", &nobody, false).await?;
         Ok(replicas)
@@ -249,7 +249,7 @@ impl Store {
         call.text(member)
             .text(&me.advertise)
             .text(&me.version)
-            .number(me.epoch);
+            .number(me.started_ms);
         call.number(GONE_MS).flag(leave).number(0);
         call.text(self.guard().claim()).text(fresh_nonce());
         let value = self.run_safely(Purpose::Control, call).await?;
@@ -295,7 +295,7 @@ fn parse(member: &str, row: &str) -> Option<Replica> {
         beat_ms: parts.next()?.parse().ok()?,
         advertise: parts.next()?.to_owned(),
         version: parts.next()?.to_owned(),
-        // Behind the epoch; a build that knows no nonce writes none.
+        // Behind the start time; a build that knows no nonce writes none.
         dataset: parts.nth(1).unwrap_or("-").to_owned(),
         daemon: daemon.to_owned(),
         instance: instance.to_owned(),
