@@ -485,3 +485,41 @@ async fn only_sets_of_capabilities_with_unsettled_messages_count() -> Result<()>
     publish(16).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_reaches_the_limit_of_sets_counts_the_unsettled_alone() -> Result<()> {
+    let fleet = Fleet::start(Aof::Off, 1, 0).await?;
+    fleet.group("g", wire::GroupSettings::default()).await?;
+    let client = fleet.client(0)?;
+    let publish = async |sets: std::ops::Range<usize>| {
+        let messages = sets.map(|set| wire::Message {
+            required_capabilities: vec![format!("c{set}")],
+            ..message("t", "")
+        });
+        let request = wire::PublishBatchRequest {
+            group: "g".into(),
+            messages: messages.collect(),
+            ..wire::PublishBatchRequest::default()
+        };
+        client.publish_batch(request).await
+    };
+    publish(0..15).await?;
+    let request = wire::FetchRequest {
+        group: "g".into(),
+        consumer_id: "puller".into(),
+        capabilities: (0..15).map(|set| format!("c{set}")).collect(),
+        max_messages: 15,
+        wait: Some(hive_protocol::time::to_duration(10_000)),
+        ..wire::FetchRequest::default()
+    };
+    let got = client.fetch(request).await?.deliveries;
+    assert_eq!(got.len(), 15);
+    fleet.settle("g", got.iter().map(ack).collect()).await?;
+    let outcomes = publish(15..18).await?.outcomes;
+    let refused: Vec<_> = outcomes
+        .iter()
+        .filter_map(|one| one.error.as_ref())
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    Ok(())
+}

@@ -14,10 +14,9 @@ use hive_domain::ownership;
 use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::{LOOP, Tasks};
-use hive_store::dataset::ADVICE;
-use hive_store::registry::{GONE_MS, Registration, Replica};
+use hive_store::registry::{Heard, Registration, Unfit, places};
 use hive_store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
@@ -26,12 +25,8 @@ use crate::roster::{Groups, Roster};
 use crate::settings::Recovery;
 use crate::shard::{self, Scope, ShardName, View, every};
 
-/// Pause between two beats.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long after its time a replica that is gone is looked for.
-const GONE_MARGIN_MS: u64 = 5;
-/// A beat without an answer for so long means that Redis is away.
-const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two rounds over what is defined.
+const ROUND: Duration = Duration::from_secs(1);
 /// A namespace that had no definition is looked at again after so long.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// A group that is half made for longer was left so by whoever began.
@@ -90,28 +85,56 @@ impl Fleet {
     }
 
     /// Beats until the daemon drains, then hands everything over by signing off.
-    pub(crate) async fn run(mut self, redis: Component) {
+    ///
+    /// # Errors
+    /// `Unfit` when Redis may delete accepted messages, unless `allow_eviction`.
+    pub(crate) async fn run(self, redis: Component, allow_eviction: bool) -> Result<(), Unfit> {
+        let (store, me) = (self.store.clone(), self.me.clone());
+        let (alive, known) = watch::channel(Alive::default());
+        let (left, has_left) = oneshot::channel::<()>();
+        let stop = async { drop(has_left.await) };
+        let gateways = Arc::clone(&self.desk);
+        let heard = |heard: Heard<'_>| {
+            if let Heard::There { live, .. } = &heard {
+                gateways.gateways.peers.note(places(live));
+            }
+            hear(heard, me.daemon, &redis, &alive);
+        };
+        let announced = store.announce(&me, allow_eviction, stop, heard);
+        let looked_after = async {
+            self.look(known).await;
+            // Signed off before, another would look after them while this one still does.
+            drop(left);
+            Ok(())
+        };
+        tokio::try_join!(announced, looked_after).map(drop)
+    }
+
+    /// Looks after what is this replica's until the daemon drains, then gives all of it up.
+    async fn look(mut self, mut alive: watch::Receiver<Alive>) {
         let shutdown = self.shutdown.clone();
-        let (sender, mut alive) = watch::channel(None);
-        let desk = Arc::clone(&self.desk);
-        let beats = beats(desk, self.me.clone(), redis, sender);
         let rounds = async {
-            drop(alive.wait_for(Option::is_some).await);
-            let mut pace = every(BEAT);
+            drop(alive.wait_for(|alive| alive.beats > 0).await);
+            let mut pace = every(ROUND);
+            let (mut losses, mut changes) = (0, 0);
             loop {
                 // Whoever comes or goes is no reason to wait: what was theirs has no owner.
                 tokio::select! {
                     _ = pace.tick() => {},
-                    _ = alive.changed() => {},
+                    _ = alive.wait_for(|alive| alive.changes != changes) => {},
                 }
-                let coordinators = alive.borrow_and_update().clone();
-                if coordinators.as_ref().is_some_and(Vec::is_empty) {
-                    // Nobody may look after anything, this replica included.
+                let alive = alive.borrow().clone();
+                changes = alive.changes;
+                if alive.coordinators.is_empty() || alive.losses != losses {
+                    // What the loops know is of data that is gone: they end, and begin anew. While
+                    // it is gone nobody may look after anything, this replica included.
                     self.shards.clear();
                     self.set_count();
                     self.roster.send_replace(Arc::default());
-                } else if let Some(coordinators) = coordinators
-                    && let Err(error) = self.round(&coordinators).await
+                }
+                losses = alive.losses;
+                if !alive.coordinators.is_empty()
+                    && let Err(error) = self.round(&alive.coordinators).await
                 {
                     metrics::round_failed(Loop::Beat);
                     tracing::debug!(%error, "definitions_not_read");
@@ -119,16 +142,12 @@ impl Fleet {
             }
         };
         tokio::select! {
-            () = beats => {},
             () = rounds => {},
             () = shutdown.draining() => {},
         }
         self.shards.clear();
         self.set_count();
-        let farewell = tokio::time::timeout(BEAT_TIMEOUT, self.store.sign_off(&self.me)).await;
-        if !matches!(farewell, Ok(Ok(()))) {
-            tracing::warn!("sign_off_failed");
-        }
+        self.roster.send_replace(Arc::default());
     }
 
     /// Looks after the shards that are this replica's among the live coordinators.
@@ -251,82 +270,96 @@ impl Fleet {
     }
 }
 
-/// How long it is until the first of the others is gone if it is not heard of; none where that is
-/// further away than the next beat.
-fn next_gone<'a>(
-    replicas: impl Iterator<Item = &'a Replica> + Clone,
-    me: &str,
-) -> Option<Duration> {
-    let now = replicas.clone().find(|one| one.instance == me)?.beat_ms;
-    let others = replicas.filter(|one| one.instance != me);
-    let left = others.map(|one| (one.beat_ms + GONE_MS).saturating_sub(now) + GONE_MARGIN_MS);
-    let left = left.min().map(Duration::from_millis)?;
-    (left < BEAT).then_some(left)
+/// What the registry last said.
+#[derive(Debug, Clone, Default)]
+struct Alive {
+    /// Beats that were answered, or refused for the data.
+    beats: u64,
+    /// How often Redis held other data than this replica knew.
+    losses: u64,
+    /// The coordinators that live; none while Redis holds other data.
+    coordinators: Vec<String>,
+    /// How often that list changed.
+    changes: u64,
 }
 
-/// Tells the registry once a second that this replica lives, and whoever listens who else does.
-async fn beats(
-    desk: Arc<Desk>,
-    me: Registration,
-    redis: Component,
-    alive: watch::Sender<Option<Vec<String>>>,
-) {
-    // What was last said of Redis; none when it answers.
-    let mut away: Option<String> = None;
-    let mut pace = every(BEAT);
-    // When a replica is gone that is not heard of until then: what was its has no owner from then on.
-    let mut gone_in: Option<Duration> = None;
-    loop {
-        tokio::select! {
-            _ = pace.tick() => {},
-            () = tokio::time::sleep(gone_in.unwrap_or(BEAT)), if gone_in.is_some() => {},
+/// Passes on what a beat heard.
+fn hear(heard: Heard<'_>, daemon: &str, redis: &Component, alive: &watch::Sender<Alive>) {
+    match heard {
+        Heard::There { live, took } => {
+            metrics::round(Loop::Beat, took);
+            alive.send_modify(|alive| {
+                let coordinators = live.iter().filter(|replica| replica.daemon == daemon);
+                let coordinators: Vec<String> =
+                    coordinators.map(|one| one.instance.clone()).collect();
+                alive.changes += u64::from(alive.coordinators != coordinators);
+                alive.coordinators = coordinators;
+                alive.beats += 1;
+            });
+            redis.ready();
+        },
+        Heard::Away(error) => {
+            metrics::round_failed(Loop::Beat);
+            redis.not_ready(error.to_string());
+        },
+        Heard::Changed(error) => {
+            metrics::round_failed(Loop::Beat);
+            metrics::dataset_changed(true);
+            alive.send_modify(|alive| {
+                alive.coordinators.clear();
+                alive.changes += 1;
+                alive.losses += 1;
+                alive.beats += 1;
+            });
+            redis.not_ready(error.to_string());
+        },
+        Heard::Accepted => metrics::dataset_changed(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hive_runtime::health::Health;
+    use hive_store::{
+        StoreError,
+        registry::{Heard, Replica},
+    };
+    use tokio::sync::watch;
+
+    use super::{Alive, hear};
+
+    fn replica(daemon: &str, instance: &str) -> Replica {
+        Replica {
+            daemon: daemon.to_owned(),
+            instance: instance.to_owned(),
+            advertise: String::new(),
+            version: String::new(),
+            beat_ms: 0,
+            dataset: "-".to_owned(),
         }
-        let began = Instant::now();
-        let beat = tokio::time::timeout(BEAT_TIMEOUT, desk.store.beat(&me)).await;
-        metrics::round(Loop::Beat, began.elapsed());
-        let end = beat.unwrap_or_else(|_elapsed| {
-            Err(StoreError::Unavailable {
-                detail: "no answer in time".into(),
-            })
-        });
-        match end {
-            Ok(replicas) => {
-                let places = replicas
-                    .iter()
-                    .map(|one| (one.daemon.as_str(), one.advertise.as_str()));
-                desk.gateways.peers.note(places);
-                let peers = replicas.iter().filter(|one| one.daemon == me.daemon);
-                gone_in = next_gone(peers.clone(), &me.instance);
-                let coordinators: Vec<String> = peers.map(|one| one.instance.clone()).collect();
-                alive.send_if_modified(|known| {
-                    let is_news = known.as_ref() != Some(&coordinators);
-                    *known = Some(coordinators);
-                    is_news
-                });
-                if away.take().is_some() {
-                    tracing::info!("beat_resumed");
-                }
-                metrics::dataset_changed(false);
-                redis.ready();
-            },
-            Err(error) => {
-                gone_in = None;
-                metrics::round_failed(Loop::Beat);
-                let text = error.to_string();
-                redis.not_ready(text.clone());
-                let is_news = away.as_ref() != Some(&text);
-                if matches!(error, StoreError::Dataset { .. }) {
-                    // What the loops know is of the data that is gone: they end, and begin anew.
-                    alive.send_replace(Some(Vec::new()));
-                    metrics::dataset_changed(true);
-                    if is_news {
-                        tracing::error!(error = text, advice = ADVICE, "dataset_changed");
-                    }
-                } else if is_news {
-                    tracing::warn!(error = text, "beat_failed");
-                }
-                away = Some(text);
-            },
-        }
+    }
+
+    #[test]
+    fn a_loss_that_others_accepted_meanwhile_is_not_slept_through() {
+        let (alive, known) = watch::channel(Alive::default());
+        let redis = Health::new().component("redis");
+        let hear = |heard: Heard<'_>| hear(heard, "coordinator", &redis, &alive);
+        let live = [replica("coordinator", "a"), replica("gateway", "b")];
+        let there = || Heard::There {
+            live: &live,
+            took: Duration::ZERO,
+        };
+        hear(there());
+        assert_eq!((known.borrow().losses, known.borrow().beats), (0, 1));
+        let detail = "its loss was accepted while this process was away".into();
+        hear(Heard::Changed(&StoreError::Dataset { detail }));
+        assert!(known.borrow().coordinators.is_empty());
+        hear(Heard::Accepted);
+        hear(there());
+        // Whoever looks only now sees that there was one.
+        assert_eq!(known.borrow().losses, 1);
+        assert_eq!(known.borrow().coordinators, ["a"]);
     }
 }

@@ -49,7 +49,6 @@ mod roster;
 mod scaling;
 pub mod settings;
 mod shard;
-mod start;
 mod sweep;
 mod trouble;
 
@@ -62,7 +61,7 @@ use hive_runtime::door::ServeError;
 use hive_runtime::tasks::{BACKGROUND, LOOP};
 use hive_runtime::{Chassis, Daemon};
 use hive_store::registry::Registration;
-use hive_store::{Store, StoreError};
+use hive_store::{Store, StoreConfig, StoreError};
 use tokio::sync::watch;
 
 use crate::desk::Desk;
@@ -89,9 +88,6 @@ pub enum StartError {
     /// The URL of Redis is none.
     #[error("`redis.url` cannot be used")]
     Url(#[source] StoreError),
-    /// Redis may delete accepted messages.
-    #[error("redis is unsafe: {0}; `redis.allow_eviction = true` starts even so")]
-    Eviction(String),
     /// The main port failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -116,7 +112,12 @@ pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), Star
         door,
     } = chassis;
     let redis = health.component("redis");
-    let store = Store::open(start::store_config(&config.redis)).map_err(StartError::Url)?;
+    let store = Store::open(StoreConfig::new(
+        &config.redis.url,
+        config.redis.exposed_password(),
+        &config.redis.prefix,
+    ))
+    .map_err(StartError::Url)?;
     let me = Registration::new("coordinator", DAEMON.version, &config.server.advertise);
     let (roster, known) = watch::channel(Arc::default());
     let desk = Arc::new(Desk::new(
@@ -131,21 +132,14 @@ pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), Star
         webhook: Webhook::new(config.own.scaling.webhook),
     };
     let fleet = Fleet::new(
-        store.clone(),
+        store,
         me,
         config.own.recovery,
         (roster, Arc::clone(&desk)),
         (tasks.clone(), shutdown.clone()),
     );
-    let (allow_eviction, stop) = (config.redis.allow_eviction, shutdown.clone());
-    tasks.spawn(LOOP, "recovery", async move {
-        tokio::select! {
-            fit = start::wait_until_fit(&store, &redis, allow_eviction) => fit?,
-            () = stop.draining() => return Ok(()),
-        }
-        fleet.run(redis).await;
-        Ok::<(), StartError>(())
-    });
+    let recovery = fleet.run(redis, config.redis.allow_eviction);
+    tasks.spawn(LOOP, "recovery", recovery);
     let executing = Arc::new(Executing::new(executors, tasks.clone()));
     tasks.spawn(BACKGROUND, "bells", watching::hear(Arc::clone(&desk)));
     tasks.spawn(BACKGROUND, "options", options::follow(Arc::clone(&desk)));

@@ -12,13 +12,17 @@ use hive_domain::{
 };
 use hive_protocol::{
     fault::{Fault, Reason},
-    limits::{PAYLOAD_BYTES_MAX, REASON_BYTES_MAX},
+    limits::{
+        DEAD_LETTERS_COUNT_MAX, DEAD_LETTERS_LIST_DEFAULT, DEAD_LETTERS_LIST_MAX,
+        DEAD_LETTERS_PAGE_BYTES, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, WAIT_MS_MAX,
+    },
     message::at_most,
     time, wire,
 };
 use hive_store::{
+    StoreError,
     control::Put,
-    letters::{Changed, Letter, Letters, LettersKey, Order, Outcome, Place, Row, State, Step},
+    letters::{Changed, Found, Letter, Letters, LettersKey, Order, Place, Row, State, Step},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -33,10 +37,6 @@ use crate::{
     trim, view,
 };
 
-/// Records of a page where the call does not say, and at most.
-const LIMIT: (usize, usize) = (50, 1_000);
-/// Bytes at which a page with payloads ends.
-const PAGE_BYTES: usize = 4 << 20;
 /// How often a record is read again that changes meanwhile.
 const TRIES: usize = 20;
 /// How long a purge goes on in one call.
@@ -45,12 +45,18 @@ const PURGE_WITHIN: Duration = Duration::from_secs(5);
 const TOKEN_MS: u64 = 600_000;
 /// Records that a dry run shows.
 const SAMPLE: usize = 20;
-/// Longest wait for a job.
-const WAIT_MS_MAX: u64 = 30_000;
 /// Pause between two looks at a job that is waited for.
 const WAIT_PAUSE: Duration = Duration::from_millis(100);
-/// Most that a count is exact for.
-const COUNT_MAX: u64 = 10_000_000;
+
+/// Rows of a list that asks for so many; 0 where it names no number.
+fn page_of(limit: u32) -> usize {
+    let limit = if limit == 0 {
+        DEAD_LETTERS_LIST_DEFAULT
+    } else {
+        limit
+    };
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
 
 /// The service over one desk.
 #[derive(Debug, Clone)]
@@ -75,9 +81,14 @@ impl Calls {
     }
 
     async fn find(&self, letters: &Letters, id: &str) -> Answer<Letter> {
-        let ids = [id.to_owned()];
-        let found = self.desk.store.read_letters(letters, &ids).await?.pop();
-        found.flatten().ok_or_else(|| Fault::no_dead_letter(id))
+        match self.desk.store.read_letter(letters, id).await? {
+            Found::There(letter) => Ok(letter),
+            Found::Absent => Err(Fault::no_dead_letter(id)),
+            Found::Unreadable => Err(StoreError::Corrupt {
+                what: format!("dead letter `{id}`"),
+            }
+            .into()),
+        }
     }
 
     pub(crate) async fn list_dead_letters(
@@ -92,9 +103,9 @@ impl Calls {
             meant.status = Status::ALL.to_vec();
         }
         let (mut faults, limit) = (Violations::new(), request.limit);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        if limit > LIMIT.1 {
-            faults.push("limit", format!("`{limit}` must be at most {}", LIMIT.1));
+        if limit > DEAD_LETTERS_LIST_MAX {
+            let rule = format!("`{limit}` must be at most {DEAD_LETTERS_LIST_MAX}");
+            faults.push("limit", rule);
         }
         let after = match place(&request.cursor) {
             Ok(after) => after,
@@ -104,7 +115,7 @@ impl Calls {
             },
         };
         faults.into_result()?;
-        let limit = if limit == 0 { LIMIT.0 } else { limit };
+        let limit = page_of(limit);
         let desk = &self.desk;
         let from = (Order::Newest, after);
         let page = filter::page(desk, &letters, &meant, from, limit).await?;
@@ -118,7 +129,7 @@ impl Calls {
                 shown = view::with_payload(shown, &content);
             }
             messages.push(shown);
-            if bytes >= PAGE_BYTES {
+            if bytes >= DEAD_LETTERS_PAGE_BYTES {
                 next = Some(Place {
                     dead_ms: letter.facts.dead_ms,
                     id: letter.id.clone(),
@@ -248,7 +259,7 @@ impl Calls {
         }
         let desk = &self.desk;
         let most = if options.limit == 0 {
-            COUNT_MAX
+            DEAD_LETTERS_COUNT_MAX
         } else {
             u64::from(options.limit)
         };
@@ -336,12 +347,12 @@ impl Calls {
         request: wire::ListReplayJobsRequest,
     ) -> Answer<wire::ListReplayJobsResponse> {
         let letters = self.letters(namespace);
-        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        if limit > LIMIT.1 {
-            let rule = format!("`{limit}` must be at most {}", LIMIT.1);
+        let limit = request.limit;
+        if limit > DEAD_LETTERS_LIST_MAX {
+            let rule = format!("`{limit}` must be at most {DEAD_LETTERS_LIST_MAX}");
             return Err(Violations::one("limit", rule).into());
         }
-        let limit = if limit == 0 { LIMIT.0 } else { limit };
+        let limit = page_of(limit);
         let rows: Vec<Row<Job>> = self
             .desk
             .store
@@ -435,12 +446,7 @@ impl Calls {
                     ..letter.state.clone()
                 },
                 change: Some(self.desk.change(wanted, by, request.why.clone())),
-                awaiting_ms: if letter.state.outcome == Outcome::Pending {
-                    now_ms
-                } else {
-                    0
-                },
-                ..Step::default()
+                ..Step::of(&letter)
             };
             let changed = self
                 .desk
@@ -533,7 +539,7 @@ impl Calls {
     ) -> Answer<wire::PurgeDeadLettersResponse> {
         let store = &self.desk.store;
         let rows: Vec<Row<Purge>> = store.letter_rows(letters, LettersKey::Purges).await?;
-        let purged = filter::count(&self.desk, letters, &meant, COUNT_MAX).await?;
+        let purged = filter::count(&self.desk, letters, &meant, DEAD_LETTERS_COUNT_MAX).await?;
         let confirm = Uuid::new_v4().simple().to_string();
         let purge = Purge {
             token: confirm.clone(),
@@ -607,4 +613,44 @@ fn place(cursor: &str) -> Result<Option<Place>, String> {
         })
         .map(Some)
         .ok_or_else(|| format!("{} is none that a list answered", quoted(cursor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hive_domain::dead_letter::status::Status;
+    use hive_protocol::wire;
+    use hive_store::letters::{LettersKey, Outcome, State, Step};
+
+    use super::Calls;
+    use crate::{settings::Policies, world::world};
+
+    #[tokio::test]
+    async fn an_outcome_is_awaited_through_a_change_of_status_where_it_will_be_told() {
+        let world = world(Policies::default()).await;
+        let calls = Calls {
+            desk: Arc::clone(&world.desk),
+        };
+        for (id, track_key) in [("a", ""), ("b", "k")] {
+            let step = Step {
+                state: State {
+                    outcome: Outcome::Pending,
+                    track_key: track_key.to_owned(),
+                    ..State::default()
+                },
+                ..Step::default()
+            };
+            world.take(id, Status::Replayed, &step).await;
+            let mut request = wire::SetDeadLetterStatusRequest {
+                dlq_id: id.to_owned(),
+                ..wire::SetDeadLetterStatusRequest::default()
+            };
+            request.set_status(wire::DeadLetterStatus::Archived);
+            calls.set_dead_letter_status("n", request).await.unwrap();
+        }
+        let store = &world.desk.store;
+        let awaited = store.letters_until(&world.letters, LettersKey::Awaiting, u64::MAX >> 12, 9);
+        assert_eq!(awaited.await.unwrap(), ["b"]);
+    }
 }

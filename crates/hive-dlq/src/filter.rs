@@ -202,7 +202,7 @@ pub(crate) async fn page(
             if found.len() >= limit {
                 return Ok(Page { found, next: after });
             }
-            found.extend(letter.filter(|letter| fits(filter, letter)));
+            found.extend(letter.there().filter(|letter| fits(filter, letter)));
             after = Some(place);
         }
         looked_at = looked_at.saturating_add(PAGE);

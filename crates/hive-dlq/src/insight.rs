@@ -13,12 +13,13 @@ use hive_domain::{
 };
 use hive_protocol::{
     fault::Fault,
+    limits::ANALYSIS_WINDOW_MS_MAX,
     time::{self, to_timestamp},
     wire,
 };
 use hive_store::{
     StoreError,
-    letters::{Index, Letters, LettersKey, Order, Row, Totals},
+    letters::{Found, Index, Letters, LettersKey, Order, Row, Totals},
     members::Kind,
 };
 
@@ -37,8 +38,6 @@ const RECENT_MAX: usize = 500;
 const TOP: usize = 10;
 /// How far back an analysis looks where the call does not say.
 const WINDOW_MS: u64 = 24 * HOUR_MS;
-/// How far back it may look.
-const WINDOW_MS_MAX: u64 = 7 * 24 * HOUR_MS;
 
 /// Figures of all dead letters. What they cost does not grow with how many there are.
 pub(crate) async fn statistics(
@@ -202,7 +201,11 @@ pub(crate) async fn analyze(
 ) -> Result<wire::AnalyzeDeadLettersResponse, Fault> {
     let mut faults = Violations::new();
     let window = request.window.as_ref();
-    let asked = faults.take(time::optional_duration_ms("window", window, WINDOW_MS_MAX));
+    let asked = faults.take(time::optional_duration_ms(
+        "window",
+        window,
+        ANALYSIS_WINDOW_MS_MAX,
+    ));
     let span_ms = asked.flatten().unwrap_or(WINDOW_MS);
     if span_ms < 60_000 {
         faults.push(
@@ -269,7 +272,7 @@ async fn seen(
             .read_letters(letters, &ids)
             .await?
             .into_iter()
-            .flatten()
+            .filter_map(Found::there)
         {
             let facts = letter.facts;
             let last = facts.attempts.last().cloned().unwrap_or_default();

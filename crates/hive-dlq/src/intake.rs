@@ -28,8 +28,8 @@ use hive_store::{
     keys::Shard,
     lease::parse_entry_id,
     letters::{
-        Attempt, Facts, Index, Letter, Letters, NewLetter, Order, Outcome, Past, State, Step,
-        Taken, Tally,
+        Attempt, Facts, Found, Index, Letter, Letters, NewLetter, Order, Outcome, Past, State,
+        Step, Taken, Tally,
     },
 };
 use prost::Message as _;
@@ -206,14 +206,8 @@ async fn take(
 
 /// What a replay sent has died: its own record says so.
 async fn died_again(desk: &Desk, letters: &Letters, facts: &Facts) -> Result<(), StoreError> {
-    let ids = [facts.replay_of.clone()];
-    let parent = desk
-        .store
-        .read_letters(letters, &ids)
-        .await?
-        .pop()
-        .flatten();
-    if let Some(parent) = parent
+    let parent = desk.store.read_letter(letters, &facts.replay_of).await?;
+    if let Found::There(parent) = parent
         && parent.state.message_id == facts.message_id
         && parent.state.outcome == Outcome::Pending
     {
@@ -409,12 +403,8 @@ async fn past(desk: &Desk, letters: &Letters, facts: &Facts) -> Result<Past, Sto
     } else if facts.replay_of.is_empty() {
         None
     } else {
-        let ids = [facts.replay_of.clone()];
-        desk.store
-            .read_letters(letters, &ids)
-            .await?
-            .pop()
-            .flatten()
+        let earlier = desk.store.read_letter(letters, &facts.replay_of).await?;
+        earlier.there()
     };
     let Some(earlier) = earlier else {
         // What it repeats is gone: its number counts the replays of its life.
@@ -461,7 +451,7 @@ async fn earlier_of_task(
         .await?;
     let ids: Vec<String> = places.into_iter().map(|place| place.id).collect();
     let read = desk.store.read_letters(letters, &ids).await?;
-    Ok(read.into_iter().flatten().find(|letter| {
+    Ok(read.into_iter().filter_map(Found::there).find(|letter| {
         let other = &letter.facts;
         other.dispatch_key != facts.dispatch_key
     }))

@@ -20,7 +20,9 @@ use hive_protocol::{
 use hive_store::{
     StoreError,
     control::Put,
-    letters::{Changed, Count, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step},
+    letters::{
+        Changed, Count, Found, Letter, Letters, LettersKey, Order, Outcome, Place, Row, Step,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +228,7 @@ async fn advance(
         work.job.is_exhausted = true;
     }
     let room = SLICE.min(usize::try_from(may.min(left)).unwrap_or(usize::MAX));
-    let mut tried = 0;
+    let (mut tried, mut waits) = (0, false);
     if work.job.is_exhausted {
         if attempted <= replayed.saturating_add(failed) {
             work.job.end(JobState::Done, "", now);
@@ -234,11 +236,11 @@ async fn advance(
             tracing::info!(job, attempted, replayed, failed, "replay_job_done");
         }
     } else if room > 0 {
-        tried = work.slice(room).await?;
+        (tried, waits) = work.slice(room).await?;
         budget.take(tried);
     }
     work.store().await?;
-    Ok(tried > 0)
+    Ok(tried > 0 && !waits)
 }
 
 /// A job in work.
@@ -314,7 +316,7 @@ impl Work<'_> {
         for letter in read {
             canary.sent = canary.sent.saturating_add(1);
             // One that a person removed or refused says that something is wrong.
-            let Some(letter) = letter else {
+            let Some(letter) = letter.there() else {
                 canary.failed = canary.failed.saturating_add(1);
                 continue;
             };
@@ -354,8 +356,8 @@ impl Work<'_> {
         Ok(tried > 0 || self.job.is_proved)
     }
 
-    /// Tries the next records; answers how many.
-    async fn slice(&mut self, room: usize) -> Result<u64, StoreError> {
+    /// Tries the next records; answers how many, and whether the last of them waits.
+    async fn slice(&mut self, room: usize) -> Result<(u64, bool), StoreError> {
         let from = (Order::Oldest, self.job.place.clone());
         let page = filter::page(self.desk, self.letters, &self.job.filter, from, room).await?;
         let mut tried = 0;
@@ -368,11 +370,11 @@ impl Work<'_> {
             self.job.error.clear();
             self.send(&letter).await?;
             if self.job.is_exhausted {
-                return Ok(tried);
+                return Ok((tried, false));
             }
             // What waits is tried again from here on; what is under way is carried on.
             if !self.job.error.is_empty() {
-                return Ok(0);
+                return Ok((tried, true));
             }
             self.job.place = Some(place);
         }
@@ -381,7 +383,7 @@ impl Work<'_> {
         } else {
             self.job.place = page.next;
         }
-        Ok(tried)
+        Ok((tried, false))
     }
 
     /// Sends one; false where it was refused. What passes by itself becomes the job's error.
@@ -440,11 +442,16 @@ impl Work<'_> {
                 Ok(Begun::Stale) => {},
                 other => return Ok(other),
             }
-            let ids = [letter.id.clone()];
-            let read = self.desk.store.read_letters(self.letters, &ids).await?;
-            match read.into_iter().flatten().next() {
-                Some(read) if filter::fits(&self.job.filter, &read) => newest = Some(read),
-                Some(_) | None => return Ok(Ok(Begun::Before)),
+            match self
+                .desk
+                .store
+                .read_letter(self.letters, &letter.id)
+                .await?
+            {
+                Found::There(read) if filter::fits(&self.job.filter, &read) => newest = Some(read),
+                Found::There(_) | Found::Absent | Found::Unreadable => {
+                    return Ok(Ok(Begun::Before));
+                },
             }
         }
         let message = format!("dead letter `{}` keeps changing", letter.id);
@@ -458,10 +465,9 @@ impl Work<'_> {
         let change = self.desk.change(letter.status, &by, fault.to_string());
         let limit = u64::from(self.job.options.limit);
         let step = Step {
-            state: letter.state.clone(),
             change: Some(change),
             count: Some((self.job.id.clone(), Count::Refused { limit })),
-            ..Step::default()
+            ..Step::of(letter)
         };
         let changed = self
             .desk
@@ -532,4 +538,49 @@ pub(crate) async fn cancel(desk: &Desk, letters: &Letters, id: &str) -> Result<J
         Fault::new(Reason::VersionConflict, "the job keeps changing")
             .with_retry_after(Duration::from_secs(1)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use hive_domain::{
+        dead_letter::{
+            plan::{Budget, Options},
+            status::Status,
+        },
+        time::Timestamp,
+    };
+    use hive_store::letters::Step;
+
+    use super::{Job, Memory, create, round};
+    use crate::{settings::Policies, world::world};
+
+    #[tokio::test]
+    async fn what_went_before_one_that_waits_counts_against_the_rate() {
+        let world = world(Policies::default()).await;
+        world.make_group().await;
+        for id in ["a", "b"] {
+            world.take(id, Status::Replayable, &Step::default()).await;
+        }
+        let job = Job {
+            id: "j".to_owned(),
+            options: Options {
+                rate: 2,
+                ..Options::default()
+            },
+            ..Job::default()
+        };
+        create(&world.desk, &world.letters, job).await.unwrap();
+        let now = world.desk.now();
+        let mut memory = Memory::default();
+        let budget = Budget::new(Timestamp(now.as_millis() - 1_000));
+        memory.budgets.insert("j".to_owned(), budget);
+        let is_busy = round(&world.desk, &world.letters, &mut memory)
+            .await
+            .unwrap();
+        // The group takes one; the other waits, and so does the job.
+        assert_eq!(world.there("a").await.status, Status::Replayed);
+        assert_eq!(world.there("b").await.status, Status::Replaying);
+        assert!(!is_busy);
+        assert_eq!(memory.budgets["j"].messages(2), 0);
+    }
 }

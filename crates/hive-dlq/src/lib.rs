@@ -37,6 +37,8 @@ mod routers;
 pub mod settings;
 mod trim;
 mod view;
+#[cfg(test)]
+mod world;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -46,7 +48,6 @@ use hive_runtime::{
 };
 use hive_store::{
     Store, StoreConfig, StoreError,
-    dataset::ADVICE,
     registry::{Heard, Registration, Unfit, places},
 };
 use tokio::sync::watch;
@@ -83,16 +84,11 @@ pub enum DlqError {
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
 pub async fn serve(config: Config<DeadLetters>, chassis: Chassis) -> Result<(), DlqError> {
-    let store = Store::open(StoreConfig {
-        url: config.redis.url.clone(),
-        password: config
-            .redis
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        prefix: config.redis.prefix.clone(),
-        ..StoreConfig::default()
-    })?;
+    let store = Store::open(StoreConfig::new(
+        &config.redis.url,
+        config.redis.exposed_password(),
+        &config.redis.prefix,
+    ))?;
     let me = Registration::new("dlq", DAEMON.version, &config.server.advertise);
     let Chassis {
         tasks,
@@ -129,10 +125,7 @@ async fn announce(
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
-        Heard::Found(finding) => {
-            tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
-        },
-        Heard::There(live) => {
+        Heard::There { live, .. } => {
             desk.routers.note(places(live));
             let live = live.iter().filter(|one| one.daemon == me.daemon);
             workers.send_replace(live.map(|one| one.instance.clone()).collect());
@@ -140,14 +133,10 @@ async fn announce(
         },
         Heard::Away(error) => redis.not_ready(error.to_string()),
         Heard::Changed(error) => {
-            tracing::error!(%error, advice = ADVICE, "dataset_changed");
             metrics::dataset_changed(true);
             redis.not_ready(error.to_string());
         },
-        Heard::Accepted => {
-            tracing::info!("dataset_accepted");
-            metrics::dataset_changed(false);
-        },
+        Heard::Accepted => metrics::dataset_changed(false),
     };
     desk.store
         .announce(&me, allow_eviction, shutdown.stopped(), heard)

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use hive_domain::dead_letter::status::Status;
 use hive_store::{
     StoreError,
-    letters::{Changed, Letter, Letters, LettersKey, Outcome, State, Step, Tally},
+    letters::{Changed, Found, Letter, Letters, LettersKey, Outcome, State, Step, Tally},
     tasks::{TaskOutcome, TaskRow},
 };
 
@@ -38,10 +38,18 @@ pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreErr
             .letters_until(letters, key, now_ms, SLICE)
             .await?;
         let read = desk.store.read_letters(letters, &ids).await?;
+        let mut unreadable = Vec::new();
         for (id, letter) in ids.iter().zip(read) {
-            let Some(letter) = letter else {
-                desk.store.forget_place(letters, key, id).await?;
-                continue;
+            let letter = match letter {
+                Found::There(letter) => letter,
+                Found::Absent => {
+                    desk.store.forget_place(letters, key, id).await?;
+                    continue;
+                },
+                Found::Unreadable => {
+                    unreadable.push(id.clone());
+                    continue;
+                },
             };
             // The record was read behind the list: it may be something else by now.
             let is_under_way = letter.status == Status::Replaying;
@@ -51,6 +59,10 @@ pub(crate) async fn round(desk: &Desk, letters: &Letters) -> Result<(), StoreErr
                 awaited.push(letter);
             }
         }
+        let later = now_ms.saturating_add(LOOK_MS.1);
+        desk.store
+            .postpone_letters(letters, key, &unreadable, later)
+            .await?;
     }
     let mut looks = stream::iter(awaited)
         .map(|letter| async move { look(desk, letters, &letter).await })
@@ -174,4 +186,37 @@ async fn row(desk: &Desk, letters: &Letters, letter: &Letter) -> Result<TaskRow,
         }
     }
     Ok(TaskRow::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use hive_domain::dead_letter::status::Status;
+    use hive_store::letters::{LettersKey, Step};
+
+    use super::round;
+    use crate::{settings::Policies, world::world};
+
+    #[tokio::test]
+    async fn a_record_of_another_build_keeps_its_place_and_one_that_is_gone_does_not() {
+        let world = world(Policies::default()).await;
+        let step = Step {
+            replaying_ms: 1,
+            ..Step::default()
+        };
+        for id in ["a", "b"] {
+            world.take(id, Status::Replaying, &step).await;
+        }
+        world.make_unreadable("a").await;
+        world.make_absent("b").await;
+        round(&world.desk, &world.letters).await.unwrap();
+        let store = &world.desk.store;
+        let until = async |until_ms| {
+            let key = LettersKey::Replaying;
+            let ids = store.letters_until(&world.letters, key, until_ms, 10).await;
+            ids.unwrap()
+        };
+        assert_eq!(until(u64::MAX >> 12).await, ["a"]);
+        // It is looked at again, and stands in nobody's way until then.
+        assert!(until(world.desk.now().as_millis()).await.is_empty());
+    }
 }

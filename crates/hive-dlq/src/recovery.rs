@@ -19,7 +19,7 @@ use hive_store::{
     Purpose, StoreError,
     control::Put,
     figures::Figures,
-    letters::{self, Index, Letter, Letters, LettersKey, Order, Outcome, Row, Step},
+    letters::{self, Found, Index, Letter, Letters, LettersKey, Order, Outcome, Row, Step},
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,28 +132,9 @@ async fn look_at_groups(
         let mut change = row.value.breaker.observe(&window, settings, now);
         if let State::HalfOpen { probe, .. } = &row.value.breaker.state {
             let probe = probe.clone();
-            let ids = [probe.clone()];
-            let letter = desk
-                .store
-                .read_letters(letters, &ids)
-                .await?
-                .pop()
-                .flatten();
-            match letter
-                .as_ref()
-                .map(|letter| (letter.status, letter.state.outcome))
-            {
-                Some((Status::Replayed, Outcome::Succeeded)) => {
-                    change = row.value.breaker.outcome(&probe, true, settings, now);
-                },
-                Some((Status::Replayed, Outcome::Failed)) | None => {
-                    change = row.value.breaker.outcome(&probe, false, settings, now);
-                },
-                // It was refused, or a person took it: it says nothing of the group.
-                Some((status, _)) if status != Status::Replaying && status != Status::Replayed => {
-                    change = row.value.breaker.outcome(&probe, false, settings, now);
-                },
-                Some(_) => {},
+            let found = desk.store.read_letter(letters, &probe).await?;
+            if let Some(is_well) = told_by(&found) {
+                change = row.value.breaker.outcome(&probe, is_well, settings, now);
             }
         }
         // Nothing is there that could be a probe: whether it is well again shows by itself.
@@ -168,15 +149,32 @@ async fn look_at_groups(
         }
         let kept_until = row.value.closed_ms.saturating_add(CLOSED_KEPT_MS);
         let is_over = row.value.breaker.admits() && now.as_millis() > kept_until;
-        if row.value.breaker != before || is_over && row.version > 0 {
-            told(&group, change.as_ref());
-            change_pause(desk, letters, &definition, &mut row).await?;
+        let is_news = row.value.breaker != before || is_over && row.version > 0;
+        // Also what an earlier look left undone, because somebody changed the group just then.
+        if is_news || is_pause_due(desk, &definition, &row.value) {
+            change_pause(desk, letters, &definition, (&mut row, change.as_ref())).await?;
         }
         if row.version > 0 {
             breakers.insert(group, row);
         }
     }
     Ok(())
+}
+
+/// What a probe says of its group: none while that is not known. One that another build wrote says
+/// nothing until its time is over.
+fn told_by(probe: &Found) -> Option<bool> {
+    match probe {
+        Found::There(letter) => match (letter.status, letter.state.outcome) {
+            (Status::Replayed, Outcome::Succeeded) => Some(true),
+            (Status::Replayed, Outcome::Failed) => Some(false),
+            (Status::Replaying | Status::Replayed, _) => None,
+            // It was refused, or a person took it: it says nothing of the group.
+            (_, _) => Some(false),
+        },
+        Found::Absent => Some(false),
+        Found::Unreadable => None,
+    }
 }
 
 fn told(group: &str, change: Option<&Change>) {
@@ -194,54 +192,68 @@ fn told(group: &str, change: Option<&Change>) {
     }
 }
 
+/// Whether a breaker wants its group paused: while it is open, as a probe needs agents.
+fn wants_pause(desk: &Desk, breaker: &GroupBreaker) -> bool {
+    desk.settings.policies.pause_groups && matches!(breaker.breaker.state, State::Open { .. })
+}
+
+/// Whether a group is to be paused, or its pause by the breaker to be ended.
+fn is_pause_due(desk: &Desk, definition: &GroupDefinition, breaker: &GroupBreaker) -> bool {
+    if wants_pause(desk, breaker) {
+        definition.state == GroupState::Active
+    } else {
+        breaker.has_paused
+    }
+}
+
 /// Stores a breaker, and pauses its group while it is open where the policy says so. That it is the
-/// breaker's pause is stored before it begins and until it is over: whoever comes after a crash
-/// ends it. False where another replica changed the breaker.
+/// breaker's pause is stored before it begins and until it is over: whoever comes after a crash,
+/// or after somebody who changed the group at that moment, ends it. False where another replica
+/// changed the breaker; what changed is told only where it is stored.
 async fn change_pause(
     desk: &Desk,
     letters: &Letters,
     definition: &GroupDefinition,
-    row: &mut Row<GroupBreaker>,
+    (row, change): (&mut Row<GroupBreaker>, Option<&Change>),
 ) -> Result<bool, StoreError> {
-    // A probe needs agents.
-    let wants = desk.settings.policies.pause_groups
-        && matches!(row.value.breaker.state, State::Open { .. });
-    if wants && definition.state == GroupState::Active {
+    let wants = wants_pause(desk, &row.value);
+    let is_due = is_pause_due(desk, definition, &row.value);
+    if wants && is_due {
         row.value.has_paused = true;
-        if !store(desk, letters, row).await? {
-            return Ok(false);
-        }
+    } else if is_due {
+        row.value.has_paused = definition.state == GroupState::Paused
+            && !set_state(desk, letters, definition, GroupState::Active).await?;
+    }
+    if !store(desk, letters, row).await? {
+        return Ok(false);
+    }
+    told(&row.value.group, change);
+    if wants && is_due {
         set_state(desk, letters, definition, GroupState::Paused).await?;
-        return Ok(true);
     }
-    if !wants && row.value.has_paused {
-        if definition.state == GroupState::Paused {
-            set_state(desk, letters, definition, GroupState::Active).await?;
-        }
-        row.value.has_paused = false;
-    }
-    store(desk, letters, row).await
+    Ok(true)
 }
 
+/// Pauses a group or ends its pause; false where somebody else changed it at this moment.
 async fn set_state(
     desk: &Desk,
     letters: &Letters,
     definition: &GroupDefinition,
     state: GroupState,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let mut changed = definition.clone();
     changed.state = state;
     let namespace = letters.namespace();
-    // Where somebody else changes the group at this moment the next round tries again.
-    if let Put::Stored(version) = desk.store.put_group(namespace, &changed).await? {
-        changed.version = version;
-        let shard = desk.store.shard(namespace, &changed.stream, 0);
-        desk.store.set_state_on_shard(&shard, &changed).await?;
-        desk.store.ring(Purpose::Control, &shard).await?;
-        let (group, is_paused) = (&changed.name, state == GroupState::Paused);
-        tracing::warn!(group, is_paused, "breaker_set_pause");
-    }
-    Ok(())
+    let Put::Stored(version) = desk.store.put_group(namespace, &changed).await? else {
+        return Ok(false);
+    };
+    changed.version = version;
+    let shard = desk.store.shard(namespace, &changed.stream, 0);
+    desk.store.set_state_on_shard(&shard, &changed).await?;
+    desk.store.ring(Purpose::Control, &shard).await?;
+    let (group, is_paused) = (&changed.name, state == GroupState::Paused);
+    tracing::warn!(group, is_paused, "breaker_set_pause");
+    Ok(true)
 }
 
 async fn store(
@@ -326,7 +338,7 @@ async fn window(
             .read_letters(letters, &ids)
             .await?
             .into_iter()
-            .flatten()
+            .filter_map(Found::there)
         {
             let count = counts.entry(letter.facts.fingerprint).or_default();
             *count = count.saturating_add(1);
@@ -363,11 +375,18 @@ async fn send_due(
         let read = desk.store.read_letters(letters, &ids).await?;
         let (mut later, mut much_later) = (Vec::new(), Vec::new());
         for (id, letter) in ids.iter().zip(read) {
-            let Some(letter) = letter else {
-                desk.store
-                    .forget_place(letters, LettersKey::Due, id)
-                    .await?;
-                continue;
+            let letter = match letter {
+                Found::There(letter) => letter,
+                Found::Absent => {
+                    desk.store
+                        .forget_place(letters, LettersKey::Due, id)
+                        .await?;
+                    continue;
+                },
+                Found::Unreadable => {
+                    much_later.push(id.clone());
+                    continue;
+                },
             };
             let group = letter.facts.group.clone();
             let is_healthy = match healthy.get(&group) {
@@ -429,7 +448,7 @@ async fn probe(
     let Some(definition) = desk.store.group(namespace, &letter.facts.group).await? else {
         return Ok(false);
     };
-    if !change_pause(desk, letters, &definition, &mut next).await? {
+    if !change_pause(desk, letters, &definition, (&mut next, None)).await? {
         return Ok(false);
     }
     *row = next;
@@ -486,7 +505,7 @@ async fn send(
                     "recovery",
                     format!("not sent back: {fault}"),
                 )),
-                ..Step::default()
+                ..Step::of(letter)
             };
             if replay::is_passing(&fault) {
                 return Ok(());
@@ -501,4 +520,120 @@ async fn send(
         tracing::debug!(dlq_id = letter.id, %fault, "not_recovered");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hive_domain::{
+        dead_letter::breaker::State,
+        group::{GroupDefinition, GroupState},
+        time::Timestamp,
+    };
+    use hive_store::{
+        control::Put,
+        letters::{Found, LettersKey, Row},
+    };
+
+    use super::{GroupBreaker, change_pause, look_at_groups, told_by};
+    use crate::{
+        settings::Policies,
+        world::{World, world},
+    };
+
+    /// A world with group `g`, and a policy that pauses groups.
+    async fn paused_by_breakers() -> World {
+        let world = world(Policies {
+            pause_groups: true,
+            ..Policies::default()
+        })
+        .await;
+        world.make_group().await;
+        world
+    }
+
+    impl World {
+        async fn group(&self) -> GroupDefinition {
+            self.desk.store.group("n", "g").await.unwrap().unwrap()
+        }
+
+        /// Somebody changes the group.
+        async fn touch(&self) {
+            let put = self.desk.store.put_group("n", &self.group().await).await;
+            assert!(matches!(put, Ok(Put::Stored(_))), "{put:?}");
+        }
+
+        async fn row(&self) -> Row<GroupBreaker> {
+            let store = &self.desk.store;
+            let row = store
+                .letter_row(&self.letters, LettersKey::Breakers, "g")
+                .await;
+            row.unwrap().unwrap_or_else(|| Row {
+                version: 0,
+                value: GroupBreaker {
+                    group: "g".into(),
+                    ..GroupBreaker::default()
+                },
+            })
+        }
+
+        async fn change(&self, definition: &GroupDefinition, row: &mut Row<GroupBreaker>) {
+            let changed = change_pause(&self.desk, &self.letters, definition, (row, None)).await;
+            assert!(changed.unwrap());
+        }
+
+        /// A look of the daemon: rows are read anew each time.
+        async fn look(&self) {
+            let row = self.row().await;
+            let mut breakers = [("g".to_owned(), row)].into();
+            look_at_groups(&self.desk, &self.letters, &mut breakers)
+                .await
+                .unwrap();
+        }
+    }
+
+    fn open() -> State {
+        State::Open {
+            until: Timestamp(u64::MAX / 2),
+            opened_at: Timestamp(1),
+            reason: "a test".into(),
+            times: 1,
+        }
+    }
+
+    #[test]
+    fn a_probe_that_another_build_wrote_says_nothing_of_its_group() {
+        assert_eq!(told_by(&Found::Unreadable), None);
+        assert_eq!(told_by(&Found::Absent), Some(false));
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_another_change_of_the_group_kept_off_is_made_up_for() {
+        let world = paused_by_breakers().await;
+        let (mut row, stale) = (world.row().await, world.group().await);
+        world.touch().await;
+        row.value.breaker.state = open();
+        world.change(&stale, &mut row).await;
+        assert_eq!(world.group().await.state, GroupState::Active);
+        world.look().await;
+        assert_eq!(world.group().await.state, GroupState::Paused);
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_the_breakers_until_the_group_runs_again() {
+        let world = paused_by_breakers().await;
+        let mut row = world.row().await;
+        row.value.breaker.state = open();
+        world.change(&world.group().await, &mut row).await;
+        let stale = world.group().await;
+        assert_eq!(stale.state, GroupState::Paused);
+        world.touch().await;
+        row.value.breaker.state = State::Closed;
+        row.value.closed_ms = world.desk.now().as_millis();
+        world.change(&stale, &mut row).await;
+        assert_eq!(world.group().await.state, GroupState::Paused);
+        assert!(world.row().await.value.has_paused);
+        world.look().await;
+        assert_eq!(world.group().await.state, GroupState::Active);
+        assert!(!world.row().await.value.has_paused);
+    }
 }

@@ -313,7 +313,7 @@ async fn finish(
         },
         count: (!plan.job.is_empty()).then(|| (plan.job.clone(), Count::Replayed)),
         tally: Some(Tally::Sent),
-        ..Step::default()
+        ..Step::of(&letter)
     };
     let changed = desk
         .store
@@ -353,10 +353,9 @@ async fn refuse(
     let by = by(&plan);
     let why = format!("replay {} was refused: {fault}", plan.number);
     let step = Step {
-        state: letter.state.clone(),
         change: Some(desk.change(status, &by, why)),
         count: (!plan.job.is_empty()).then(|| (plan.job.clone(), Count::Failed)),
-        ..Step::default()
+        ..Step::of(&letter)
     };
     desk.store
         .change_letter(letters, &letter, status, &step)

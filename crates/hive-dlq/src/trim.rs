@@ -8,7 +8,7 @@ use flate2::{Compression, write::GzEncoder};
 use hive_domain::dead_letter::status::Status;
 use hive_store::{
     StoreError,
-    letters::{Changed, Content, Index, Letter, Letters, Order},
+    letters::{Changed, Content, Found, Index, Letter, Letters, Order},
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub(crate) async fn make_room(desk: &Desk, letters: &Letters) -> Result<bool, St
     places.truncate(SLICE);
     let ids: Vec<String> = places.into_iter().map(|place| place.id).collect();
     let read = desk.store.read_letters(letters, &ids).await?;
-    let found: Vec<Letter> = read.into_iter().flatten().collect();
+    let found: Vec<Letter> = read.into_iter().filter_map(Found::there).collect();
     let removed = remove(desk, letters, found, Removed::ForRoom).await?;
     Ok(removed > 0)
 }
@@ -66,7 +66,11 @@ pub(crate) async fn old(desk: &Desk, letters: &Letters) -> Result<(), StoreError
         let read = desk.store.read_letters(letters, &ids).await?;
         // A replay under way ends first.
         let free = |letter: &Letter| letter.status != Status::Replaying;
-        let found: Vec<Letter> = read.into_iter().flatten().filter(free).collect();
+        let found: Vec<Letter> = read
+            .into_iter()
+            .filter_map(Found::there)
+            .filter(free)
+            .collect();
         let live = found.iter().filter(|one| one.status.is_live()).count();
         if live > 0 {
             let namespace = &**letters.namespace();

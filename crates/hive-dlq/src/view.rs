@@ -6,7 +6,7 @@ use hive_protocol::{
 };
 use hive_store::{
     header::Header,
-    letters::{Attempt, Change, Content, Letter, Outcome},
+    letters::{Attempt, Change, Content, Letter, Outcome, State},
 };
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -57,7 +57,7 @@ fn whole(letter: &Letter) -> wire::DeadLetter {
         replays: state.replays,
         automatic_replays: facts.past.automatic.saturating_add(state.automatic),
         replay_message_id: state.message_id.clone(),
-        replay_outcome: outcome(state.outcome).into(),
+        replay_outcome: outcome(state).into(),
         replay_of: facts.replay_of.clone(),
         payload_bytes: facts.payload_bytes,
         message: None,
@@ -108,10 +108,10 @@ fn change(one: &Change) -> wire::DeadLetterChange {
     }
 }
 
-const fn outcome(outcome: Outcome) -> wire::ReplayOutcome {
-    match outcome {
-        Outcome::Unknown => wire::ReplayOutcome::Unspecified,
-        Outcome::Pending => wire::ReplayOutcome::Pending,
+fn outcome(state: &State) -> wire::ReplayOutcome {
+    match state.outcome {
+        Outcome::Pending if state.is_awaited() => wire::ReplayOutcome::Pending,
+        Outcome::Pending | Outcome::Unknown => wire::ReplayOutcome::Unspecified,
         Outcome::Succeeded => wire::ReplayOutcome::Succeeded,
         Outcome::Failed => wire::ReplayOutcome::Failed,
     }
@@ -120,4 +120,23 @@ const fn outcome(outcome: Outcome) -> wire::ReplayOutcome {
 /// A span for the wire.
 pub(crate) fn span(ms: u64) -> prost_types::Duration {
     time::to_duration(ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use hive_protocol::wire::ReplayOutcome;
+    use hive_store::letters::{Outcome, State};
+
+    use super::outcome;
+
+    #[test]
+    fn a_replay_of_which_nobody_tells_is_not_pending() {
+        let mut state = State {
+            outcome: Outcome::Pending,
+            ..State::default()
+        };
+        assert_eq!(outcome(&state), ReplayOutcome::Unspecified);
+        state.track_key = "k".to_owned();
+        assert_eq!(outcome(&state), ReplayOutcome::Pending);
+    }
 }

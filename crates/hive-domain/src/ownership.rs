@@ -1,8 +1,8 @@
 //! Who owns what, when several replicas share the work: rendezvous hashing.
 //!
 //! Every replica computes the same owner from the same list, and when one comes or goes only what
-//! it owns moves. Two replicas may differ for a moment while they see different lists: owners act
-//! under a fencing epoch, this never promises to be alone.
+//! it owns moves. Two replicas may differ for a moment while they see different lists: this never
+//! promises to be alone, and what an owner does must do no harm where another does it too.
 
 use crate::hash;
 

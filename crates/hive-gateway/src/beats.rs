@@ -11,8 +11,6 @@ use hive_protocol::fault::{Fault, Reason};
 use hive_runtime::health::Component;
 use hive_store::{
     StoreError,
-    dataset::ADVICE,
-    preflight::Severity,
     registry::{Heard, Registration, Unfit, places},
 };
 
@@ -61,14 +59,7 @@ pub async fn announce(
 ) -> Result<(), Unfit> {
     let stop = gateway.shutdown.stopped();
     let heard = |heard: Heard<'_>| match heard {
-        Heard::Found(finding) => {
-            let (topic, text) = (finding.topic, finding.text());
-            match finding.severity {
-                Severity::Info => tracing::info!(topic, text, "preflight"),
-                Severity::Warning | Severity::Refusal => tracing::warn!(topic, text, "preflight"),
-            }
-        },
-        Heard::There(live) => {
+        Heard::There { live, .. } => {
             let gateways = live.iter().filter(|one| one.daemon == me.daemon).count();
             gateway.note_gateways(gateways);
             gateway.routers.note(places(live));
@@ -82,7 +73,6 @@ pub async fn announce(
             redis.not_ready(error.to_string());
         },
         Heard::Changed(error) => {
-            tracing::error!(%error, advice = ADVICE, "dataset_changed");
             gateway.metrics.dataset_changed.set(1.0);
             gateway.note_redis(false);
             redis.not_ready(error.to_string());
@@ -92,10 +82,7 @@ pub async fn announce(
                 dispatcher.end_all(&StoreError::clone(error).into());
             }
         },
-        Heard::Accepted => {
-            tracing::info!("dataset_accepted");
-            gateway.metrics.dataset_changed.set(0.0);
-        },
+        Heard::Accepted => gateway.metrics.dataset_changed.set(0.0),
     };
     gateway
         .store

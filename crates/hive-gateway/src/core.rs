@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hive_protocol::fault::{Fault, Reason};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::FORWARDED_WATCHES_MAX,
+};
 use hive_runtime::{
     gate::{Gate, Pass},
     peers::Peers,
@@ -28,7 +31,6 @@ use crate::{
     coordinators::COORDINATORS,
     dead_letters::WORKERS,
     dispatcher::Dispatcher,
-    forwarding,
     metrics::Metrics,
     placing::Facts,
     publisher::{Publisher, Room},
@@ -154,10 +156,10 @@ impl Gateway {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             facts: Facts::default(),
             routers: Peers::new(&ROUTERS),
-            workflow_watches: Arc::new(Semaphore::new(forwarding::WATCHES_MAX)),
+            workflow_watches: Arc::new(Semaphore::new(FORWARDED_WATCHES_MAX)),
             dead_letters: Peers::new(&WORKERS),
             coordinators: Peers::new(&COORDINATORS),
-            scaling_watches: Arc::new(Semaphore::new(forwarding::WATCHES_MAX)),
+            scaling_watches: Arc::new(Semaphore::new(FORWARDED_WATCHES_MAX)),
             redis_is_there: AtomicBool::new(true),
             gateways: AtomicUsize::new(usize::MAX),
         })

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use hive_protocol::fault::{Fault, Reason};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::FORWARDED_WATCHES_MAX,
+};
 use hive_runtime::peers::{Peers, RETRY};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
@@ -15,8 +18,6 @@ use crate::{
     peers::{LOOK_WITHIN, Onward, Repeat, passed_on},
 };
 
-/// Watches of one kind at one gateway at a time: each holds a stream at another daemon.
-pub(crate) const WATCHES_MAX: usize = 1_024;
 /// Frames of a watch that wait for their reader.
 const WATCH_FRAMES: usize = 64;
 
@@ -46,7 +47,7 @@ impl Gateway {
     {
         let place = places.clone().try_acquire_owned();
         let place = place.map_err(|_none_left| {
-            let message = format!("this gateway has its limit of {WATCHES_MAX} such watches");
+            let message = format!("this gateway has its limit of {FORWARDED_WATCHES_MAX} such watches");
             Fault::new(Reason::TooManyConnections, message).with_retry_after(RETRY)
         })?;
         let opened = |channel, mut asked: Request<Req>| {

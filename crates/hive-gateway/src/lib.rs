@@ -99,16 +99,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
 pub async fn serve(config: Config<Settings>, chassis: Chassis) -> Result<(), GatewayError> {
-    let store = Store::open(StoreConfig {
-        url: config.redis.url.clone(),
-        password: config
-            .redis
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        prefix: config.redis.prefix.clone(),
-        ..StoreConfig::default()
-    })?;
+    let store = Store::open(StoreConfig::new(
+        &config.redis.url,
+        config.redis.exposed_password(),
+        &config.redis.prefix,
+    ))?;
     let me = Registration::new("gateway", DAEMON.version, &config.server.advertise);
     let incarnation: Arc<str> = me.instance.as_str().into();
     let Chassis {

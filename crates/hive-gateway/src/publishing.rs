@@ -294,7 +294,7 @@ impl Gateway {
         messages: Vec<wire::Message>,
         outcomes: &mut [wire::PublishOutcome],
     ) -> Result<Vec<Checked>, Fault> {
-        let lanes = self.catalog.lanes(&address.shard).await?;
+        let mut lanes = self.catalog.lanes(&address.shard).await?;
         let mut sets = sets_of(&lanes);
         let (mut is_read, mut unsettled) = (false, None);
         let now = now_ms();
@@ -326,13 +326,17 @@ impl Gateway {
                 let set = message::required_capabilities(&message).to_string();
                 if !sets.contains(&set) && !is_read {
                     // What is remembered may lack the sets of the last second.
-                    let lanes = self.catalog.read_lanes(&address.shard).await?;
+                    lanes = self.catalog.read_lanes(&address.shard).await?;
                     sets.append(&mut sets_of(&lanes));
                     is_read = true;
-                    if sets.len() >= CAPABILITY_SETS_MAX {
-                        let all = &lanes.all;
-                        unsettled = Some(self.store.unsettled_sets(&address.shard, all).await?);
-                    }
+                }
+                let is_new = !sets.contains(&set);
+                if is_new && sets.len() >= CAPABILITY_SETS_MAX && unsettled.is_none() {
+                    let shard = &address.shard;
+                    let mut all = self.store.unsettled_sets(shard, &lanes.all).await?;
+                    // Those of this batch are not stored yet.
+                    all.extend(sets.difference(&sets_of(&lanes)).cloned());
+                    unsettled = Some(all);
                 }
                 let unsettled = unsettled.as_mut();
                 fault = Self::admit_set(&mut sets, unsettled, set, &address.stream.name);

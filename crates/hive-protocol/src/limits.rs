@@ -22,7 +22,7 @@ pub const REQUIRED_CAPABILITIES_MAX: usize = 16;
 /// Most capabilities of a consumer.
 pub const CAPABILITIES_MAX: usize = 64;
 /// Highest priority; 0 is the lowest.
-pub const PRIORITY_MAX: u8 = 9;
+pub const PRIORITY_MAX: u8 = hive_domain::dead_letter::plan::PRIORITY_MAX;
 /// Priority of a message that names none.
 pub const PRIORITY_DEFAULT: u8 = 4;
 /// How far ahead `not_before` may lie: 365 days, in milliseconds.
@@ -83,17 +83,23 @@ pub const TRACKED_KEPT_MS: u64 = 86_400_000;
 /// Most memory that the outcomes of one shard take, in bytes: 256 MiB. Then the oldest go sooner.
 pub const TRACKED_KEPT_BYTES_MAX: u64 = 256 << 20;
 /// Most messages per second of a replay.
-pub const REPLAY_RATE_MAX: u32 = 10_000;
+pub const REPLAY_RATE_MAX: u32 = hive_domain::dead_letter::plan::RATE_MAX;
 /// Messages per second of a replay that names no number.
 pub const REPLAY_RATE_DEFAULT: u32 = 100;
 /// Most types, and most senders, that a replay names.
 pub const REPLAY_NAMES_MAX: usize = 100;
 /// Most dead letters, and most replay jobs, of one list.
 pub const DEAD_LETTERS_LIST_MAX: u32 = 1_000;
+/// Dead letters, and replay jobs, of a list that names no number.
+pub const DEAD_LETTERS_LIST_DEFAULT: u32 = 50;
+/// Bytes of messages at which a list of dead letters with payloads ends.
+pub const DEAD_LETTERS_PAGE_BYTES: usize = 4 << 20;
+/// Most dead letters that are counted exactly.
+pub const DEAD_LETTERS_COUNT_MAX: u64 = 10_000_000;
 /// Most dead letters of one replay job.
-pub const DEAD_LETTERS_REPLAY_MAX: u32 = 100_000;
+pub const DEAD_LETTERS_REPLAY_MAX: u32 = hive_domain::dead_letter::plan::LIMIT_MAX;
 /// Most dead letters that a replay job tries first.
-pub const DEAD_LETTERS_CANARY_MAX: u32 = 100;
+pub const DEAD_LETTERS_CANARY_MAX: u32 = hive_domain::dead_letter::plan::CANARY_MAX;
 /// Shortest time that an analysis looks back: 1 minute, in milliseconds.
 pub const ANALYSIS_WINDOW_MS_MIN: u64 = 60_000;
 /// Longest time that an analysis looks back: 7 days, in milliseconds.
@@ -111,6 +117,8 @@ pub const WORKFLOW_BYTES_MAX: usize = 4 << 20;
 pub const ADDED_TASKS_MAX: usize = 1_000;
 /// Largest result of a task and largest answer to its question: 1 MiB.
 pub const TASK_RESULT_BYTES_MAX: usize = 1 << 20;
+/// Watches of workflows that one daemon holds at a time.
+pub const FORWARDED_WATCHES_MAX: usize = 1_024;
 /// Most runs of one list.
 pub const LIST_RUNS_MAX: u32 = 1_000;
 /// Runs of a list that names no number.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hive_domain::{
     time::Timestamp,
     workflow::{
-        Effect, Event, Illegal, Limits, Run, TaskDefinition, TaskIndex,
+        Effect, Event, Illegal, Limits, Run, RunStatus, TaskDefinition, TaskIndex,
         condition::Condition,
         run::{DISPATCHES_MAX, Entry, Refused},
     },
@@ -130,6 +130,8 @@ pub(crate) struct Draft<'a> {
     answers: Vec<(TaskIndex, Bytes)>,
     to_evaluate: Vec<TaskIndex>,
     has_new_plan: bool,
+    /// How the run ended, where this step ends it: counted once that is written.
+    ended: Option<RunStatus>,
 }
 
 impl Draft<'_> {
@@ -245,11 +247,12 @@ impl Draft<'_> {
                     self.history
                         .push(history::record(&self.loaded.run, task, what));
                 },
-                Effect::Finished { status } => metrics::run_ended(status),
+                Effect::Finished { status } => self.ended = Some(status),
             }
         }
     }
 
+    /// Whether there is anything to write besides the states of the run.
     fn has_something(&self) -> bool {
         !self.owed.is_empty()
             || !self.history.is_empty()
@@ -360,6 +363,7 @@ impl Desk {
             },
         };
         self.complete(&partition, &name.run_id, &mut draft).await?;
+        let has_something = draft.has_something();
         let Draft {
             owed,
             history,
@@ -367,6 +371,7 @@ impl Desk {
             contents,
             answers,
             has_new_plan,
+            ended,
             ..
         } = draft;
         let changed = loaded.run.take_changed();
@@ -389,13 +394,7 @@ impl Desk {
             answers,
             due_ms: loaded.run.deadline().map(Timestamp::as_millis),
         };
-        let is_nothing = changed.is_empty()
-            && is_same_head
-            && step.outbox.is_empty()
-            && step.history.is_empty()
-            && step.results.is_empty()
-            && step.answers.is_empty();
-        if is_nothing {
+        if changed.is_empty() && is_same_head && !has_something {
             return Ok(Tried::Written(answer, loaded));
         }
         let commit = Commit {
@@ -412,20 +411,23 @@ impl Desk {
             Committed::Done { version, written } => {
                 loaded.version = version;
                 metrics::step_written();
-                self.written(name, &mut loaded, owed, written);
+                self.written(name, &mut loaded, (owed, ended), written);
                 Ok(Tried::Written(answer, loaded))
             },
         }
     }
 
-    /// Carries out what a step owes, beside whoever wrote it.
+    /// Carries out what a step owes, beside whoever wrote it, and counts what it ended.
     fn written(
         self: &Arc<Self>,
         name: &RunName,
         loaded: &mut Loaded,
-        owed: Vec<Owed>,
+        (owed, ended): (Vec<Owed>, Option<RunStatus>),
         written: Written,
     ) {
+        if let Some(status) = ended {
+            metrics::run_ended(status);
+        }
         if !written.newest.is_empty() {
             loaded.newest = written.newest;
         }
@@ -534,7 +536,12 @@ impl Desk {
             copies => copies,
         };
         self.complete(&partition, results_of, &mut draft).await?;
-        let Draft { owed, history, .. } = draft;
+        let Draft {
+            owed,
+            history,
+            ended,
+            ..
+        } = draft;
         let _all_are_new = loaded.run.take_changed();
         let tasks = (0..).take(loaded.run.tasks().len());
         new.run_id = name.run_id.to_string();
@@ -571,6 +578,9 @@ impl Desk {
             .await?;
         if created == Created::Exists(name.run_id.to_string()) {
             // This very run: the first answer was lost. What it owes is found in its outbox.
+            if let Some(status) = ended {
+                metrics::run_ended(status);
+            }
             return Ok(Created::Stored {
                 at_ms: 0,
                 written: Written::default(),
@@ -578,7 +588,7 @@ impl Desk {
         }
         if let Created::Stored { at_ms, written } = &created {
             loaded.created_ms = *at_ms;
-            self.written(name, &mut loaded, owed, written.clone());
+            self.written(name, &mut loaded, (owed, ended), written.clone());
             let has_more = loaded.run.has_more();
             self.weigh(name, &loaded);
             *self.slot(name).lock().await = Some(loaded);
@@ -714,5 +724,6 @@ fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<
         answers: Vec::new(),
         to_evaluate: Vec::new(),
         has_new_plan: false,
+        ended: None,
     }
 }

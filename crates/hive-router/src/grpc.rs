@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use hive_protocol::{
     fault::{Fault, Reason},
+    limits::FORWARDED_WATCHES_MAX,
     namespace, served, unary,
     wire::{
         self,
@@ -24,8 +25,6 @@ use crate::{calls::Calls, desk::Desk, names::RunName};
 
 /// Full name of the service, for whoever asks for its health.
 pub(crate) const SERVICES: [&str; 1] = ["agenthive.v1.WorkflowService"];
-/// Watches of one router at a time.
-const WATCHES_MAX: usize = 1_024;
 /// A watch looks again after so long where the step was written by another router.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Events sent of one look.
@@ -48,7 +47,7 @@ pub(crate) fn routes(desk: &Arc<Desk>, gate: Gate, shutdown: Shutdown) -> Routes
         },
         gate,
         shutdown,
-        watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        watches: Arc::new(Semaphore::new(FORWARDED_WATCHES_MAX)),
     };
     Routes::new(served!(WorkflowServiceServer::new(door)))
 }
@@ -106,7 +105,7 @@ impl WorkflowService for Door {
         let place = place.map_err(|_none_left| {
             Fault::new(
                 Reason::TooManyConnections,
-                format!("this router has its limit of {WATCHES_MAX} watches"),
+                format!("this router has its limit of {FORWARDED_WATCHES_MAX} watches"),
             )
             .with_retry_after(Duration::from_secs(5))
         })?;

@@ -50,7 +50,6 @@ use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
-use hive_store::dataset::ADVICE;
 use hive_store::registry::{Heard, Registration, Unfit};
 use hive_store::{Store, StoreConfig, StoreError};
 use tokio::sync::watch;
@@ -88,16 +87,11 @@ pub enum RouterError {
 /// # Errors
 /// When the main port fails, or the Redis URL is none.
 pub async fn serve(config: Config<Workflows>, chassis: Chassis) -> Result<(), RouterError> {
-    let store = Store::open(StoreConfig {
-        url: config.redis.url.clone(),
-        password: config
-            .redis
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        prefix: config.redis.prefix.clone(),
-        ..StoreConfig::default()
-    })?;
+    let store = Store::open(StoreConfig::new(
+        &config.redis.url,
+        config.redis.exposed_password(),
+        &config.redis.prefix,
+    ))?;
     let me = Registration::new("router", DAEMON.version, &config.server.advertise);
     let Chassis {
         tasks,
@@ -127,24 +121,17 @@ async fn announce(
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
     let heard = |heard: Heard<'_>| match heard {
-        Heard::Found(finding) => {
-            tracing::debug!(topic = finding.topic, text = finding.text(), "preflight");
-        },
-        Heard::There(live) => {
+        Heard::There { live, .. } => {
             let live = live.iter().filter(|one| one.daemon == me.daemon);
             routers.send_replace(live.map(|one| one.instance.clone()).collect());
             redis.ready();
         },
         Heard::Away(error) => redis.not_ready(error.to_string()),
         Heard::Changed(error) => {
-            tracing::error!(%error, advice = ADVICE, "dataset_changed");
             metrics::dataset_changed(true);
             redis.not_ready(error.to_string());
         },
-        Heard::Accepted => {
-            tracing::info!("dataset_accepted");
-            metrics::dataset_changed(false);
-        },
+        Heard::Accepted => metrics::dataset_changed(false),
     };
     store
         .announce(&me, allow_eviction, shutdown.stopped(), heard)

@@ -22,7 +22,7 @@ use hive_runtime::{
 use hive_store::{
     StoreError,
     keys::Shard,
-    letters::{Index, Letter, Order},
+    letters::{Found, Index, Letter, Order},
     runs::Partition,
 };
 use parking_lot::Mutex;
@@ -371,7 +371,11 @@ impl Desk {
             let read = self.store.read_letters(&letters, &ids).await?;
             let is_its =
                 |letter: &Letter| letter.facts.run_id == *name.run_id && letter.status.is_live();
-            if read.iter().flatten().any(is_its) {
+            if read
+                .into_iter()
+                .filter_map(Found::there)
+                .any(|letter| is_its(&letter))
+            {
                 return Ok(true);
             }
             if page.len() < SLICE {

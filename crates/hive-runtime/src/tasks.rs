@@ -34,12 +34,6 @@ pub const LOOP: Kind = Kind {
     on_cancel: OnCancel::Wait,
     on_error: OnError::StopDaemon,
 };
-/// Work for one caller: it is waited for, and its error is the caller's.
-pub const REQUEST: Kind = Kind {
-    name: "request",
-    on_cancel: OnCancel::Wait,
-    on_error: OnError::Log,
-};
 /// Work that may be cut off at any point: it is aborted, and its error is logged.
 pub const BACKGROUND: Kind = Kind {
     name: "background",

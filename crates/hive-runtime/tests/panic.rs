@@ -6,7 +6,7 @@ use std::io;
 use std::process::{Command, ExitCode};
 
 use hive_runtime::config::{Config, NoSettings};
-use hive_runtime::tasks::REQUEST;
+use hive_runtime::tasks::BACKGROUND;
 use hive_runtime::{Chassis, Daemon, run};
 
 const DAEMON: Daemon = Daemon {
@@ -20,7 +20,7 @@ const CHILD: &str = "EXAMPLE_DAEMON";
 
 async fn serve(_config: Config<NoSettings>, chassis: Chassis) -> io::Result<()> {
     let is_whole = chassis.tasks.list().is_empty();
-    chassis.tasks.spawn(REQUEST, "a", async move {
+    chassis.tasks.spawn(BACKGROUND, "a", async move {
         assert!(is_whole, "the slot was empty");
     });
     chassis.shutdown.stopped().await;

@@ -55,6 +55,19 @@ pub struct StoreConfig {
     pub wait: Duration,
 }
 
+impl StoreConfig {
+    /// The Redis at `url`, with the password that it asks for, under keys that begin with `prefix`.
+    #[must_use]
+    pub fn new(url: &str, password: Option<&str>, prefix: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            password: password.map(str::to_owned),
+            prefix: prefix.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {

@@ -367,6 +367,15 @@ pub struct State {
     pub sent_ms: u64,
 }
 
+impl State {
+    /// Whether what became of the last replay is not known yet, and will be: of a message with an
+    /// ordering key, or of one for all groups, it is never told.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.outcome == Outcome::Pending && !self.track_key.is_empty()
+    }
+}
+
 /// A line of a record's history.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -470,6 +479,30 @@ pub enum Tally {
     Failed,
 }
 
+/// What is found under the id of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are there")]
+pub enum Found {
+    /// The record.
+    There(Letter),
+    /// None: it was removed, or never was.
+    Absent,
+    /// One that another build wrote, so that this one cannot read it. It stays what it is, and must
+    /// not stand in the way of others.
+    Unreadable,
+}
+
+impl Found {
+    /// The record, where it can be read.
+    #[must_use]
+    pub fn there(self) -> Option<Letter> {
+        match self {
+            Self::There(letter) => Some(letter),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+}
+
 /// A change of a record.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
@@ -487,6 +520,24 @@ pub struct Step {
     pub count: Option<(String, Count)>,
     /// What grows in the totals.
     pub tally: Option<Tally>,
+}
+
+impl Step {
+    /// A step that changes nothing of a record: where it is due stays, and an outcome that is
+    /// awaited is looked at at once.
+    #[must_use]
+    pub fn of(letter: &Letter) -> Self {
+        let awaiting_ms = if letter.state.is_awaited() {
+            letter.state.sent_ms.max(1)
+        } else {
+            0
+        };
+        Self {
+            state: letter.state.clone(),
+            awaiting_ms,
+            ..Self::default()
+        }
+    }
 }
 
 /// Answer of a change.
@@ -782,8 +833,17 @@ impl Store {
         }
     }
 
-    /// Records by their ids, in their order; none for one that is not there, or that another build
-    /// wrote so that this one cannot read it: it must not stand in the way of the others.
+    /// A record by its id.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn read_letter(&self, letters: &Letters, id: &str) -> Result<Found, StoreError> {
+        let ids = [id.to_owned()];
+        let found = self.read_letters(letters, &ids).await?.pop();
+        Ok(found.unwrap_or(Found::Absent))
+    }
+
+    /// Records by their ids, in their order.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -791,7 +851,7 @@ impl Store {
         &self,
         letters: &Letters,
         ids: &[String],
-    ) -> Result<Vec<Option<Letter>>, StoreError> {
+    ) -> Result<Vec<Found>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -807,11 +867,12 @@ impl Store {
         let replies = self.pipeline(Purpose::Control, pipeline).await?;
         let rows = ids.iter().zip(replies);
         Ok(rows
-            .map(|(id, reply)| match read_letter(id, reply) {
-                Ok(letter) => letter,
+            .map(|(id, reply)| match decode(id, reply) {
+                Ok(Some(letter)) => Found::There(letter),
+                Ok(None) => Found::Absent,
                 Err(error) => {
                     tracing::error!(dlq_id = id, %error, "dead_letter_does_not_decode");
-                    None
+                    Found::Unreadable
                 },
             })
             .collect())
@@ -1145,7 +1206,7 @@ impl Store {
     }
 }
 
-fn read_letter(id: &str, reply: Reply) -> Result<Option<Letter>, StoreError> {
+fn decode(id: &str, reply: Reply) -> Result<Option<Letter>, StoreError> {
     let [version, status, facts, state] = reply.array()?;
     let Some(version) = version.maybe_text()? else {
         return Ok(None);

@@ -1,22 +1,26 @@
 //! Which daemons live: each replica beats once a second and is gone after 4 s of silence.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use crate::{
     connection::{Purpose, Store},
-    dataset::fresh_nonce,
+    dataset::{ADVICE, fresh_nonce},
     error::StoreError,
-    preflight::{Finding, Severity},
+    preflight::Severity,
     reply,
     scripts::{Call, DAEMON_BEAT},
 };
 
 /// A replica silent for longer is gone, in ms.
 pub const GONE_MS: u64 = 4_000;
+/// How long after its time a replica that is gone is looked for, in ms.
+const GONE_MARGIN_MS: u64 = 5;
 /// How often a replica beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// A beat without an answer for so long means that Redis is away.
+const BEAT_WITHIN: Duration = Duration::from_secs(2);
 
 /// This replica, as it announces itself.
 #[derive(Debug, Clone)]
@@ -29,8 +33,8 @@ pub struct Registration {
     pub advertise: String,
     /// Build.
     pub version: String,
-    /// Start time in ms since 1970: orders the starts of one host.
-    pub epoch: u64,
+    /// Start time in ms since 1970, by the clock of its host: for whoever looks at the registry.
+    pub started_ms: u64,
 }
 
 impl Registration {
@@ -45,18 +49,21 @@ impl Registration {
             instance: Uuid::new_v4().simple().to_string(),
             advertise: advertise.to_owned(),
             version: version.to_owned(),
-            epoch: u64::try_from(started.as_millis()).unwrap_or_default(),
+            started_ms: u64::try_from(started.as_millis()).unwrap_or_default(),
         }
     }
 }
 
-/// What a replica hears of Redis while it is announced.
+/// What a replica hears of Redis while it is announced. All of it was logged.
 #[derive(Debug)]
 pub enum Heard<'a> {
-    /// Something that the preflight found, before the first beat.
-    Found(&'a Finding),
-    /// Redis answered a beat: these replicas live.
-    There(&'a [Replica]),
+    /// Redis answered a beat.
+    There {
+        /// The replicas that live.
+        live: &'a [Replica],
+        /// How long the answer took.
+        took: Duration,
+    },
     /// Redis did not answer a beat.
     Away(&'a StoreError),
     /// Redis answered, and it holds other data than this replica knew: said once.
@@ -92,6 +99,17 @@ pub fn places(replicas: &[Replica]) -> impl Iterator<Item = (&str, &str)> {
     replicas
         .iter()
         .map(|one| (one.daemon.as_str(), one.advertise.as_str()))
+}
+
+/// How long it is until the first of the other replicas of this daemon is gone if it is not heard
+/// of: what is its has no owner from then on. None where the next beat is sooner.
+fn next_gone(live: &[Replica], me: &Registration) -> Option<Duration> {
+    let peers = live.iter().filter(|one| one.daemon == me.daemon);
+    let now = peers.clone().find(|one| one.instance == me.instance)?.beat_ms;
+    let others = peers.filter(|one| one.instance != me.instance);
+    let left = others.map(|one| (one.beat_ms + GONE_MS).saturating_sub(now) + GONE_MARGIN_MS);
+    let left = left.min().map(Duration::from_millis)?;
+    (left < BEAT).then_some(left)
 }
 
 impl Store {
@@ -132,14 +150,15 @@ impl Store {
             instance: String::new(),
             advertise: String::new(),
             version: String::new(),
-            epoch: 0,
+            started_ms: 0,
         };
         let (replicas, _) = self.registry("-", &nobody, false).await?;
         Ok(replicas)
     }
 
     /// Looks once whether Redis is fit, then beats until `stop`, and signs off. Survives Redis
-    /// going away at any time; `heard` is told.
+    /// going away at any time. What is found and what changes is logged; `heard` is told of each
+    /// beat.
     ///
     /// # Errors
     /// `Unfit` when the preflight refuses the server, unless `allow_eviction`.
@@ -155,7 +174,10 @@ impl Store {
             () = stop => Ok(()),
         };
         // Nobody waits for a replica that did not sign off for longer than four beats.
-        drop(tokio::time::timeout(BEAT, self.sign_off(me)).await);
+        let farewell = tokio::time::timeout(BEAT, self.sign_off(me)).await;
+        if !matches!(farewell, Ok(Ok(()))) {
+            tracing::warn!(daemon = me.daemon, "sign_off_failed");
+        }
         ended
     }
 
@@ -167,43 +189,69 @@ impl Store {
     ) -> Unfit {
         let mut pace = tokio::time::interval(BEAT);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut log = Log::default();
         let findings = loop {
             pace.tick().await;
             match self.preflight().await {
                 Ok(findings) => break findings,
-                Err(error) => heard(Heard::Away(&error)),
+                Err(error) => {
+                    log.away(&error);
+                    heard(Heard::Away(&error));
+                },
             }
         };
         for finding in findings {
-            if finding.severity == Severity::Refusal && !allow_eviction {
-                return Unfit(finding.text());
+            let (topic, text) = (finding.topic, finding.text());
+            match finding.severity {
+                Severity::Info => tracing::info!(topic, text, "preflight"),
+                Severity::Refusal if !allow_eviction => return Unfit(text),
+                Severity::Warning | Severity::Refusal => tracing::warn!(topic, text, "preflight"),
             }
-            heard(Heard::Found(&finding));
         }
         let (mut is_changed, mut known) = (false, self.guard().claim());
         loop {
-            match self.beat(me).await {
+            let mut gone_in = None;
+            let began = Instant::now();
+            let beat = tokio::time::timeout(BEAT_WITHIN, self.beat(me)).await;
+            let took = began.elapsed();
+            let beat = beat.unwrap_or_else(|_elapsed| {
+                let detail = "no answer in time".into();
+                Err(StoreError::Unavailable { detail })
+            });
+            match beat {
                 Ok(live) => {
+                    log.there();
+                    gone_in = next_gone(&live, me);
                     // It slept through a loss, and others accepted it.
                     if !is_changed && self.guard().has_moved_on(&known) {
                         let detail = "its loss was accepted while this process was away".into();
-                        heard(Heard::Changed(&StoreError::Dataset { detail }));
+                        let error = StoreError::Dataset { detail };
+                        tracing::error!(%error, advice = ADVICE, "dataset_changed");
+                        heard(Heard::Changed(&error));
                         is_changed = true;
                     }
                     known = self.guard().claim();
                     if std::mem::take(&mut is_changed) {
+                        tracing::info!("dataset_accepted");
                         heard(Heard::Accepted);
                     }
-                    heard(Heard::There(&live));
+                    heard(Heard::There { live: &live, took });
                 },
                 Err(error @ StoreError::Dataset { .. }) => {
                     if !std::mem::replace(&mut is_changed, true) {
+                        tracing::error!(%error, advice = ADVICE, "dataset_changed");
                         heard(Heard::Changed(&error));
                     }
                 },
-                Err(error) => heard(Heard::Away(&error)),
+                Err(error) => {
+                    log.away(&error);
+                    heard(Heard::Away(&error));
+                },
             }
-            pace.tick().await;
+            tokio::select! {
+                _ = pace.tick() => {},
+                () = tokio::time::sleep(gone_in.unwrap_or(BEAT)), if gone_in.is_some() => {},
+            }
         }
     }
 
@@ -219,7 +267,7 @@ impl Store {
         call.text(member)
             .text(&me.advertise)
             .text(&me.version)
-            .number(me.epoch);
+            .number(me.started_ms);
         call.number(GONE_MS).flag(leave).number(0);
         call.text(self.guard().claim()).text(fresh_nonce());
         let value = self.run_safely(Purpose::Control, call).await?;
@@ -236,6 +284,28 @@ impl Store {
     }
 }
 
+/// Says once that Redis is away, and once that it is back.
+#[derive(Debug, Default)]
+struct Log {
+    away: Option<String>,
+}
+
+impl Log {
+    fn away(&mut self, error: &StoreError) {
+        let text = error.to_string();
+        if self.away.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "redis_away");
+            self.away = Some(text);
+        }
+    }
+
+    fn there(&mut self) {
+        if self.away.take().is_some() {
+            tracing::info!("redis_back");
+        }
+    }
+}
+
 fn parse(member: &str, row: &str) -> Option<Replica> {
     let (daemon, instance) = member.split_once('/')?;
     let mut parts = row.split(' ');
@@ -243,7 +313,7 @@ fn parse(member: &str, row: &str) -> Option<Replica> {
         beat_ms: parts.next()?.parse().ok()?,
         advertise: parts.next()?.to_owned(),
         version: parts.next()?.to_owned(),
-        // Behind the epoch; a build that knows no nonce writes none.
+        // Behind the start time; a build that knows no nonce writes none.
         dataset: parts.nth(1).unwrap_or("-").to_owned(),
         daemon: daemon.to_owned(),
         instance: instance.to_owned(),

@@ -99,16 +99,6 @@ impl Filter {
             && (self.to_ms == 0 || facts.at_ms < self.to_ms)
     }
 
-    /// Whether it names nothing but states: such a replay takes a whole queue.
-    #[must_use]
-    pub fn is_everything(&self) -> bool {
-        let nothing = Self {
-            status: self.status.clone(),
-            ..Self::default()
-        };
-        *self == nothing
-    }
-
     /// Checks the lengths and the order of the times.
     ///
     /// # Errors
@@ -261,17 +251,6 @@ impl Budget {
     /// Notes that so many went.
     pub const fn take(&mut self, messages: u64) {
         self.millis = self.millis.saturating_sub(messages.saturating_mul(1_000));
-    }
-
-    /// How long until the next whole message, in ms; 0 where one may go now.
-    #[must_use]
-    pub fn wait_ms(&self, rate: u32) -> u64 {
-        let missing = 1_000_u64.saturating_sub(self.millis);
-        if rate == 0 {
-            0
-        } else {
-            missing.div_ceil(u64::from(rate))
-        }
     }
 }
 

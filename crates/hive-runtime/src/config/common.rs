@@ -250,6 +250,12 @@ impl Admin {
 }
 
 impl Redis {
+    /// The password in plain, where one is needed.
+    #[must_use]
+    pub fn exposed_password(&self) -> Option<&str> {
+        self.password.as_ref().map(Secret::expose)
+    }
+
     pub(super) fn read(values: &Values, problems: &mut Problems) -> Self {
         let prefix = values.get(&REDIS_PREFIX);
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);

@@ -6,13 +6,13 @@ Why one script: all times are Redis' own, so replicas agree on who is gone; and 
 where in the same step nobody alive knows one.
 
 KEYS
-  1 daemons  hash    `<daemon>/<instance>` -> `<ms> <advertise> <version> <epoch> <known nonce>`
+  1 daemons  hash    `<daemon>/<instance>` -> `<ms> <advertise> <version> <started> <known nonce>`
   2 nonce    string  `<current> <earlier...>`, or `lost <known...>`
 ARGV
   1 member     text    `<daemon>/<instance>`, or `-` to read only
   2 advertise  text    address for callers
   3 version    text    build
-  4 epoch      u53     of this start
+  4 started_ms u53     when it started, by the clock of its host; recorded, never compared
   5 gone_ms    u53     silent for longer is gone
   6 leave      0|1     1: the daemon goes
   7 now_ms     u53     0, or the time instead of Redis' own (tests)

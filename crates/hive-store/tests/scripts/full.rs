@@ -139,7 +139,7 @@ async fn everything_that_drains_it_goes_on() {
         instance: "a".into(),
         advertise: "x".into(),
         version: "1".into(),
-        epoch: 1,
+        started_ms: 1,
     };
     world.store.beat(&me).await.expect("daemon_beat");
     let groups = world

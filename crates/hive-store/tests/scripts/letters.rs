@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use hive_domain::dead_letter::{category::Category, status::Status};
 use hive_store::letters::{
-    Attempt, Bounds, Change, Changed, Count, Facts, Index, Letter, Letters, LettersKey, NewLetter,
-    Order, Place, State, Step, Taken, Totals,
+    Attempt, Bounds, Change, Changed, Count, Facts, Found, Index, Letter, Letters, LettersKey,
+    NewLetter, Order, Place, State, Step, Taken, Totals,
 };
 
 use super::world::{World, world};
@@ -87,9 +87,8 @@ impl Queue {
     }
 
     async fn read(&self, id: &str) -> Option<Letter> {
-        let ids = [id.to_owned()];
-        let read = self.world.store.read_letters(&self.letters, &ids).await;
-        read.expect("read").pop().flatten()
+        let read = self.world.store.read_letter(&self.letters, id).await;
+        read.expect("read").there()
     }
 
     async fn there(&self, id: &str) -> Letter {
@@ -382,4 +381,25 @@ async fn pages_lose_and_repeat_nothing_where_many_died_at_once() {
             assert!(seen == *expected, "{order:?} by {size}: {seen:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_record_of_another_build_is_unreadable_and_not_absent() {
+    let queue = queue().await;
+    queue.take(&new("a", 1)).await;
+    queue.take(&new("b", 2)).await;
+    let mut raw = queue.world.raw.clone();
+    let mut set = redis::cmd("HSET");
+    set.arg(queue.letters.letter("a"))
+        .arg("status")
+        .arg("future");
+    set.exec_async(&mut raw).await.expect("an answer");
+    let ids = ["a", "b", "c"].map(str::to_owned);
+    let found = queue.world.store.read_letters(&queue.letters, &ids).await;
+    let found = found.expect("an answer");
+    let is_expected = matches!(
+        found.as_slice(),
+        [Found::Unreadable, Found::There(letter), Found::Absent] if letter.id == "b"
+    );
+    assert!(is_expected, "{found:?}");
 }

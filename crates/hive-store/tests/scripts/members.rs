@@ -244,7 +244,7 @@ async fn replicas_see_who_beats_and_not_who_is_silent_or_signed_off() {
         instance: instance.into(),
         advertise: "127.0.0.1:1".into(),
         version: "1".into(),
-        epoch: 1,
+        started_ms: 1,
     };
     world.store.beat(&me("beats-a")).await.expect("beat");
     let seen = world.store.beat(&me("beats-b")).await.expect("beat");

@@ -50,11 +50,12 @@ proptest! {
     }
 
     #[test]
-    fn after_its_wait_a_budget_has_a_message(rate in 1..5_000_u32, start in 0..10_u64) {
+    fn after_the_time_of_one_a_budget_has_a_message(rate in 1..5_000_u32, start in 0..10_u64) {
         let mut budget = Budget::new(Timestamp(0));
         budget.fill(rate, Timestamp(start));
         budget.take(budget.messages(rate));
-        budget.fill(rate, Timestamp(start).plus(budget.wait_ms(rate)));
+        let wait_ms = 1_000_u64.div_ceil(u64::from(rate));
+        budget.fill(rate, Timestamp(start).plus(wait_ms));
         prop_assert!(budget.messages(rate) >= 1);
     }
 
@@ -85,7 +86,6 @@ fn an_empty_filter_matches_what_is_open_to_a_replay() {
             "{status}"
         );
     }
-    assert!(Filter::default().is_everything());
 }
 
 #[test]
@@ -150,7 +150,6 @@ fn each_field_of_a_filter_excludes() {
         to_ms: 1_001,
     };
     assert!(all.matches(&facts()));
-    assert!(!all.is_everything());
     assert_eq!(all.validate(), Ok(()));
 }
 
@@ -207,7 +206,6 @@ fn the_fourth_replay_of_the_same_failure_is_refused_unless_forced() {
 fn without_a_rate_nothing_waits() {
     let budget = Budget::new(Timestamp(0));
     assert_eq!(budget.messages(0), u64::MAX);
-    assert_eq!(budget.wait_ms(0), 0);
     assert_eq!(budget.messages(10), 0);
 }
 
