@@ -47,7 +47,8 @@ impl Gateway {
     {
         let place = places.clone().try_acquire_owned();
         let place = place.map_err(|_none_left| {
-            let message = format!("this gateway has its limit of {FORWARDED_WATCHES_MAX} such watches");
+            let message =
+                format!("this gateway has its limit of {FORWARDED_WATCHES_MAX} such watches");
             Fault::new(Reason::TooManyConnections, message).with_retry_after(RETRY)
         })?;
         let opened = |channel, mut asked: Request<Req>| {

@@ -105,7 +105,10 @@ pub fn places(replicas: &[Replica]) -> impl Iterator<Item = (&str, &str)> {
 /// of: what is its has no owner from then on. None where the next beat is sooner.
 fn next_gone(live: &[Replica], me: &Registration) -> Option<Duration> {
     let peers = live.iter().filter(|one| one.daemon == me.daemon);
-    let now = peers.clone().find(|one| one.instance == me.instance)?.beat_ms;
+    let now = peers
+        .clone()
+        .find(|one| one.instance == me.instance)?
+        .beat_ms;
     let others = peers.filter(|one| one.instance != me.instance);
     let left = others.map(|one| (one.beat_ms + GONE_MS).saturating_sub(now) + GONE_MARGIN_MS);
     let left = left.min().map(Duration::from_millis)?;
