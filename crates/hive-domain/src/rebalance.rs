@@ -426,4 +426,8 @@ fn left(stands: &[Stand<'_>]) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails it, as it should"
+)]
 mod tests;

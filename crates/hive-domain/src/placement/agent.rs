@@ -497,4 +497,8 @@ fn of_template(template: &Template, facts: &[GroupFacts], kind: &str) -> String 
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails it, as it should"
+)]
 mod tests;

@@ -203,4 +203,8 @@ fn reason(idle: &Idle, backlog: &Backlog) -> String {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails it, as it should"
+)]
 mod tests;

@@ -157,8 +157,7 @@ fn a_paused_group_comes_last_and_a_deleting_one_does_not_exist() {
         ..group("a", "poets")
     };
     let alike = group("b_consumers", "x");
-    let facts = [paused.clone(), alike];
-    // Even by a weaker rule: it delivers.
+    let facts = [paused, alike];
     let mut wanted = agent("poets", &[]);
     let choice = chosen(Strategy::AgentTypeBased, &facts, &wanted);
     assert_eq!(choice.group, "a");
@@ -201,7 +200,8 @@ fn a_full_group_takes_nobody_and_is_not_made_again() {
         ..group("qa_engineers_consumers", "qa_engineers")
     };
     for strategy in Strategy::ALL {
-        let unplaced = choose_for_agent(strategy, &[full.clone()], &agent("qa", &[])).unwrap_err();
+        let unplaced =
+            choose_for_agent(strategy, std::slice::from_ref(&full), &agent("qa", &[])).unwrap_err();
         assert_eq!(
             unplaced.to_string(),
             format!(
@@ -224,8 +224,12 @@ fn a_second_group_of_the_type_on_the_stream_of_the_template_is_not_made() {
         live_consumers: 10,
         ..group("mine", "qa_engineers")
     };
-    let unplaced =
-        choose_for_agent(Strategy::Hybrid, &[full.clone()], &agent("qa", &[])).unwrap_err();
+    let unplaced = choose_for_agent(
+        Strategy::Hybrid,
+        std::slice::from_ref(&full),
+        &agent("qa", &[]),
+    )
+    .unwrap_err();
     assert!(
         unplaced
             .reason
@@ -253,7 +257,7 @@ fn a_group_with_the_name_of_the_template_is_what_it_is() {
         ..group("qa_engineers_consumers", "robots")
     };
     for strategy in Strategy::ALL {
-        let choice = chosen(strategy, &[robots.clone()], &agent("qa", &[]));
+        let choice = chosen(strategy, std::slice::from_ref(&robots), &agent("qa", &[]));
         assert_eq!(choice.made_from, None);
         assert!(
             choice.reason.ends_with(
@@ -300,7 +304,7 @@ fn a_group_of_the_type_whose_work_the_agent_cannot_do_is_better_than_none() {
     for strategy in [Strategy::CapabilityBased, Strategy::WorkloadBased] {
         let both = [own.clone(), other.clone()];
         assert_eq!(chosen(strategy, &both, &wanted).group, "z", "{strategy}");
-        let choice = chosen(strategy, &[own.clone()], &wanted);
+        let choice = chosen(strategy, std::slice::from_ref(&own), &wanted);
         assert_eq!(choice.group, "qa_engineers_consumers");
         assert!(choice.reason.contains("the agent can do nothing of it"));
     }

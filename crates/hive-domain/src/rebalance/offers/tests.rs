@@ -143,11 +143,11 @@ proptest! {
             prop_assert!(own.iter().all(|agent| agent.group != offer.to));
             let sets = &to.wanted_sets;
             let can_do = |agent: &&Idle| sets.iter().any(|set| agent.capabilities.covers(set));
-            prop_assert!(sets.is_empty() || own.iter().any(|agent| can_do(agent)));
+            prop_assert!(sets.is_empty() || own.iter().any(can_do));
             let home = backlogs.iter().find(|backlog| backlog.group == offer.group);
             prop_assert!(home.is_none_or(|home| home.waiting == 0));
         }
-        let (mut other, mut others) = (backlogs.clone(), agents.clone());
+        let (mut other, mut others) = (backlogs, agents);
         other.reverse();
         let middle = shift.min(others.len());
         others.rotate_left(middle);
