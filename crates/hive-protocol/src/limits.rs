@@ -117,7 +117,7 @@ pub const WORKFLOW_BYTES_MAX: usize = 4 << 20;
 pub const ADDED_TASKS_MAX: usize = 1_000;
 /// Largest result of a task and largest answer to its question: 1 MiB.
 pub const TASK_RESULT_BYTES_MAX: usize = 1 << 20;
-/// Watches of workflows that one daemon holds at a time.
+/// Watches of one kind that a daemon holds, or hands on, at a time.
 pub const FORWARDED_WATCHES_MAX: usize = 1_024;
 /// Most runs of one list.
 pub const LIST_RUNS_MAX: u32 = 1_000;
