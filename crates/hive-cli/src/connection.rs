@@ -92,7 +92,7 @@ pub(crate) fn refused(error: CallError) -> Failure {
             } else if last.reason == Reason::NoDlq {
                 "the gateway is there and no dead-letter worker is: start one with `hive serve dlq`"
             } else if last.reason == Reason::NoCoordinator {
-                "the gateway is there and no coordinator is: start one with `hive serve coordinator`"
+                "the gateway is there and no coordinator is: `hive serve coordinator` starts one"
             } else {
                 "start a gateway with `hive dev`, or name one with --url or HIVE_URL"
             };

@@ -52,7 +52,7 @@ impl Gateway {
             Fault::new(Reason::TooManyConnections, message).with_retry_after(RETRY)
         })?;
         let opened = |channel, mut asked: Request<Req>| {
-            // The deadline of a call is that of its stream, which the caller's own connection keeps.
+            // The deadline of a call is that of its stream, which the caller's connection keeps.
             asked.metadata_mut().remove("grpc-timeout");
             open(channel, asked)
         };

@@ -3,8 +3,9 @@
 //! One child process per daemon (`hive serve <daemon>`), and the Redis behind a supervisor. Each is
 //! started again, with backoff, when it dies. Children get their settings by environment alone.
 //! On SIGINT or SIGTERM local workers (`--scale`) stop first, then the daemons, so that they can
-//! hand back what they hold, and the Redis last. When this process is killed, daemons end by themselves (they watch
-//! `HIVE_PARENT_PID`) and the Redis is ended by its supervisor.
+//! hand back what they hold, and the Redis last. When this process is killed, daemons end by
+//! themselves (they watch `HIVE_PARENT_PID`), and workers and the Redis are ended by their
+//! supervisors.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -18,9 +18,9 @@
 //! 4. When the program ends, what it left in its group is killed before the program is reaped, so
 //!    that the group's number cannot belong to somebody else by then.
 //!
-//! With `--patient` a program that is asked to stop may take as long as it needs, and so may what it
-//! started: a shell that a SIGTERM ends at once does not take a worker along that finishes its task.
-//! A second SIGTERM ends that patience.
+//! With `--patient` a program that is asked to stop may take as long as it needs, and so may what
+//! it started: a shell that a SIGTERM ends at once does not take a worker along that finishes its
+//! task. A second SIGTERM ends that patience.
 //!
 //! Standard streams are inherited untouched. SIGINT and SIGHUP are ignored here: a terminal sends
 //! them to the whole job, and what happens to the program is the worker's decision. A program that

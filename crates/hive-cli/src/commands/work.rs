@@ -10,7 +10,7 @@
 
 use std::{ffi::OsString, fs, process, sync::Arc, time::Duration};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use hive_client::{Client, Ended, Event, Job, Outcome, WorkError, Worker, wire};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -71,14 +71,10 @@ given back. A second signal ends it at once.";
 /// Which work to take, and what does it.
 #[derive(Args, Debug)]
 #[command(after_long_help = MANUAL)]
+#[command(group = ArgGroup::new("which").required(true).args(["group", "agent_type"]))]
 pub(crate) struct WorkArgs {
     /// The group to work for; one that does not exist yet is waited for.
-    #[arg(
-        long,
-        short,
-        required_unless_present = "agent_type",
-        conflicts_with = "agent_type"
-    )]
+    #[arg(long, short)]
     group: Option<String>,
     /// What this agent is: the coordinator says which group it joins, in place of --group.
     #[arg(long, value_name = "TYPE")]

@@ -503,7 +503,7 @@ impl Keeper {
             };
             let after = short_seconds(lived.as_secs_f64());
             note(&format!(
-                "scale: {name} ended by itself ({how}) after {after}; the next start waits {pause:?}"
+                "scale: {name} ended by itself ({how}) after {after}; the next waits {pause:?}"
             ));
         }
     }

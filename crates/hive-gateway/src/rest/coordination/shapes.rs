@@ -127,7 +127,7 @@ const OPTIONS: [Field; 7] = [
     optional(
         "max_total_consumers",
         Count(0, COUNT_32),
-        "Most consumers of all groups that are scaled, of all namespaces; 0 for no limit. Default 0.",
+        "Most consumers of all scaled groups of all namespaces; 0 for no limit. Default 0.",
     ),
 ];
 

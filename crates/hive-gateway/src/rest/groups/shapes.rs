@@ -107,8 +107,8 @@ const SETTINGS: [Field; 15] = [
     optional(
         "progress_timeout_seconds",
         Kind::Seconds(0, PROGRESS_TIMEOUT_MS_MAX),
-        "A delivery that is begun and of which nothing is heard but heartbeats for this long counts \
-         as hung: its attempt fails. At least 1, or 0 for no limit. Default 0.",
+        "A delivery that is begun and of which nothing is heard but heartbeats for this long \
+         counts as hung: its attempt fails. At least 1, or 0 for no limit. Default 0.",
     ),
 ];
 
