@@ -51,6 +51,7 @@ async fn revoke(
     messages: u32,
 ) -> Result<u32> {
     let request = wire::RevokeDeliveriesRequest {
+        shares: Vec::new(),
         group: group.into(),
         from: vec![wire::RevokeFrom {
             consumer_id: consumer.into(),
@@ -505,6 +506,7 @@ async fn a_call_of_a_coordinator_that_makes_no_sense_says_all_that_is_wrong() ->
     let fleet = Fleet::start(Aof::Off, 1, 0).await?;
     let mut control = control(&fleet, 0).await?;
     let request = wire::RevokeDeliveriesRequest {
+        shares: Vec::new(),
         group: "a/b".into(),
         from: vec![wire::RevokeFrom {
             consumer_id: String::new(),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hive_domain::capability::CapabilitySet;
 use hive_domain::group::{GroupDefinition, GroupState};
 use hive_domain::rebalance::{self, Backlog, Holding, Idle};
@@ -152,10 +153,10 @@ pub(crate) async fn rebalance(
                 .collect();
             let holdings: Vec<Holding> = of_group.iter().map(|one| holding(one)).collect();
             let plan = rebalance::plan(&holdings);
-            let mut asked: BTreeMap<String, u32> = BTreeMap::new();
+            let (mut asked, mut shares) = (BTreeMap::new(), BTreeMap::new());
             for step in plan.moves {
-                let count = asked.entry(step.from.clone()).or_default();
-                *count = count.saturating_add(step.count);
+                add(&mut asked, &step.from, step.count);
+                add(&mut shares, &step.to, step.count);
                 outcome.operations.push(wire::RebalanceOperation {
                     group: group.clone(),
                     action: wire::RebalanceAction::Revoke.into(),
@@ -165,12 +166,49 @@ pub(crate) async fn rebalance(
                     reason: step.reason,
                 });
             }
-            if !is_dry {
+            if !is_dry && !asked.is_empty() {
+                share_out(desk, (namespace, group), &of_group, &shares).await;
                 revoke(desk, (namespace, group), &of_group, asked).await;
             }
         }
     }
     outcome
+}
+
+fn add(counts: &mut BTreeMap<String, u32>, consumer: &str, count: u32) {
+    let sum = counts.entry(consumer.to_owned()).or_default();
+    *sum = sum.saturating_add(count);
+}
+
+/// Says at all gateways who is meant to get how much, before anything is given back.
+async fn share_out(
+    desk: &Desk,
+    (namespace, group): (&str, &str),
+    attached: &[&Attached],
+    shares: &BTreeMap<String, u32>,
+) {
+    let mut by_gateway: BTreeMap<&str, Vec<wire::RevokeShare>> = BTreeMap::new();
+    for one in attached {
+        let consumer_id = one.connection.consumer_id.clone();
+        let messages = shares.get(&consumer_id).copied().unwrap_or_default();
+        let of_gateway = by_gateway.entry(&one.gateway).or_default();
+        of_gateway.push(wire::RevokeShare {
+            consumer_id,
+            messages,
+        });
+    }
+    let told = by_gateway.into_iter().map(|(gateway, shares)| async move {
+        let request = wire::RevokeDeliveriesRequest {
+            group: group.to_owned(),
+            from: Vec::new(),
+            shares,
+        };
+        // Where it is not told, whoever has room takes: less even, and nothing is lost.
+        if let Err(fault) = desk.gateways.revoke(gateway, namespace, request).await {
+            tracing::debug!(gateway, group, %fault, "shares_not_told");
+        }
+    });
+    join_all(told).await;
 }
 
 /// Asks consumers for deliveries back, each through its gateway.
@@ -198,6 +236,7 @@ async fn revoke(
         let request = wire::RevokeDeliveriesRequest {
             group: group.to_owned(),
             from,
+            shares: Vec::new(),
         };
         match desk.gateways.revoke(gateway, namespace, request).await {
             Ok(_asked) => metrics::revoked(messages),

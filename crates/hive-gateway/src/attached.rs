@@ -90,6 +90,8 @@ struct Holding {
     is_passed_over: bool,
     /// It gets no more: the gateway goes away, or fewer consumers are wanted.
     is_withdrawn: bool,
+    /// How many deliveries more it takes of what others give back, and until when that holds.
+    share: Option<(u32, Instant)>,
 }
 
 impl Default for Holding {
@@ -106,6 +108,7 @@ impl Default for Holding {
             returning: 0,
             is_passed_over: false,
             is_withdrawn: false,
+            share: None,
         }
     }
 }
@@ -297,11 +300,17 @@ impl Attached {
             return 0;
         }
         let held = self.held.lock();
-        if held.is_passed_over || held.is_withdrawn {
-            0
-        } else {
-            held.credit
+        let share = held.share.filter(|(_, end)| *end > Instant::now());
+        match share {
+            _ if held.is_passed_over || held.is_withdrawn => 0,
+            Some((left, _)) => held.credit.min(left),
+            None => held.credit,
         }
+    }
+
+    /// For a while it takes no more than so many deliveries: others are meant to get the rest.
+    pub fn limit_to_share(&self, messages: u32, within: Duration) {
+        self.held.lock().share = Some((messages, Instant::now() + within));
     }
 
     /// Grants credit, up to the capacity less what is held or on the way.
@@ -419,6 +428,9 @@ impl Attached {
         let mut held = self.held.lock();
         held.credit = held.credit.saturating_sub(messages);
         held.reserved = held.reserved.saturating_add(messages);
+        if let Some((left, _)) = &mut held.share {
+            *left = left.saturating_sub(messages);
+        }
     }
 
     /// A read is over: what was set aside and not held under is credit again.
@@ -428,6 +440,9 @@ impl Attached {
         let taken = left.min(held.owed);
         held.lowered = held.lowered.saturating_add(taken);
         held.credit = held.credit.saturating_add(left - taken);
+        if let Some((share, _)) = &mut held.share {
+            *share = share.saturating_add(left - taken);
+        }
         held.owed = (held.owed - taken).min(held.reserved);
     }
 

@@ -7,7 +7,7 @@
 //! and by this gateway for its return here; what ends up at another gateway meanwhile is told again
 //! by the coordinator, which looks at all of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hive_domain::{name, violation::Violations};
 use hive_protocol::{
@@ -17,7 +17,13 @@ use hive_protocol::{
     wire::{self, consume_response::Frame},
 };
 
+use hive_runtime::tasks::BACKGROUND;
+
 use crate::{attached::Attached, core::Gateway, dispatcher::Dispatcher};
+
+/// How long what is given back is kept for those who are meant to get it: agents answer a revoke in
+/// much less, and a consumer that needs more meanwhile waits no longer than this.
+const SHARED_OUT_WITHIN: Duration = Duration::from_millis(500);
 
 impl Gateway {
     /// Shows the consumers that are attached here, by group and name. Groups that have none are
@@ -72,7 +78,7 @@ impl Gateway {
         namespace: &str,
         request: wire::RevokeDeliveriesRequest,
     ) -> Result<wire::RevokeDeliveriesResponse, Fault> {
-        hive_protocol::request::items("from", request.from.len())?;
+        hive_protocol::request::items("from", request.from.len() + request.shares.len())?;
         let mut faults = Violations::new();
         faults.take(name::check("group", &request.group));
         for (index, from) in request.from.iter().enumerate() {
@@ -85,10 +91,17 @@ impl Gateway {
                 );
             }
         }
+        for (index, share) in request.shares.iter().enumerate() {
+            let field = format!("shares[{index}].consumer_id");
+            faults.take(name::check(&field, &share.consumer_id));
+        }
         faults.into_result()?;
         let _pass = self.enter("revoke_deliveries")?;
         let mut asked = 0;
         if let Some(dispatcher) = self.dispatcher(namespace, &request.group) {
+            if !request.shares.is_empty() {
+                self.limit_to_shares(&dispatcher, &request.shares);
+            }
             for from in &request.from {
                 if let Some(consumer) = dispatcher.consumer(&from.consumer_id) {
                     consumer.revoke(from.messages);
@@ -97,6 +110,24 @@ impl Gateway {
             }
         }
         Ok(wire::RevokeDeliveriesResponse { asked })
+    }
+
+    /// For a while nobody takes more than its share: else whoever is asked first would take most of
+    /// what comes back, here or at another gateway.
+    fn limit_to_shares(&self, dispatcher: &Arc<Dispatcher>, shares: &[wire::RevokeShare]) {
+        for one in dispatcher.attached() {
+            let share = shares
+                .iter()
+                .find(|share| share.consumer_id == *one.consumer);
+            let messages = share.map_or(0, |share| share.messages);
+            one.limit_to_share(messages, SHARED_OUT_WITHIN);
+        }
+        let dispatcher = Arc::clone(dispatcher);
+        let look_again = async move {
+            tokio::time::sleep(SHARED_OUT_WITHIN).await;
+            dispatcher.credit_granted();
+        };
+        self.tasks.spawn(BACKGROUND, "shares", look_again);
     }
 
     /// Tells a consumer to finish and go for good.
