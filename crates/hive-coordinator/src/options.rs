@@ -15,6 +15,7 @@ use hive_store::control::Put;
 
 use crate::desk::Desk;
 use crate::metrics::{self, Loop};
+use crate::roster::is_live;
 use crate::shard::every;
 
 /// Pause between two looks at what is stored.
@@ -46,6 +47,19 @@ pub(crate) async fn follow(desk: Arc<Desk>) {
     }
 }
 
+/// The sum of `min_consumers` of all groups that are scaled, as they are defined now.
+async fn minima(desk: &Desk) -> Result<u64, StoreError> {
+    let mut sum = 0_u64;
+    for namespace in desk.store.namespaces().await? {
+        for group in desk.store.groups(&namespace).await? {
+            if is_live(&group) && group.settings.auto_scale_enabled {
+                sum = sum.saturating_add(group.settings.min_consumers.into());
+            }
+        }
+    }
+    Ok(sum)
+}
+
 /// What is stored, with its version; the defaults where nobody stored any.
 pub(crate) async fn stored(desk: &Desk) -> Result<(u64, CoordinatorConfig), StoreError> {
     let Some((version, text)) = desk.store.coordinator_config().await? else {
@@ -69,7 +83,7 @@ pub(crate) async fn update(
         let (version, current) = stored(desk).await?;
         let next = convert::update_coordinator_config(&current, change)?;
         if next.max_total_consumers != current.max_total_consumers {
-            let minima = desk.roster().minima();
+            let minima = minima(desk).await?;
             coordination::check_ceiling(next.max_total_consumers, minima).map_err(|violation| {
                 Fault::invalid_field(format!("config.{}", violation.field), violation.description)
             })?;

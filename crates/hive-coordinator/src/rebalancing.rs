@@ -19,6 +19,7 @@ use hive_protocol::fault::Fault;
 use hive_protocol::wire;
 use hive_store::StoreError;
 use hive_store::demand::GroupDemand;
+use hive_store::registry::places;
 
 use crate::desk::Desk;
 use crate::gateways::Attached;
@@ -336,6 +337,9 @@ pub(crate) async fn asked(
         }
     }
     let groups: Vec<&GroupDefinition> = groups.iter().collect();
+    // A gateway that started since the last beat: what it holds would be missing.
+    let live = desk.store.replicas().await?;
+    desk.gateways.peers.note(places(&live));
     let mut outcome = rebalance(desk, namespace, &groups, request.dry_run).await;
     if request.group.is_empty() && desk.options().enable_cross_group_coordination {
         let offers = offer(desk, namespace, request.dry_run).await?;
@@ -351,9 +355,13 @@ fn holding(attached: &Attached) -> Holding {
     let one = &attached.connection;
     Holding {
         consumer: one.consumer_id.clone(),
-        held: one.held,
+        // As it will be once what was asked for has moved: a second plan right behind counts on it.
+        held: one
+            .held
+            .saturating_sub(one.leaving)
+            .saturating_add(one.coming),
         begun: one.begun,
-        room: one.room,
+        room: one.room.saturating_sub(one.coming),
         concurrency: one.concurrency,
         max_in_flight: one.max_in_flight,
         idle_ms: one.idle_ms,

@@ -55,18 +55,10 @@ impl Roster {
         });
         all.filter(|(name, definition)| is_live(definition) && self.is_mine(&name.to_string()))
     }
-
-    /// The sum of `min_consumers` of all groups that are scaled.
-    pub(crate) fn minima(&self) -> u64 {
-        let groups = self.groups.values().flat_map(BTreeMap::values);
-        let scaled = groups.filter(|group| is_live(group) && group.settings.auto_scale_enabled);
-        scaled
-            .map(|group| u64::from(group.settings.min_consumers))
-            .sum()
-    }
 }
 
-fn is_live(group: &GroupDefinition) -> bool {
+/// Whether a group delivers, or will again.
+pub(crate) fn is_live(group: &GroupDefinition) -> bool {
     match group.state {
         GroupState::Active | GroupState::Paused => true,
         GroupState::Creating | GroupState::Deleting => false,

@@ -242,6 +242,10 @@ pub struct Load {
     pub begun: u32,
     /// How long it has held nothing; zero while it holds something.
     pub idle: Duration,
+    /// Of those held, how many a revoke asked for that are not given back yet.
+    pub leaving: u32,
+    /// How many it is meant to get of what others give back, and has not got yet.
+    pub coming: u32,
 }
 
 impl Attached {
@@ -405,6 +409,10 @@ impl Attached {
         let begun = held.by_token.values();
         let begun = begun.filter(|kept| kept.told == Told::Begun).count();
         let begun = u32::try_from(begun).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        let asked = held.revoked.filter(|(_, end)| *end > now);
+        let asked = asked.map_or(0, |(left, _)| left);
+        let coming = held.share.filter(|(_, end)| *end > now);
         let idle = if count == 0 {
             held.empty_since.elapsed()
         } else {
@@ -415,6 +423,8 @@ impl Attached {
             // Heartbeats come late: what it works on by now is among the oldest.
             begun: begun.max(self.concurrency.max(1).min(count)),
             idle,
+            leaving: asked.saturating_add(held.returning).min(count),
+            coming: coming.map_or(0, |(left, _)| left),
         }
     }
 

@@ -226,5 +226,7 @@ fn shown(group: &str, one: &Attached) -> wire::Connection {
         draining: one.is_draining(),
         accepts_offers: one.accepts_offers,
         pod: one.pod.to_string(),
+        leaving: load.leaving,
+        coming: load.coming,
     }
 }

@@ -208,6 +208,7 @@ async fn follow(
                 for wish in groups {
                     if let Some(sender) = wishes.get(&wish.group) {
                         heard.insert(wish.group.clone(), now);
+                        claim(&client, &wish).await;
                         sender.send_replace(Some(Told { wish, at: now }));
                     }
                 }
@@ -240,6 +241,36 @@ async fn follow(
                 }
             },
         }
+    }
+}
+
+/// Says in the definition of a group whose workers nobody starts that it is processes from now on:
+/// only then do coordinators tell those to finish and go that are not wanted any more.
+async fn claim(client: &Client, wish: &wire::GroupScaling) {
+    let policy = wish.policy.clone().unwrap_or_default();
+    if !wish.enabled || policy.executor() != wire::ScalingExecutor::None {
+        return;
+    }
+    let change = wire::UpdateGroupRequest {
+        name: wish.group.clone(),
+        settings: Some(wire::GroupSettings {
+            scaling: Some(wire::ScalingPolicy {
+                executor: wire::ScalingExecutor::Process.into(),
+                ..wire::ScalingPolicy::default()
+            }),
+            ..wire::GroupSettings::default()
+        }),
+    };
+    let group = &wish.group;
+    match client.update_group(change).await {
+        Ok(_) => note(&format!(
+            "scale: `{group}` had no executor; it is `process` from now on"
+        )),
+        // The next wish is told in a few seconds, and it is tried again.
+        Err(error) => note(&format!(
+            "scale: `{group}` cannot get the executor `process`: {}",
+            told(error.fault())
+        )),
     }
 }
 
