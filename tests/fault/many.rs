@@ -1,6 +1,9 @@
 //! A thousand groups: what looking after them costs Redis, and that none is looked after late.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, stream};
@@ -39,11 +42,44 @@ async fn used(store: &Store) -> Result<f64> {
     Ok(of("used_cpu_user")? + of("used_cpu_sys")?)
 }
 
-/// The share of a core that Redis uses while this test waits.
+/// Calls and microseconds of each command so far.
+async fn commands(store: &Store) -> Result<BTreeMap<String, (f64, f64)>> {
+    let info = store.info("commandstats").await?;
+    let number = |text: &str, name: &str| {
+        let field = text.split(',').find_map(|field| field.strip_prefix(name));
+        field.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    };
+    let row = |(name, text): &(String, String)| {
+        (
+            name.clone(),
+            (number(text, "calls="), number(text, "usec=")),
+        )
+    };
+    Ok(info.iter().map(row).collect())
+}
+
+/// The share of a core that Redis uses while this test waits, and what for.
 async fn load(store: &Store) -> Result<f64> {
+    let calls = commands(store).await?;
     let (began, before) = (Instant::now(), used(store).await?);
     tokio::time::sleep(MEASURED).await;
-    Ok((used(store).await? - before) / began.elapsed().as_secs_f64())
+    let (took, after) = (began.elapsed().as_secs_f64(), used(store).await?);
+    let mut spent: Vec<(f64, f64, String)> = commands(store)
+        .await?
+        .into_iter()
+        .map(|(name, (count, micros))| {
+            let (before, spent) = calls.get(&name).copied().unwrap_or_default();
+            ((micros - spent) / took, (count - before) / took, name)
+        })
+        .collect();
+    spent.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (micros, count, name) in spent.iter().take(8) {
+        println!(
+            "  {name}: {count:.0} calls a second, {:.2} ms",
+            micros / 1_000.0
+        );
+    }
+    Ok((after - before) / took)
 }
 
 #[tokio::test(flavor = "multi_thread")]
