@@ -1,6 +1,6 @@
 //! What the loops of groups and the calls have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hive_domain::coordination::CoordinatorConfig;
@@ -26,8 +26,9 @@ pub(crate) struct Desk {
     /// What they are where nobody stored any.
     pub(crate) defaults: CoordinatorConfig,
     pub(crate) gateways: Gateways,
-    /// Counts changes of what groups want, of all coordinators, for those who follow it.
-    pub(crate) wishes: watch::Sender<u64>,
+    /// Counts changes of what the groups of a namespace want, of all coordinators, for those who
+    /// follow them.
+    wishes: Mutex<BTreeMap<String, watch::Sender<u64>>>,
     /// Rings when there may be work for groups at rest.
     pub(crate) rung: Notify,
     /// Doorbells that rang since they were looked at; none for all of them.
@@ -66,7 +67,7 @@ impl Desk {
             options: watch::Sender::new(defaults.clone()),
             defaults,
             gateways: Gateways::default(),
-            wishes: watch::Sender::new(0),
+            wishes: Mutex::default(),
             rung: Notify::new(),
             bells: Mutex::default(),
             listened: Mutex::default(),
@@ -76,6 +77,22 @@ impl Desk {
     /// Who lives and what is defined now.
     pub(crate) fn roster(&self) -> Arc<Roster> {
         Arc::clone(&self.roster.borrow())
+    }
+
+    /// Follows what the groups of a namespace want: the number changes with it.
+    pub(crate) fn follow(&self, namespace: &str) -> watch::Receiver<u64> {
+        let mut wishes = self.wishes.lock();
+        // Nobody follows the others any more.
+        wishes.retain(|name, sender| name == namespace || sender.receiver_count() > 0);
+        let sender = wishes.entry(namespace.to_owned());
+        sender.or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Notes that what a group of a namespace wants has changed.
+    pub(crate) fn note_wish(&self, namespace: &str) {
+        if let Some(sender) = self.wishes.lock().get(namespace) {
+            sender.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     /// Notes that a doorbell rang that somebody listens to.

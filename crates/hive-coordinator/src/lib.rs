@@ -140,7 +140,7 @@ pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), Star
     );
     let recovery = fleet.run(redis, config.redis.allow_eviction);
     tasks.spawn(LOOP, "recovery", recovery);
-    let executing = Arc::new(Executing::new(executors, tasks.clone()));
+    let executing = Arc::new(Executing::new(Arc::clone(&desk), executors));
     tasks.spawn(BACKGROUND, "bells", watching::hear(Arc::clone(&desk)));
     tasks.spawn(BACKGROUND, "options", options::follow(Arc::clone(&desk)));
     tasks.spawn(

@@ -159,6 +159,7 @@ async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), S
         .await?;
     if matches!(put, Put::Stored(_)) {
         let (namespace, group) = (&*scope.namespace, group.name.as_str());
+        scope.store.forget_scaling(namespace, &[group]).await?;
         tracing::info!(namespace, group, "deletion_finished");
     }
     Ok(())

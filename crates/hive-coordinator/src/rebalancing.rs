@@ -16,6 +16,7 @@ use hive_domain::capability::CapabilitySet;
 use hive_domain::group::{GroupDefinition, GroupState};
 use hive_domain::rebalance::{self, Backlog, Holding, Idle};
 use hive_protocol::fault::Fault;
+use hive_protocol::limits::BATCH_ITEMS_MAX;
 use hive_protocol::wire;
 use hive_store::StoreError;
 use hive_store::demand::GroupDemand;
@@ -73,7 +74,15 @@ async fn round(desk: &Desk, is_all: bool) -> Result<(), StoreError> {
         owned.entry(namespace).or_default().push(group);
     }
     for (namespace, groups) in owned {
-        let demands = desk.store.demand(&namespace, &groups).await?;
+        let demands = match desk.store.demand(&namespace, &groups).await {
+            Ok(demands) => demands,
+            // The trouble of one namespace is none of the others'.
+            Err(error) => {
+                metrics::round_failed(Loop::Rebalance);
+                tracing::debug!(namespace = &*namespace, %error, "demand_not_read");
+                continue;
+            },
+        };
         let mut uneven = Vec::new();
         for group in groups {
             let Some(demand) = demands.get(&group.name) else {
@@ -81,7 +90,18 @@ async fn round(desk: &Desk, is_all: bool) -> Result<(), StoreError> {
             };
             // One who holds a single message, or is alone, has nothing to give to anybody.
             let may_move = demand.leased >= 2 && demand.members.len() >= 2;
-            if may_move && (is_all || is_uneven(desk, &namespace, group, demand).await?) {
+            let is_wanted = may_move && is_all;
+            let is_uneven = may_move && !is_all;
+            let is_uneven = is_uneven
+                && match is_uneven_now(desk, &namespace, group, demand).await {
+                    Ok(is_uneven) => is_uneven,
+                    Err(error) => {
+                        metrics::round_failed(Loop::Rebalance);
+                        tracing::debug!(group = group.name, %error, "holdings_not_read");
+                        false
+                    },
+                };
+            if is_wanted || is_uneven {
                 uneven.push(group);
             }
         }
@@ -102,7 +122,7 @@ async fn round(desk: &Desk, is_all: bool) -> Result<(), StoreError> {
 }
 
 /// Whether what consumers hold is worth a closer look.
-async fn is_uneven(
+async fn is_uneven_now(
     desk: &Desk,
     namespace: &str,
     group: &GroupDefinition,
@@ -155,22 +175,27 @@ pub(crate) async fn rebalance(
             let holdings: Vec<Holding> = of_group.iter().map(|one| holding(one)).collect();
             let plan = rebalance::plan(&holdings);
             let (mut asked, mut shares) = (BTreeMap::new(), BTreeMap::new());
-            for step in plan.moves {
+            for step in &plan.moves {
                 add(&mut asked, &step.from, step.count);
                 add(&mut shares, &step.to, step.count);
-                outcome.operations.push(wire::RebalanceOperation {
+            }
+            let mut unmoved = BTreeSet::new();
+            if !is_dry && !asked.is_empty() {
+                share_out(desk, (namespace, group), &of_group, &shares).await;
+                unmoved = revoke(desk, (namespace, group), &of_group, asked).await;
+            }
+            let moves = plan.moves.into_iter();
+            let moves = moves.filter(|step| !unmoved.contains(&step.from));
+            outcome
+                .operations
+                .extend(moves.map(|step| wire::RebalanceOperation {
                     group: group.clone(),
                     action: wire::RebalanceAction::Revoke.into(),
                     from: step.from,
                     to: step.to,
                     count: step.count,
                     reason: step.reason,
-                });
-            }
-            if !is_dry && !asked.is_empty() {
-                share_out(desk, (namespace, group), &of_group, &shares).await;
-                revoke(desk, (namespace, group), &of_group, asked).await;
-            }
+                }));
         }
     }
     outcome
@@ -193,58 +218,74 @@ async fn share_out(
         let consumer_id = one.connection.consumer_id.clone();
         let messages = shares.get(&consumer_id).copied().unwrap_or_default();
         let of_gateway = by_gateway.entry(&one.gateway).or_default();
-        of_gateway.push(wire::RevokeShare {
-            consumer_id,
-            messages,
-        });
-    }
-    let told = by_gateway.into_iter().map(|(gateway, shares)| async move {
-        let request = wire::RevokeDeliveriesRequest {
-            group: group.to_owned(),
-            from: Vec::new(),
-            shares,
-        };
-        // Where it is not told, whoever has room takes: less even, and nothing is lost.
-        if let Err(fault) = desk.gateways.revoke(gateway, namespace, request).await {
-            tracing::debug!(gateway, group, %fault, "shares_not_told");
+        // Who is not named takes nothing: one name is enough where nobody there is meant.
+        if messages > 0 || of_gateway.is_empty() {
+            of_gateway.push(wire::RevokeShare {
+                consumer_id,
+                messages,
+            });
         }
-    });
+    }
+    let told = by_gateway
+        .into_iter()
+        .map(|(gateway, mut shares)| async move {
+            // Those beyond take nothing for half a second, and get their part of what is left then.
+            shares.truncate(BATCH_ITEMS_MAX);
+            let request = wire::RevokeDeliveriesRequest {
+                group: group.to_owned(),
+                from: Vec::new(),
+                shares,
+            };
+            // Where it is not told, whoever has room takes: less even, and nothing is lost.
+            if let Err(fault) = desk.gateways.revoke(gateway, namespace, request).await {
+                tracing::debug!(gateway, group, %fault, "shares_not_told");
+            }
+        });
     join_all(told).await;
 }
 
-/// Asks consumers for deliveries back, each through its gateway.
+/// Asks consumers for deliveries back, each through its gateway; answers those that were not asked.
 async fn revoke(
     desk: &Desk,
     (namespace, group): (&str, &str),
     attached: &[&Attached],
     asked: BTreeMap<String, u32>,
-) {
+) -> BTreeSet<String> {
     let mut by_gateway: BTreeMap<&str, Vec<wire::RevokeFrom>> = BTreeMap::new();
+    let mut unmoved = BTreeSet::new();
     for (consumer_id, messages) in asked {
         let place = attached
             .iter()
             .find(|one| one.connection.consumer_id == consumer_id);
-        if let Some(place) = place {
-            let from = wire::RevokeFrom {
-                consumer_id,
-                messages,
-            };
-            by_gateway.entry(&place.gateway).or_default().push(from);
-        }
+        let Some(place) = place else {
+            unmoved.insert(consumer_id);
+            continue;
+        };
+        let from = wire::RevokeFrom {
+            consumer_id,
+            messages,
+        };
+        by_gateway.entry(&place.gateway).or_default().push(from);
     }
     for (gateway, from) in by_gateway {
-        let messages = from.iter().map(|one| u64::from(one.messages)).sum();
-        let request = wire::RevokeDeliveriesRequest {
-            group: group.to_owned(),
-            from,
-            shares: Vec::new(),
-        };
-        match desk.gateways.revoke(gateway, namespace, request).await {
-            Ok(_asked) => metrics::revoked(messages),
-            // They stay where they are, and the next round plans anew.
-            Err(fault) => tracing::debug!(gateway, group, %fault, "revoke_failed"),
+        for from in from.chunks(BATCH_ITEMS_MAX) {
+            let messages = from.iter().map(|one| u64::from(one.messages)).sum();
+            let request = wire::RevokeDeliveriesRequest {
+                group: group.to_owned(),
+                from: from.to_vec(),
+                shares: Vec::new(),
+            };
+            match desk.gateways.revoke(gateway, namespace, request).await {
+                Ok(_asked) => metrics::revoked(messages),
+                // They stay where they are, and the next round plans anew.
+                Err(fault) => {
+                    tracing::debug!(gateway, group, %fault, "revoke_failed");
+                    unmoved.extend(from.iter().map(|one| one.consumer_id.clone()));
+                },
+            }
         }
     }
+    unmoved
 }
 
 /// Offers the idle agents of a namespace to groups with a backlog that they can work on.
@@ -270,16 +311,23 @@ pub(crate) async fn offer(
     }
     let busy: BTreeSet<&str> = backlogs.iter().map(|one| one.group.as_str()).collect();
     let attached = desk.gateways.connections(namespace, &[]).await;
+    // All memberships: an agent that is at work in one group is idle in none.
     let idle: Vec<Idle> = attached
         .iter()
         .map(|one| &one.connection)
-        .filter(|one| one.accepts_offers && !one.draining && one.held == 0)
-        .filter(|one| !busy.contains(one.group.as_str()))
-        .map(|one| Idle {
-            group: one.group.clone(),
-            consumer: one.consumer_id.clone(),
-            capabilities: one.capabilities.iter().cloned().collect::<CapabilitySet>(),
-            idle_ms: one.idle_ms,
+        .map(|one| {
+            let is_free = one.accepts_offers && !one.draining && one.held == 0;
+            let is_home_idle = !busy.contains(one.group.as_str());
+            Idle {
+                group: one.group.clone(),
+                consumer: one.consumer_id.clone(),
+                capabilities: one.capabilities.iter().cloned().collect::<CapabilitySet>(),
+                idle_ms: if is_free && is_home_idle {
+                    one.idle_ms
+                } else {
+                    0
+                },
+            }
         })
         .collect();
     let mut operations = Vec::new();

@@ -16,6 +16,11 @@ use crate::{members, sweep};
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// Pause between two looks at the clock, and at gateways and members.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// A replica with more shards looks at each of them less often, so that shards with nothing to do cost
+/// Redis little together: still at every delivery once a second.
+const MANY: usize = 100;
+const SWEEP_EVERY_MANY: Duration = Duration::from_millis(900);
+const TICK_EVERY_MANY: Duration = Duration::from_millis(1_700);
 /// A longer pause between two looks at the clock means that Redis, or this process, was away.
 const BROKEN_AFTER: Duration = Duration::from_secs(5);
 /// Pause per page of a walk that found many: a tenth of Redis' time at most goes into it.
@@ -61,10 +66,16 @@ pub(crate) async fn run(scope: Scope) {
     let mut clock = None;
     loop {
         let began = Instant::now();
+        let is_many = scope.owned() > MANY;
         let end = round(&scope, &mut memory, &mut clock).await;
         memory.is_broken |= end.is_err();
         scope.trouble.note(Loop::Recover, began, end);
-        let pause = (PAUSE_PER_PAGE * memory.pages).max(SWEEP_EVERY);
+        let every = if is_many {
+            SWEEP_EVERY_MANY
+        } else {
+            SWEEP_EVERY
+        };
+        let pause = (PAUSE_PER_PAGE * memory.pages).max(every);
         tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
     }
 }
@@ -78,10 +89,10 @@ async fn round(
     memory
         .groups
         .retain(|name, _| view.groups.iter().any(|group| group.name == *name));
-    let is_due = memory
-        .ticked
-        .as_ref()
-        .is_none_or(|ticked| ticked.at.elapsed() >= TICK_EVERY);
+    let is_due = memory.ticked.as_ref().is_none_or(|ticked| {
+        let many = scope.owned() > MANY;
+        ticked.at.elapsed() >= if many { TICK_EVERY_MANY } else { TICK_EVERY }
+    });
     let now = match *clock {
         Some(known) if !is_due && !memory.is_broken => {
             let now_ms = scope.now_ms().unwrap_or(known.now_ms);

@@ -13,6 +13,7 @@
 //! Whoever dies between two steps leaves nothing half done: the next owner reads what is stored and
 //! goes on. Delivery needs none of this.
 
+mod ceiling;
 pub(crate) mod draining;
 pub(crate) mod executing;
 pub(crate) mod keda;
@@ -26,10 +27,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hive_domain::group::GroupDefinition;
-use hive_domain::scaling::{self, Holder, Want};
+use hive_domain::scaling::{self, Holder};
 use hive_store::StoreError;
 use hive_store::coordination::ScalingWrite;
 
+use self::ceiling::{Ceiling, Granted};
 use self::draining::Draining;
 use self::executing::Executing;
 use self::state::State;
@@ -47,6 +49,8 @@ const AT_REST: Duration = Duration::from_secs(5);
 const RUNG_PAUSE: Duration = Duration::from_millis(50);
 /// What changes with each look alone (rates, forecasts) is stored this often.
 const STORE_EVERY: Duration = Duration::from_secs(5);
+/// The same of a group at rest: nothing but the time changes.
+const STORE_AT_REST: Duration = Duration::from_secs(60);
 
 /// A group that this replica owns.
 #[derive(Debug)]
@@ -58,8 +62,10 @@ struct Owned {
     due: Instant,
     /// When it was stored last; none where this owner has not yet.
     stored: Option<Instant>,
-    /// Whether a bell is what wakes it.
+    /// Whether nothing was there to be done at the last look.
     is_at_rest: bool,
+    /// Whether its bells are listened to: at rest, or without anybody who works.
+    is_woken_by_bell: bool,
     /// Doorbells of its shards.
     bells: Vec<String>,
 }
@@ -70,6 +76,7 @@ pub(crate) async fn run(desk: Arc<Desk>, executing: Arc<Executing>) {
         desk: Arc::clone(&desk),
         executing,
         draining: Draining::default(),
+        ceiling: Ceiling::default(),
         owned: BTreeMap::new(),
     };
     let mut pace = every(BUSY);
@@ -79,7 +86,7 @@ pub(crate) async fn run(desk: Arc<Desk>, executing: Arc<Executing>) {
             () = desk.rung.notified() => true,
         };
         let began = Instant::now();
-        scaler.round(is_rung).await;
+        scaler.round().await;
         metrics::round(Loop::Scale, began.elapsed());
         if is_rung {
             tokio::time::sleep(RUNG_PAUSE).await;
@@ -91,11 +98,12 @@ struct Scaler {
     desk: Arc<Desk>,
     executing: Arc<Executing>,
     draining: Draining,
+    ceiling: Ceiling,
     owned: BTreeMap<GroupName, Owned>,
 }
 
 impl Scaler {
-    async fn round(&mut self, is_rung: bool) {
+    async fn round(&mut self) {
         let roster = self.desk.roster();
         let scaled: BTreeMap<GroupName, &GroupDefinition> = roster
             .owned()
@@ -108,7 +116,7 @@ impl Scaler {
         let now = Instant::now();
         let is_due = |name: &GroupName| {
             self.owned.get(name).is_none_or(|owned| {
-                owned.due <= now || is_rung && owned.bells.iter().any(|bell| rung.has(bell))
+                owned.due <= now || owned.bells.iter().any(|bell| rung.has(bell))
             })
         };
         let mut due: BTreeMap<Arc<str>, Vec<(GroupName, &GroupDefinition)>> = BTreeMap::new();
@@ -122,6 +130,12 @@ impl Scaler {
             if let Err(error) = self.look(&roster, &namespace, &groups).await {
                 metrics::round_failed(Loop::Scale);
                 tracing::debug!(%error, namespace = &*namespace, "scaling_round_failed");
+                // The bell that woke them is used up: the next round looks again.
+                for (name, _) in &groups {
+                    if let Some(owned) = self.owned.get_mut(name) {
+                        owned.due = now;
+                    }
+                }
             }
         }
         for (name, owned) in &self.owned {
@@ -131,8 +145,8 @@ impl Scaler {
                 .tell(desk, executing, (name, owned.epoch), going);
         }
         self.draining.forget();
-        let at_rest = self.owned.values().filter(|owned| owned.is_at_rest);
-        let bells = at_rest.flat_map(|owned| owned.bells.iter().cloned());
+        let asleep = self.owned.values().filter(|owned| owned.is_woken_by_bell);
+        let bells = asleep.flat_map(|owned| owned.bells.iter().cloned());
         self.desk.listen_to(bells.collect());
     }
 
@@ -152,11 +166,17 @@ impl Scaler {
                 continue;
             };
             if let Some(owned) = self.owned.get(name) {
-                looks.push(Look::of(name, definition, demand, &owned.state));
+                looks.push(Look::of(
+                    name,
+                    definition,
+                    demand,
+                    (&owned.state, owned.desired),
+                ));
             }
         }
-        let granted = self.granted(roster, &looks).await?;
-        self.carry_out(namespace, looks, &granted).await
+        let granted = self.ceiling.granted(&self.desk, roster, &looks).await?;
+        let surplus = self.carry_out(namespace, looks, &granted).await?;
+        self.send_away(namespace, surplus).await
     }
 
     /// Becomes the owner of those groups that are not known yet, or takes their epochs up again.
@@ -179,13 +199,17 @@ impl Scaler {
             let shards = 0..group.shards;
             let bells = shards.map(|index| store.shard(namespace, &group.stream, index).doorbell());
             let now = Instant::now();
+            // What is stored of another group of that name, deleted since, is none of this one's.
+            let state = state::of_row(&row);
+            let is_same = state.created_ms == group.created_at.as_millis();
             let owned = Owned {
                 epoch: row.epoch,
-                state: state::of_row(&row),
-                desired: row.desired,
+                state: if is_same { state } else { State::default() },
+                desired: row.desired.filter(|_| is_same),
                 due: now,
                 stored: None,
                 is_at_rest: false,
+                is_woken_by_bell: false,
                 bells: bells.collect(),
             };
             tracing::debug!(group = %name, epoch = row.epoch, "group_claimed");
@@ -194,83 +218,26 @@ impl Scaler {
         Ok(())
     }
 
-    /// How many each group gets: what it asks for, or its share of a ceiling.
-    async fn granted(
-        &self,
-        roster: &Roster,
-        looks: &[Look],
-    ) -> Result<BTreeMap<GroupName, (u32, Option<String>)>, StoreError> {
-        let options = self.desk.options();
-        if options.max_total_consumers == 0 {
-            let whole = looks
-                .iter()
-                .map(|look| (look.name.clone(), (look.asked, None)));
-            return Ok(whole.collect());
-        }
-        let mut wants: BTreeMap<String, Want> = BTreeMap::new();
-        for (namespace, groups) in &roster.groups {
-            let rows = self.desk.store.scaling_rows(namespace).await?;
-            for (name, group) in groups {
-                if !group.settings.auto_scale_enabled {
-                    continue;
-                }
-                let key = format!("{namespace}/{name}");
-                let min = group.settings.min_consumers;
-                let want = match rows.get(&**name) {
-                    Some(row) if row.decided_ms > 0 => {
-                        state::want(key.clone(), group, row.asked, &state::of_row(row))
-                    },
-                    // Nothing was decided of it yet: its least is kept for it.
-                    Some(_) | None => state::want(key.clone(), group, min, &State::default()),
-                };
-                wants.insert(key, want);
-            }
-        }
-        for look in looks {
-            let key = look.name.to_string();
-            let want = state::want(key.clone(), &look.definition, look.asked, &look.state);
-            wants.insert(key, want);
-        }
-        let wants: Vec<Want> = wants.into_values().collect();
-        let ceiling = options.max_total_consumers;
-        let grants = scaling::divide(options.allocation_mode, ceiling, &wants);
-        let mut by_group: BTreeMap<String, (u32, Option<String>)> = grants
-            .into_iter()
-            .map(|grant| (grant.group, (grant.granted, grant.reason)))
-            .collect();
-        let of = |look: &Look| by_group.remove(&look.name.to_string());
-        Ok(looks
-            .iter()
-            .map(|look| look.name.clone())
-            .zip(
-                looks
-                    .iter()
-                    .map(of)
-                    .map(Option::unwrap_or_default)
-                    .collect::<Vec<_>>(),
-            )
-            .collect())
-    }
-
     /// Stores what groups want, then has it carried out.
     async fn carry_out(
         &mut self,
         namespace: &Arc<str>,
         looks: Vec<Look>,
-        granted: &BTreeMap<GroupName, (u32, Option<String>)>,
-    ) -> Result<(), StoreError> {
+        granted: &BTreeMap<GroupName, Granted>,
+    ) -> Result<Vec<Step>, StoreError> {
         let mut steps = Vec::new();
         for look in looks {
             let (desired, why) = granted.get(&look.name).cloned().unwrap_or_default();
             let Some(owned) = self.owned.get(&look.name) else {
                 continue;
             };
-            let execution = self.executing.execution(&look.name);
+            let executor = look.definition.settings.scaling.executor;
+            let execution = self.executing.execution(&look.name, executor);
             let known = (owned.epoch, owned.desired);
             metrics::group_scaled(&look.name, look.consumers, desired);
             steps.push(Step::of(look, (desired, why), known, execution));
         }
-        self.choose_victims(namespace, &mut steps).await;
+        let surplus = self.surplus(&steps);
         let now = Instant::now();
         steps.retain(|step| {
             let Some(owned) = self.owned.get_mut(&step.look.name) else {
@@ -279,10 +246,10 @@ impl Scaler {
             // What arrived before anybody listened to the bell is found by the second look.
             let was_at_rest = std::mem::replace(&mut owned.is_at_rest, step.is_at_rest());
             let is_quiet = was_at_rest && owned.is_at_rest;
+            owned.is_woken_by_bell = owned.is_at_rest || step.is_deserted();
             owned.due = now + if is_quiet { AT_REST } else { BUSY };
-            let is_old = owned
-                .stored
-                .is_none_or(|stored| stored + STORE_EVERY <= now);
+            let every = if is_quiet { STORE_AT_REST } else { STORE_EVERY };
+            let is_old = owned.stored.is_none_or(|stored| stored + every <= now);
             let is_news = owned.stored.is_none()
                 || step.has_news(owned.desired, &owned.state)
                 || is_old && step.look.state != owned.state;
@@ -291,6 +258,17 @@ impl Scaler {
             }
             is_news
         });
+        self.write(namespace, steps, now).await?;
+        Ok(surplus)
+    }
+
+    /// Stores steps under their epochs; whoever is not the owner any more begins anew.
+    async fn write(
+        &mut self,
+        namespace: &Arc<str>,
+        steps: Vec<Step>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let texts: Vec<(String, Vec<String>)> = steps.iter().map(Step::texts).collect();
         let writes: Vec<ScalingWrite<'_>> = steps
             .iter()
@@ -304,9 +282,6 @@ impl Scaler {
                 events,
             })
             .collect();
-        if writes.is_empty() {
-            return Ok(());
-        }
         let store = &self.desk.store;
         let taken = store
             .write_scaling(namespace, &self.desk.me, &writes)
@@ -317,10 +292,17 @@ impl Scaler {
             } else {
                 tracing::info!(group = %step.look.name, epoch = step.epoch, "scaling_fenced");
                 metrics::scaling_fenced();
+                self.executing.end(&step.look.name);
                 self.owned.remove(&step.look.name);
             }
         }
         Ok(())
+    }
+
+    /// The groups that have more consumers than they want.
+    fn surplus(&self, steps: &[Step]) -> Vec<Step> {
+        let steps = steps.iter().filter(|step| step.surplus() > 0);
+        steps.map(Step::again).collect()
     }
 
     /// A step that is stored: tells of it, and has it carried out.
@@ -340,18 +322,24 @@ impl Scaler {
         }
     }
 
-    /// Names those who are to go where there are more than wanted.
-    async fn choose_victims(&self, namespace: &Arc<str>, steps: &mut [Step]) {
-        let surplus: Vec<String> = steps
+    /// Names those who are to go where there are more than wanted, and stores that; they are told
+    /// behind it.
+    async fn send_away(
+        &mut self,
+        namespace: &Arc<str>,
+        mut steps: Vec<Step>,
+    ) -> Result<(), StoreError> {
+        // Who is fenced by now has nothing to say.
+        steps.retain(|step| self.owned.contains_key(&step.look.name));
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let groups: Vec<String> = steps
             .iter()
-            .filter(|step| step.surplus() > 0)
             .map(|step| step.look.name.group.to_string())
             .collect();
-        if surplus.is_empty() {
-            return;
-        }
-        let attached = self.desk.gateways.connections(namespace, &surplus).await;
-        for step in steps.iter_mut().filter(|step| step.surplus() > 0) {
+        let attached = self.desk.gateways.connections(namespace, &groups).await;
+        for step in &mut steps {
             let draining = &step.look.state.draining;
             let holders: Vec<Holder> = attached
                 .iter()
@@ -362,12 +350,20 @@ impl Scaler {
                     held: one.held,
                     begun: one.begun,
                     idle_ms: one.idle_ms,
-                    draining: draining.contains_key(&one.consumer_id),
+                    draining: one.draining || draining.contains_key(&one.consumer_id),
                 })
                 .collect();
-            for victim in scaling::victims(&holders, step.surplus()) {
-                step.drain(victim.consumer, victim.reason);
+            // Members that are not attached (pull consumers, those whose connection was lost) are
+            // no reason to send away those who are.
+            let staying = holders.iter().filter(|holder| !holder.draining).count();
+            let staying = u32::try_from(staying).unwrap_or(u32::MAX);
+            let count = staying.saturating_sub(step.desired).min(step.surplus());
+            for victim in scaling::victims(&holders, count) {
+                step.drain(&victim.consumer, victim.reason);
             }
         }
+        steps.retain(|step| !step.events.is_empty());
+        let now = Instant::now();
+        self.write(namespace, steps, now).await
     }
 }

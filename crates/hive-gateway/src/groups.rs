@@ -458,6 +458,7 @@ impl Gateway {
             Put::Stored(_) => {},
             Put::Conflict | Put::Full => return Err(changing("group", group)),
         }
+        self.store.forget_scaling(namespace, &[group]).await?;
         self.catalog.forget(namespace, group, &definition.stream);
         Ok(wire::DeleteGroupResponse { cancelled })
     }

@@ -111,7 +111,7 @@ impl Store {
             commands.add(&["HGETALL", &of_group(GroupKey::Counters)]);
             commands.add(&["HGETALL", &of_group(GroupKey::Members)]);
         }
-        let mut replies = self.in_rounds(commands).await?.into_iter();
+        let mut replies = self.in_rounds_or_empty(commands).await?.into_iter();
         let mut next = || replies.next().ok_or_else(|| StoreError::reply("demand"));
         let [seconds, micros] = next()?.array()?;
         let now_ms = seconds.number()? * 1_000 + micros.number()? / 1_000;
@@ -162,7 +162,7 @@ impl Store {
                 commands.add(&["XRANGE", stream, &format!("({last}"), "+", "COUNT", "1"]);
             }
         }
-        let mut replies = self.in_rounds(commands).await?.into_iter();
+        let mut replies = self.in_rounds_or_empty(commands).await?.into_iter();
         let mut next = || replies.next().ok_or_else(|| StoreError::reply("demand"));
         for part in parts {
             let mut sizes = Vec::new();

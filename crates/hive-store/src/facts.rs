@@ -13,7 +13,7 @@ use hive_domain::{
     group::{GroupDefinition, GroupState},
     placement::GroupFacts,
 };
-use redis::Pipeline;
+use redis::{Pipeline, Value};
 
 use crate::{
     connection::{Purpose, Store},
@@ -159,6 +159,31 @@ impl Store {
             }
         }
         Ok(lanes)
+    }
+
+    /// As [`Self::in_rounds`], where what is gone or of another kind has an empty reply: the trouble
+    /// of one lane is none of the other groups'.
+    pub(crate) async fn in_rounds_or_empty(
+        &self,
+        commands: Commands,
+    ) -> Result<Vec<Reply>, StoreError> {
+        let mut replies = Vec::with_capacity(commands.count);
+        for round in commands.rounds {
+            for value in self.pipeline_raw(Purpose::Control, round).await? {
+                let value = match value {
+                    Value::ServerError(error) => {
+                        let error = StoreError::of_command(&error.into());
+                        if error.is_transient() {
+                            return Err(error);
+                        }
+                        Value::Nil
+                    },
+                    other => other,
+                };
+                replies.push(Reply::new("a command", value));
+            }
+        }
+        Ok(replies)
     }
 
     pub(crate) async fn in_rounds(&self, commands: Commands) -> Result<Vec<Reply>, StoreError> {

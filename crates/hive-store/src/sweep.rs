@@ -176,6 +176,21 @@ impl Store {
         self.command(Purpose::Control, remove).await.map(drop)
     }
 
+    /// Whether anything of the shard waits for a time: a backoff of one of these groups, a task
+    /// held for a consumer, or a message published with a delay.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn has_due(&self, shard: &Shard, groups: &[&str]) -> Result<bool, StoreError> {
+        let mut exists = Cmd::new();
+        exists.arg("EXISTS").arg(shard.scheduled());
+        for group in groups {
+            exists.arg(shard.group(group, GroupKey::Delayed));
+            exists.arg(shard.group(group, GroupKey::Held));
+        }
+        Ok(self.command(Purpose::Control, exists).await?.number()? > 0)
+    }
+
     /// Moves entries whose backoff is over to the ready sets.
     ///
     /// # Errors

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use hive_domain::group::GroupDefinition;
 use hive_domain::scaling::Executor;
-use hive_runtime::tasks::{BACKGROUND, TaskHandle, Tasks};
+use hive_runtime::tasks::{BACKGROUND, TaskHandle};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::step::Step;
+use crate::desk::Desk;
 use crate::executors::kubernetes::Kubernetes;
 use crate::executors::webhook::{self, Webhook};
 use crate::executors::{ExecutorError, retry_after};
 use crate::metrics;
 use crate::roster::GroupName;
 
+/// How soon it is looked again whether a wish is what is stored.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a wish that is carried out is brought about again: somebody else may have changed it.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -49,8 +52,8 @@ struct Wish {
 /// The groups whose wishes are carried out here.
 #[derive(Debug)]
 pub(crate) struct Executing {
+    desk: Arc<Desk>,
     executors: Arc<Executors>,
-    tasks: Tasks,
     running: Mutex<BTreeMap<GroupName, Running>>,
 }
 
@@ -72,10 +75,10 @@ impl Drop for Running {
 }
 
 impl Executing {
-    pub(crate) fn new(executors: Executors, tasks: Tasks) -> Self {
+    pub(crate) fn new(desk: Arc<Desk>, executors: Executors) -> Self {
         Self {
+            desk,
             executors: Arc::new(executors),
-            tasks,
             running: Mutex::default(),
         }
     }
@@ -90,11 +93,23 @@ impl Executing {
     }
 
     /// How carrying a group's wish out went the last time; none while that is not known.
-    pub(crate) fn execution(&self, name: &GroupName) -> Option<Result<(), String>> {
-        match self.running.lock().get(name) {
-            Some(running) => running.went.lock().clone(),
-            None => Some(Ok(())),
+    pub(crate) fn execution(
+        &self,
+        name: &GroupName,
+        executor: Executor,
+    ) -> Option<Result<(), String>> {
+        match executor {
+            Executor::None | Executor::Keda | Executor::Process => Some(Ok(())),
+            Executor::Kubernetes | Executor::Webhook => {
+                let running = self.running.lock();
+                running.get(name).and_then(|one| one.went.lock().clone())
+            },
         }
+    }
+
+    /// Ends what is carried out for a group that has another owner by now.
+    pub(crate) fn end(&self, name: &GroupName) {
+        self.running.lock().remove(name);
     }
 
     /// Has a wish carried out that is stored.
@@ -129,12 +144,12 @@ impl Executing {
         let (wish, wishes) = watch::channel(wish);
         let went = Went::default();
         let task = carry_out(
+            Arc::clone(&self.desk),
             Arc::clone(&self.executors),
             executor,
-            wishes,
-            Arc::clone(&went),
+            (wishes, Arc::clone(&went)),
         );
-        let task = self.tasks.spawn(BACKGROUND, name, task);
+        let task = self.desk.tasks.spawn(BACKGROUND, name, task);
         let one = Running {
             executor,
             wish,
@@ -149,6 +164,19 @@ impl Executing {
         if let Err(error) = self.executors.kubernetes.mark(pod, cost).await {
             tracing::debug!(pod, %error, "pod_not_marked");
         }
+    }
+}
+
+/// Whether the group is still this replica's, under the epoch of the wish.
+async fn is_stored(desk: &Desk, wish: &Wish) -> bool {
+    let name = &wish.name;
+    match desk.store.scaling_row(&name.namespace, &name.group).await {
+        Ok(Some(row)) => row.epoch == wish.epoch && row.owner == desk.me,
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!(group = %name, %error, "wish_not_compared");
+            false
+        },
     }
 }
 
@@ -182,14 +210,23 @@ impl Executors {
 
 /// Brings about the newest wish, again and again, until it is dropped.
 async fn carry_out(
+    desk: Arc<Desk>,
     executors: Arc<Executors>,
     executor: Executor,
-    mut wishes: watch::Receiver<Wish>,
-    went: Went,
+    (mut wishes, went): (watch::Receiver<Wish>, Went),
 ) {
     let mut failures = 0_u32;
     loop {
         let wish = wishes.borrow_and_update().clone();
+        if !is_stored(&desk, &wish).await {
+            // Another one owns the group by now, or Redis does not say: who does not know must not
+            // act, or two owners would pull a target to and fro.
+            tokio::select! {
+                changed = wishes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_AGAIN) => {},
+            }
+            continue;
+        }
         let done = executors.bring_about(executor, &wish).await;
         let pause = match &done {
             Ok(()) => {

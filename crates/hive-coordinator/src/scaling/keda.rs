@@ -34,7 +34,7 @@ impl Wishes for Stored {
         })
     }
 
-    fn changes(&self, _namespace: &str, _group: &str) -> watch::Receiver<u64> {
-        self.desk.wishes.subscribe()
+    fn changes(&self, namespace: &str, _group: &str) -> watch::Receiver<u64> {
+        self.desk.follow(namespace)
     }
 }

@@ -17,14 +17,26 @@ pub(crate) struct State {
     pub(crate) reason: String,
     /// What it was decided on.
     pub(crate) inputs: Inputs,
-    /// Consumers that were told to finish and go, and when, in ms since 1970.
-    pub(crate) draining: BTreeMap<String, u64>,
+    /// When the group was made, in ms since 1970: another one of its name begins anew.
+    pub(crate) created_ms: u64,
+    /// Consumers that were told to finish and go.
+    pub(crate) draining: BTreeMap<String, Going>,
     /// How carrying it out goes.
     pub(crate) execution: Execution,
     /// Acks among all outcomes, of a thousand: what a shared ceiling is divided by.
     pub(crate) success_permille: u32,
     /// Change of the arrivals expected, in messages per 1,000 s.
     pub(crate) trend_milli: i64,
+}
+
+/// A consumer that was told to finish and go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Going {
+    /// Since when, in ms since 1970.
+    pub(crate) since_ms: u64,
+    /// Its session.
+    pub(crate) session: String,
 }
 
 /// How carrying a wish out goes.

@@ -1,20 +1,23 @@
 //! One look at a group, and what becomes of it: pure but for the numbers that it is given.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use hive_domain::group::{GroupDefinition, GroupState};
 use hive_domain::scaling::{self, Demand, Executor, Limits};
 use hive_domain::time::Timestamp;
 use hive_store::demand::GroupDemand;
 
-use super::state::{Event, Execution, Kind, State};
+use super::state::{Event, Execution, Going, Kind, State};
 use crate::roster::GroupName;
 
 /// Events of one step that are stored; the store takes no more.
 const EVENTS_MAX: usize = 16;
+/// Consumers of a group that go at a time: what is stored of them must have room in a row.
+const DRAINING_MAX: usize = 100;
 
 /// What a look at a group came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Look {
     pub(crate) name: GroupName,
     pub(crate) definition: GroupDefinition,
@@ -22,6 +25,8 @@ pub(crate) struct Look {
     pub(super) now_ms: u64,
     /// Live consumers, draining ones among them.
     pub(super) consumers: u32,
+    /// Sessions of the members, by name.
+    sessions: BTreeMap<String, String>,
     pub(crate) state: State,
     /// Wanted, before a ceiling that groups share.
     pub(crate) asked: u32,
@@ -34,7 +39,7 @@ impl Look {
         name: &GroupName,
         definition: &GroupDefinition,
         found: GroupDemand,
-        known: &State,
+        (known, desired): (&State, Option<u32>),
     ) -> Self {
         let settings = &definition.settings;
         let demand = demand(&found, known);
@@ -44,7 +49,11 @@ impl Look {
             lag_threshold: settings.lag_threshold,
         };
         let decision = scaling::decide(&settings.scaling, &limits, &demand, &known.memory);
-        let is_there = |consumer: &str| found.members.iter().any(|one| one.consumer == consumer);
+        let sessions: BTreeMap<String, String> = found
+            .members
+            .iter()
+            .map(|member| (member.consumer.clone(), member.session.clone()))
+            .collect();
         let forecast = i64::try_from(decision.inputs.forecast_milli).unwrap_or(i64::MAX);
         let arrivals = i64::try_from(decision.inputs.arrivals_milli).unwrap_or(i64::MAX);
         let outcomes = found.recent_acked.saturating_add(found.recent_failed);
@@ -56,6 +65,7 @@ impl Look {
             memory: decision.memory,
             reason: decision.reason,
             inputs: decision.inputs,
+            created_ms: definition.created_at.as_millis(),
             draining: known.draining.clone(),
             execution: known.execution.clone(),
             success_permille: success
@@ -63,20 +73,25 @@ impl Look {
                 .unwrap_or(1_000),
             trend_milli: forecast.saturating_sub(arrivals),
         };
-        state.draining.retain(|consumer, _| is_there(consumer));
+        // A new session under an old name is somebody else.
+        state
+            .draining
+            .retain(|consumer, going| sessions.get(consumer) == Some(&going.session));
+        if settings.scaling.executor == Executor::None {
+            state.draining.clear();
+        }
         let mut asked = decision.asked;
         if definition.state == GroupState::Paused {
-            state.reason = "the group is paused: as many are wanted as are there".to_owned();
-            asked = demand
-                .consumers
-                .saturating_sub(demand.draining)
-                .clamp(settings.min_consumers, settings.max_consumers);
+            state.reason = "the group is paused: as many are wanted as before".to_owned();
+            let before = desired.unwrap_or(demand.consumers.saturating_sub(demand.draining));
+            asked = before.clamp(settings.min_consumers, settings.max_consumers);
         }
         Self {
             name: name.clone(),
             definition: definition.clone(),
             now_ms: found.now_ms,
             consumers: demand.consumers,
+            sessions,
             state,
             asked,
         }
@@ -189,13 +204,39 @@ impl Step {
         }
     }
 
-    /// Notes that a consumer is to finish and go.
-    pub(crate) fn drain(&mut self, consumer: String, reason: String) {
-        let now_ms = self.look.now_ms;
-        let told = self.look.state.draining.insert(consumer.clone(), now_ms);
-        if told.is_none() {
-            self.add_event(Kind::Drain, self.desired, reason, consumer);
+    /// Notes that a consumer is to finish and go. At most [`DRAINING_MAX`] do at a time, and
+    /// [`EVENTS_MAX`] more with each step: the others follow.
+    pub(crate) fn drain(&mut self, consumer: &str, reason: String) {
+        let is_full = self.look.state.draining.len() >= DRAINING_MAX;
+        let Some(session) = self.look.sessions.get(consumer) else {
+            return;
+        };
+        if is_full || self.events.len() >= EVENTS_MAX {
+            return;
         }
+        let going = Going {
+            since_ms: self.look.now_ms,
+            session: session.clone(),
+        };
+        let told = self.look.state.draining.insert(consumer.to_owned(), going);
+        if told.is_none() {
+            self.add_event(Kind::Drain, self.desired, reason, consumer.to_owned());
+        }
+    }
+
+    /// The same look and wish once more, without what was told of it.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            look: self.look.clone(),
+            epoch: self.epoch,
+            desired: self.desired,
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether nobody is there who stays.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.staying() == 0
     }
 
     fn note_execution(&mut self, error: Option<String>) {

@@ -20,6 +20,8 @@ use crate::desk::Desk;
 const RETRY: Duration = Duration::from_millis(200);
 /// A watch tells all of its groups at least this often.
 const TELL: Duration = Duration::from_secs(5);
+/// Least pause between two looks of a watch, however much changes.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Frames that wait for a slow caller.
 const FRAMES: usize = 4;
 
@@ -30,13 +32,9 @@ pub(crate) async fn hear(desk: Arc<Desk>) {
         if let Ok(line) = desk.store.lines(&[Line::Work, Line::Scaling]).await {
             // What rang while nobody heard.
             desk.ring_all();
-            line.listen(|channel, _said| {
-                if keys.namespace_of_scaling(channel).is_some() {
-                    desk.wishes
-                        .send_modify(|count| *count = count.wrapping_add(1));
-                } else {
-                    desk.ring(channel);
-                }
+            line.listen(|channel, _said| match keys.namespace_of_scaling(channel) {
+                Some(namespace) => desk.note_wish(namespace),
+                None => desk.ring(channel),
             })
             .await;
             tracing::debug!("bells_lost");
@@ -55,7 +53,7 @@ pub(crate) async fn follow(
     frames: mpsc::Sender<WatchFrame>,
     shutdown: Shutdown,
 ) {
-    let mut wishes = desk.wishes.subscribe();
+    let mut wishes = desk.follow(&namespace);
     let mut told: BTreeMap<String, wire::GroupScaling> = BTreeMap::new();
     let mut all_at = tokio::time::Instant::now();
     loop {
@@ -89,8 +87,9 @@ pub(crate) async fn follow(
             // The next look tells; a caller sees that it hears nothing.
             Err(error) => tracing::debug!(%error, "wishes_not_read"),
         }
+        let pause = tokio::time::sleep(LOOK_PAUSE);
         tokio::select! {
-            _ = wishes.changed() => {},
+            () = async { pause.await; drop(wishes.changed().await) } => {},
             () = tokio::time::sleep_until(all_at.max(tokio::time::Instant::now() + RETRY)) => {},
             () = frames.closed() => return,
             () = shutdown.draining() => {
