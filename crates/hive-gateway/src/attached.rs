@@ -122,8 +122,8 @@ impl Holding {
         u32::try_from(self.by_token.len()).unwrap_or(u32::MAX)
     }
 
-    /// Deliveries that no handler has begun, as far as heartbeats say, and that are not on their way
-    /// back for a revoke.
+    /// Deliveries that no handler has begun, as far as heartbeats say, and that no revoke has called
+    /// back yet.
     fn unbegun(&self) -> u32 {
         let kept = self.by_token.values();
         let unbegun = kept.filter(|kept| kept.told != Told::Begun && !kept.is_returning);
@@ -358,9 +358,9 @@ impl Attached {
         self.held.lock().is_passed_over = true;
     }
 
-    /// So many deliveries are about to be taken away as hung. Where no handler is left that does not
-    /// hang, passes the consumer over until it grants credit. Another one keeps what it has granted:
-    /// it may have nothing left to grant.
+    /// So many deliveries are about to be taken away as hung. Where every handler hangs, passes the
+    /// consumer over until it grants credit. Another one keeps what it has granted: it may have
+    /// nothing left to grant.
     pub fn expect_hung(&self, messages: u32) {
         let mut held = self.held.lock();
         if held.hung.saturating_add(messages) >= self.concurrency.max(1) {

@@ -53,9 +53,10 @@ impl fmt::Debug for Job {
 }
 
 impl Job {
-    /// Reports that the work goes on. A group with a `progress_timeout` takes a job for hung of which
-    /// it hears nothing for so long, and gives it to another agent; report a few times as often.
-    /// Heartbeats keep the lease without it, and save no such job. A report that finds the line busy is dropped: the next one will do.
+    /// Reports that the work goes on. A group with a `progress_timeout` takes a job for hung of
+    /// which it hears nothing for so long, and gives it to another agent; report a few times as
+    /// often. Heartbeats keep the lease without it, and save no such job. A report that finds the
+    /// line busy is dropped: the next one will do.
     pub fn progress(&self) {
         drop(self.progress.try_send(self.entry.clone()));
     }
