@@ -36,6 +36,11 @@ struct Dev {
 impl Dev {
     /// Starts a hive and reads what it prints up to `ready`.
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further options.
+    fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = listener.local_addr().unwrap().to_string();
@@ -44,6 +49,7 @@ impl Dev {
         let mut process = Command::new(HIVE)
             .args(["dev", "--listen", &listen, "--data-dir"])
             .arg(folder.path().join("data"))
+            .args(options)
             .env_remove("HIVE_REDIS_URL")
             .stdout(Stdio::piped())
             .stderr(log)
@@ -81,8 +87,30 @@ impl Dev {
     }
 
     fn fail(&self, what: &str) -> ! {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        panic!("{what}; its log:\n{log}");
+        panic!("{what}; its log:\n{}", self.log());
+    }
+
+    /// What it said so far.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// How many local workers of a group run, as it says itself.
+    fn workers(&self, group: &str) -> usize {
+        let log = self.log();
+        let own = format!("scale: {group}/");
+        let lines = log.lines().filter(|line| line.starts_with(&own));
+        let count = |word: &str| lines.clone().filter(|line| line.contains(word)).count();
+        count(" started") - count(" ended")
+    }
+
+    /// Runs a client command on it that is to succeed; answers what it prints.
+    fn run(&self, args: &[&str]) -> String {
+        let done = self.hive(args);
+        if !done.status.success() {
+            self.fail(&format!("{args:?}: {done:?}"));
+        }
+        String::from_utf8(done.stdout).unwrap()
     }
 
     /// Runs a client command on it.
@@ -252,4 +280,111 @@ fn a_hive_that_is_killed_takes_its_processes_along() {
     assert!(dev.processes().len() >= dev.table.len());
     send(dev.process.id(), Signal::KILL);
     assert_eq!(dev.ends(), None);
+}
+
+#[test]
+fn a_burst_starts_workers_that_are_drained_afterwards() {
+    const TEXTS: usize = 60;
+    const MOST: usize = 5;
+    let done = tempfile::tempdir().unwrap();
+    let folder = done.path().display();
+    let exec = format!("n=$(cat); sleep 0.2; echo $HIVE_CONSUMER_ID >>{folder}/$n");
+    let scale = format!("workers={HIVE} work --group workers --exec '{exec}'");
+    let mut dev = Dev::start_with(&["--scale", &scale]);
+    let most = MOST.to_string();
+    dev.run(&[
+        "group",
+        "create",
+        "workers",
+        "--stream=work",
+        "--auto-scale",
+        "--min-consumers=0",
+        "--max-consumers",
+        &most,
+        "--drain-target=2s",
+        "--startup-time=1s",
+        "--scale-down-window=3s",
+        "--scale-down-cooldown=1s",
+    ]);
+    let texts = done.path().join("burst.jsonl");
+    let lines = (1..=TEXTS).map(|n| format!("{{\"message_type\":\"text\",\"payload\":{n}}}\n"));
+    fs::write(&texts, lines.collect::<String>()).unwrap();
+    let published = Command::new(HIVE)
+        .args(["publish", "--group", "workers", "--jsonl"])
+        .env("HIVE_URL", &dev.url)
+        .stdin(File::open(&texts).unwrap())
+        .output()
+        .unwrap();
+    assert!(published.status.success(), "{published:?}");
+    fs::remove_file(&texts).unwrap();
+
+    let began = Instant::now();
+    let (mut peak, mut handled) = (0, None);
+    loop {
+        let now = dev.workers("workers");
+        peak = peak.max(now);
+        if now > MOST {
+            dev.fail("there are more workers than the most");
+        }
+        if handled.is_none() && fs::read_dir(done.path()).unwrap().count() == TEXTS {
+            handled = Some(began.elapsed());
+        }
+        if handled.is_some() && now == 0 {
+            break;
+        }
+        if began.elapsed() > DEADLINE {
+            dev.fail("the burst did not come and go");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let (handled, gone) = (handled.unwrap(), began.elapsed());
+    println!(
+        "handled after {handled:.1?} by up to {peak} workers, which were gone after {gone:.1?}"
+    );
+    assert!(peak >= 2, "the burst starts several workers");
+    for entry in fs::read_dir(done.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let by = fs::read_to_string(&path).unwrap();
+        assert_eq!(by.lines().count(), 1, "{path:?} was handled by {by}");
+        assert!(by.starts_with("workers-"), "{by}");
+    }
+    let log = dev.log();
+    let drained = log.matches("not to be started again").count();
+    if drained < peak || log.contains("SIGTERM") {
+        dev.fail("the workers are told to finish and go, and nothing else is needed");
+    }
+    send(dev.process.id(), Signal::TERM);
+    assert_eq!(dev.ends(), Some(0));
+}
+
+#[test]
+fn the_first_message_of_an_idle_group_is_handled_in_less_than_a_second() {
+    let scale = format!("workers={HIVE} work --group workers --exec cat");
+    let dev = Dev::start_with(&["--scale", &scale]);
+    dev.run(&[
+        "group",
+        "create",
+        "workers",
+        "--auto-scale",
+        "--min-consumers=1",
+        "--max-consumers=2",
+    ]);
+    wait_for("a worker that has joined", DEADLINE, || {
+        let members = dev.run(&["consumer", "ls", "--group", "workers", "-o", "jsonl"]);
+        members
+            .contains("\"consumer_id\":\"workers-1-")
+            .then_some(())
+    });
+    // From before the start of the command that publishes until it has the result.
+    let times = [1, 2, 3].map(|n| {
+        thread::sleep(Duration::from_secs(2));
+        let began = Instant::now();
+        let text = format!("\"{n}\"");
+        let result = dev.run(&["publish", "--group", "workers", "--wait=30s", &text]);
+        assert!(result.contains(&n.to_string()), "{result}");
+        began.elapsed()
+    });
+    println!("the first message of an idle group is handled after {times:.0?}");
+    let best = times.into_iter().min().unwrap();
+    assert!(best < Duration::from_secs(1), "{times:?}");
 }

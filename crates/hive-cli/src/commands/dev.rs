@@ -42,7 +42,10 @@ Local workers, as many as a group wants:
   hive dev --scale 'reviewers=hive work --group reviewers --exec ./review'
 and, in another terminal, where the group is there:
   hive scale set reviewers --enable --min 0 --max 8
-The command runs by `sh -c`, once per worker, with HIVE_URL, HIVE_NAMESPACE and HIVE_SCALE_GROUP.";
+The command runs by `sh -c`, once per worker, with HIVE_URL, HIVE_NAMESPACE and HIVE_SCALE_GROUP. A
+scaled group without an executor gets the executor `process`. `hive work` in the command takes its
+id and its grace, for ever, from HIVE_WORK_ID and HIVE_WORK_GRACE, unless --id and --grace say
+otherwise.";
 
 /// How long a first start may take until everything is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);

@@ -12,7 +12,10 @@ use std::{ffi::OsString, fs, process, sync::Arc, time::Duration};
 
 use clap::{ArgGroup, Args};
 use hive_client::{Client, Ended, Event, Job, Outcome, WorkError, Worker, wire};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,9 +36,21 @@ use scratch::Scratch;
 /// Header that carries the trace of a message.
 const TRACEPARENT: &str = "traceparent";
 
+/// Variables with the defaults of `--id` and `--grace`, for who starts workers by a command of
+/// somebody else, as `hive dev --scale` does. The programs of a worker do not inherit them: their
+/// own workers would take its id away from it.
+pub(super) const ID_VARIABLE: &str = "HIVE_WORK_ID";
+pub(super) const GRACE_VARIABLE: &str = "HIVE_WORK_GRACE";
+
 /// Variables that a pod's specification sets to its own namespace and name.
 const POD_NAMESPACE: &str = "HIVE_POD_NAMESPACE";
 const POD_NAME: &str = "HIVE_POD_NAME";
+
+/// How long a worker that was scaled down stays idle in its pod before it ends all the same.
+///
+/// A pod that is too many is deleted within seconds. One that is still there after that is wanted
+/// again: the wish rose meanwhile, the Deployment keeps its replica, and nobody would work in it.
+const POD_IDLE: Duration = Duration::from_secs(120);
 
 /// Longest part of a host name in an id; names hold 128 characters.
 const HOST_CHARACTERS_MAX: usize = 64;
@@ -62,8 +77,8 @@ SIGTERM, and SIGKILL 10 s later. It dies with this worker, however that ends.
 
 When fewer agents are wanted the worker finishes what runs, gives the rest back, and ends with exit
 code 0. In a pod of Kubernetes (HIVE_POD_NAMESPACE and HIVE_POD_NAME are set) it stays, idle, until
-the pod is deleted. A command has no way to report progress: in a group with a progress timeout each
-run must end within it.
+the pod is deleted, and ends after two minutes where it is not. A command has no way to report
+progress: in a group with a progress timeout each run must end within it.
 
 SIGINT or SIGTERM to the worker: nothing new is begun, what runs may end within --grace, the rest is
 given back. A second signal ends it at once.";
@@ -93,13 +108,13 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_parser = duration, default_value = "30m")]
     timeout: Duration,
     /// Id of the agent in the group [default: host, process id and four random hex digits].
-    #[arg(long)]
+    #[arg(long, env = ID_VARIABLE)]
     id: Option<String>,
     /// How long a message is left alone that the command gave back with exit code 75.
     #[arg(long, value_parser = duration, default_value = "5s")]
     release_for: Duration,
     /// How long running commands may take to end after the worker was told to stop.
-    #[arg(long, value_parser = duration, default_value = "30s")]
+    #[arg(long, env = GRACE_VARIABLE, value_parser = duration, default_value = "30s")]
     grace: Duration,
     /// Help other groups out while this one has no work: run the command for their messages too.
     #[arg(long)]
@@ -171,12 +186,14 @@ pub(crate) async fn run(args: WorkArgs, common: &Common) -> anyhow::Result<Exit>
             let is_drained = ended.as_ref().is_ok_and(|ended| ended.drained);
             let exit = finished(ended)?;
             // A Deployment starts a container that ends again, in the same pod, as a new agent that
-            // takes work. So this one stays until its pod is deleted, which is what follows.
+            // takes work. So this one stays until its pod is deleted, which is what follows; where
+            // it is not, a new agent in it is just what is wanted.
             if is_drained && let Some(pod) = pod {
-                note(&format!("idle until the pod {pod} is deleted"));
+                note(&format!("idle until the pod {pod} is deleted, for up to {POD_IDLE:?}"));
                 tokio::select! {
                     _ = interrupt.recv() => {},
                     _ = terminate.recv() => {},
+                    () = sleep(POD_IDLE) => note("the pod is still wanted: a new agent may start"),
                 }
             }
             return Ok(exit);

@@ -6,8 +6,10 @@
 //!
 //! Fewer are wanted: the coordinator tells workers to finish and go, they end by themselves and are
 //! not replaced. A command that does not understand that, as one with curl, gets SIGTERM once it
-//! has been surplus for a while, the newest first, and may take as long as it needs. Nothing is
-//! killed here before `hive dev` itself stops.
+//! has been surplus for a while. Which: each worker has an id, by its environment, which `hive work`
+//! takes for its own; so the group's members tell who left or holds nothing, and these go first.
+//! One that got it may take as long as it needs, `hive work` too: nothing that runs is interrupted,
+//! and nothing killed, before `hive dev` itself stops.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +29,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use self::plan::{Change, Facts, Pauses, change};
+use self::plan::{Change, Facts, Pauses, change, farewells};
 use super::child::{Order, STOP_WITHIN, in_background};
 use crate::{
     children::{Spawner, patient_command},
+    commands::work::{GRACE_VARIABLE, ID_VARIABLE},
     connection::told,
     exit::{Exit, Failure},
     output::{note, worker_line},
@@ -42,9 +45,18 @@ mod plan;
 /// How long workers may be surplus before they get SIGTERM.
 const SURPLUS_AFTER: Duration = Duration::from_secs(10);
 
-/// A wish that is told so long after the end of a worker counts it no more: coordinators look once
-/// a second.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// How long a worker that died may be counted as a live consumer: the group's reconnect grace, 3 s
+/// unless changed, until that is noticed and told, and the longest pause before it is replaced.
+const LOST_FOR: Duration = Duration::from_secs(15);
+
+/// How long the members of a group may take to be told.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What `hive work` gives running commands after SIGTERM: as long as they need.
+const GRACE: &str = "365d";
+
+/// Longest part of a group's name in the id of a worker; names hold 128 characters.
+const GROUP_CHARACTERS_MAX: usize = 64;
 
 /// Groups are told at least every 5 s; one of which nothing was heard for so long, while others
 /// were, is gone.
@@ -104,11 +116,36 @@ pub(super) struct Scaler {
     keepers: Vec<watch::Receiver<bool>>,
 }
 
-/// The last wish of a group, and when it was told.
-#[derive(Clone, Debug)]
-struct Told {
-    wish: wire::GroupScaling,
-    at: Instant,
+/// Who tells what the members of a group hold.
+#[derive(Debug)]
+enum Members {
+    /// The gateways.
+    Asked(Client),
+    /// A test.
+    #[cfg(test)]
+    Known(BTreeMap<String, u64>),
+}
+
+impl Members {
+    /// What each member of the group holds, by its id; none where nobody tells in time.
+    async fn held(&self, group: &str) -> Option<BTreeMap<String, u64>> {
+        match self {
+            Self::Asked(client) => {
+                let request = wire::ListConsumersRequest {
+                    group: group.to_owned(),
+                };
+                let answer = timeout(MEMBERS_WITHIN, client.list_consumers(request)).await;
+                let consumers = answer.ok()?.ok()?.consumers.into_iter();
+                Some(
+                    consumers
+                        .map(|one| (one.consumer_id, one.in_flight))
+                        .collect(),
+                )
+            },
+            #[cfg(test)]
+            Self::Known(held) => Some(held.clone()),
+        }
+    }
 }
 
 impl Scaler {
@@ -128,12 +165,14 @@ impl Scaler {
             keepers.push(over);
             let mut settings = settings.to_vec();
             settings.push(("HIVE_SCALE_GROUP", scale.group.clone()));
+            settings.push((GRACE_VARIABLE, GRACE.to_owned()));
             let (ended, ends) = mpsc::channel(ENDS);
             let keeper = Keeper {
                 scale: scale.clone(),
                 settings,
                 spawner: spawner.clone(),
                 supervised: patient_command,
+                members: Members::Asked(client.clone()),
                 told,
                 order: ordered.clone(),
                 workers: Vec::new(),
@@ -141,7 +180,7 @@ impl Scaler {
                 ends,
                 pauses: Pauses::default(),
                 surplus_since: None,
-                last_end: None,
+                lost: Vec::new(),
                 attitude: Attitude::Waits,
                 desired: None,
             };
@@ -187,12 +226,13 @@ async fn hurried(order: &mut watch::Receiver<Order>) {
 /// Hands on what groups want, until everything is to stop.
 async fn follow(
     client: Client,
-    wishes: BTreeMap<String, watch::Sender<Option<Told>>>,
+    wishes: BTreeMap<String, watch::Sender<Option<wire::GroupScaling>>>,
     mut order: watch::Receiver<Order>,
 ) {
     let mut watch = client.watch_scaling(wishes.keys().cloned().collect());
     let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
     let (mut is_away, mut is_first) = (false, true);
+    let mut claimed = BTreeSet::new();
     loop {
         let next = tokio::select! {
             next = watch.next() => next,
@@ -201,6 +241,7 @@ async fn follow(
         let now = Instant::now();
         match next {
             Ok(groups) => {
+                let mut unclaimed = Vec::new();
                 if is_away {
                     note("scale: the wishes of groups are followed again");
                     is_away = false;
@@ -208,8 +249,19 @@ async fn follow(
                 for wish in groups {
                     if let Some(sender) = wishes.get(&wish.group) {
                         heard.insert(wish.group.clone(), now);
-                        claim(&client, &wish).await;
-                        sender.send_replace(Some(Told { wish, at: now }));
+                        if has_nobody(&wish) && !claimed.contains(&wish.group) {
+                            unclaimed.push(wish.group.clone());
+                        }
+                        sender.send_replace(Some(wish));
+                    }
+                }
+                for group in unclaimed {
+                    let is_done = tokio::select! {
+                        is_done = claim(&client, &group) => is_done,
+                        () = ordered(&mut order) => return,
+                    };
+                    if is_done {
+                        claimed.insert(group);
                     }
                 }
                 for (group, sender) in &wishes {
@@ -244,15 +296,22 @@ async fn follow(
     }
 }
 
-/// Says in the definition of a group whose workers nobody starts that it is processes from now on:
-/// only then do coordinators tell those to finish and go that are not wanted any more.
-async fn claim(client: &Client, wish: &wire::GroupScaling) {
+/// Whether a group is scaled, and nobody starts its workers.
+fn has_nobody(wish: &wire::GroupScaling) -> bool {
     let policy = wish.policy.clone().unwrap_or_default();
-    if !wish.enabled || policy.executor() != wire::ScalingExecutor::None {
-        return;
-    }
+    wish.enabled && policy.executor() == wire::ScalingExecutor::None
+}
+
+/// Says in the definition of a group whose workers nobody starts that it is processes from now on:
+/// only then do coordinators tell those to finish and go that are not wanted any more. Answers
+/// whether that is settled; else the next wish, in a few seconds, is the occasion to try again.
+///
+/// A wish may be seconds old, and somebody may have named an executor since, with a target that
+/// this would delete. So the definition is read right before, and a group is claimed once in a run:
+/// who takes it back means it.
+async fn claim(client: &Client, group: &str) -> bool {
     let change = wire::UpdateGroupRequest {
-        name: wish.group.clone(),
+        name: group.to_owned(),
         settings: Some(wire::GroupSettings {
             scaling: Some(wire::ScalingPolicy {
                 executor: wire::ScalingExecutor::Process.into(),
@@ -261,17 +320,40 @@ async fn claim(client: &Client, wish: &wire::GroupScaling) {
             ..wire::GroupSettings::default()
         }),
     };
-    let group = &wish.group;
-    match client.update_group(change).await {
-        Ok(_) => note(&format!(
-            "scale: `{group}` had no executor; it is `process` from now on"
-        )),
-        // The next wish is told in a few seconds, and it is tried again.
-        Err(error) => note(&format!(
-            "scale: `{group}` cannot get the executor `process`: {}",
-            told(error.fault())
-        )),
+    let claimed = async {
+        let found = client.get_group(group).await?;
+        if !is_unclaimed(&found) {
+            return Ok(false);
+        }
+        client.update_group(change).await.map(|_group| true)
+    };
+    match claimed.await {
+        Ok(true) => {
+            note(&format!(
+                "scale: `{group}` had no executor; it is `process` from now on"
+            ));
+            true
+        },
+        Ok(false) => true,
+        Err(error) => {
+            note(&format!(
+                "scale: `{group}` cannot get the executor `process`: {}",
+                told(error.fault())
+            ));
+            false
+        },
     }
+}
+
+/// Whether the definition of a group names nobody who starts its workers.
+fn is_unclaimed(group: &wire::Group) -> bool {
+    let settings = group.settings.clone().unwrap_or_default();
+    let policy = settings.scaling.clone().unwrap_or_default();
+    let has_executor = !matches!(
+        policy.executor(),
+        wire::ScalingExecutor::None | wire::ScalingExecutor::Unspecified
+    );
+    settings.auto_scale_enabled() && !has_executor
 }
 
 /// What is to be done about a group in general.
@@ -324,6 +406,8 @@ impl Attitude {
 #[derive(Debug)]
 struct Worker {
     number: u32,
+    /// Its id in the group, if its command takes it.
+    id: String,
     started: Instant,
     /// What it was told so far.
     told: watch::Sender<Word>,
@@ -371,7 +455,8 @@ struct Keeper {
     spawner: Spawner,
     /// Makes of a line of the shell a command that does not outlive us.
     supervised: fn(&OsStr) -> io::Result<Command>,
-    told: watch::Receiver<Option<Told>>,
+    members: Members,
+    told: watch::Receiver<Option<wire::GroupScaling>>,
     order: watch::Receiver<Order>,
     /// In the order of their start.
     workers: Vec<Worker>,
@@ -379,7 +464,8 @@ struct Keeper {
     ends: mpsc::Receiver<End>,
     pauses: Pauses,
     surplus_since: Option<Instant>,
-    last_end: Option<Instant>,
+    /// When workers died lately.
+    lost: Vec<Instant>,
     attitude: Attitude,
     /// The last wish that a person was told of.
     desired: Option<u32>,
@@ -405,16 +491,14 @@ impl Keeper {
     /// Does what the last wish asks for now; answers when to look again even if nothing happens.
     async fn act(&mut self) -> Option<Instant> {
         let last = self.told.borrow_and_update().clone();
-        let attitude = last
-            .as_ref()
-            .map_or(Attitude::Waits, |last| Attitude::of(&last.wish));
+        let attitude = last.as_ref().map_or(Attitude::Waits, Attitude::of);
         if attitude != self.attitude {
             self.attitude = attitude;
             if let Some(text) = attitude.text(&self.scale.group) {
                 note(&text);
             }
         }
-        let Some(Told { wish, at }) = last.filter(|_| attitude == Attitude::Follows) else {
+        let Some(wish) = last.filter(|_| attitude == Attitude::Follows) else {
             self.surplus_since = None;
             return None;
         };
@@ -424,17 +508,19 @@ impl Keeper {
             let (group, reason) = (&self.scale.group, harmless(&wish.reason));
             note(&format!("scale: {group} {before} -> {desired} ({reason})"));
         }
+        let now = Instant::now();
+        self.lost.retain(|end| now - *end < LOST_FOR);
         let ending = self.workers.iter().filter(|worker| worker.is_ending());
         let facts = Facts {
             desired,
+            current: wish.current_consumers,
             draining: wish.draining_consumers,
             max: wish.max_consumers,
-            is_fresh: self.last_end.is_none_or(|end| at > end + SETTLED_AFTER),
             there: count(self.workers.len()),
             ending: count(ending.count()),
+            lost: count(self.lost.len()),
         };
         let Change { start, surplus } = change(&facts);
-        let now = Instant::now();
         let mut wake = None;
         for _ in 0..start {
             wake = self.pauses.until(now);
@@ -450,20 +536,44 @@ impl Keeper {
             return wake;
         }
         let due = *self.surplus_since.get_or_insert(now) + SURPLUS_AFTER;
-        if now < due {
-            return Some(wake.map_or(due, |wake| wake.min(due)));
-        }
-        self.surplus_since = None;
+        let again = if now < due {
+            due
+        } else if self.dismiss(surplus).await {
+            self.surplus_since = None;
+            return wake;
+        } else {
+            Instant::now() + ASK_AGAIN
+        };
+        Some(wake.map_or(again, |wake| wake.min(again)))
+    }
+
+    /// Tells so many workers to end, those first that have the least to lose. Answers whether it
+    /// did: without knowing what they hold, none is told.
+    async fn dismiss(&self, surplus: u32) -> bool {
         let group = &self.scale.group;
-        let newest = self.workers.iter().rev().filter(|one| !one.is_ending());
-        for worker in newest.take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
+        let mut order = self.order.clone();
+        let held = tokio::select! {
+            held = self.members.held(group) => held,
+            () = ordered(&mut order) => None,
+        };
+        let Some(held) = held else {
+            return false;
+        };
+        let left = self.workers.iter().filter(|one| !one.is_ending());
+        let left: Vec<&Worker> = left.collect();
+        let ids: Vec<&str> = left.iter().map(|one| one.id.as_str()).collect();
+        let places = farewells(&ids, &held).into_iter();
+        for place in places.take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
+            let Some(worker) = left.get(place) else {
+                continue;
+            };
             let number = worker.number;
             note(&format!(
                 "scale: {group}/{number} is not wanted any more and gets SIGTERM"
             ));
             worker.tell(Word::End);
         }
-        wake
+        true
     }
 
     /// Starts one worker, under the lowest number that is free.
@@ -474,7 +584,8 @@ impl Keeper {
             .find(|number| !is_taken(number))
             .unwrap_or(u32::MAX);
         let name = format!("{}/{number}", self.scale.group);
-        let mut process = match self.spawn().await {
+        let id = id_of(&self.scale.group, number, rand::random());
+        let mut process = match self.spawn(&id).await {
             Ok(process) => process,
             Err(error) => {
                 if let Some(pause) = self.pauses.note(now, Duration::ZERO) {
@@ -497,14 +608,16 @@ impl Keeper {
         in_background(live(process, number, heard, self.ended.clone()));
         self.workers.push(Worker {
             number,
+            id,
             started: now,
             told,
         });
     }
 
-    async fn spawn(&self) -> io::Result<Process> {
+    async fn spawn(&self, id: &str) -> io::Result<Process> {
         let mut command = (self.supervised)(self.scale.command.as_ref())?;
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.env(ID_VARIABLE, id);
         // A terminal sends Ctrl-C to its foreground group; only we shall get it.
         command.process_group(0).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -518,10 +631,14 @@ impl Keeper {
         };
         let worker = self.workers.remove(place);
         let now = Instant::now();
-        self.last_end = Some(now);
         let name = format!("{}/{}", self.scale.group, end.number);
         let is_missed = count(self.workers.len()) < self.desired.unwrap_or(0);
         let is_well = end.status.as_ref().is_ok_and(ExitStatus::success);
+        // One that was drained left the group before it ended; any other may be a member still.
+        let drains = (self.told.borrow().as_ref()).is_some_and(|wish| wish.draining_consumers > 0);
+        if !(is_well && drains) {
+            self.lost.push(now);
+        }
         if worker.is_ending() || (is_well && !is_missed) {
             note(&format!("scale: {name} ended"));
             return;
@@ -640,6 +757,12 @@ async fn pass_on(name: String, log: impl AsyncRead + Unpin) {
         let text = String::from_utf8_lossy(&line);
         worker_line(&name, &harmless(text.trim_end()));
     }
+}
+
+/// The id of a worker. Each start has a new one: what an old one held is none of its business.
+fn id_of(group: &str, number: u32, random: u16) -> String {
+    let group: String = group.chars().take(GROUP_CHARACTERS_MAX).collect();
+    format!("{group}-{number}-{random:04x}")
 }
 
 /// Waits for a moment, or for ever when there is none.

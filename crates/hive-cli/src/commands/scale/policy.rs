@@ -25,7 +25,7 @@ pub(crate) enum Strategy {
 /// Who starts and stops consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Executor {
-    /// Nobody: the wish is published; `hive dev --scale` follows it.
+    /// Nobody: the wish is published alone; `hive dev --scale` makes it `process`.
     None,
     /// KEDA, which asks the coordinator.
     Keda,

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     children::{Spawner, supervised_command},
+    commands::work::{GRACE_VARIABLE, ID_VARIABLE},
     output::{note, pass_through},
 };
 
@@ -135,6 +136,7 @@ impl Program {
     ) -> io::Result<Verdict> {
         let line = [OsStr::new("-c"), self.line.as_os_str()];
         let mut command = supervised_command(OsStr::new("sh"), None, &line)?;
+        command.env_remove(ID_VARIABLE).env_remove(GRACE_VARIABLE);
         command.envs(facts.iter().map(|(name, value)| (name, value)));
         command
             .stdin(Stdio::piped())

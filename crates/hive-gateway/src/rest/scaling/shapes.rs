@@ -87,8 +87,8 @@ const FIELDS: [Field; 12] = [
         "executor",
         Word(EXECUTORS),
         "Who starts and stops consumers: KEDA, the coordinator by a Kubernetes Deployment, \
-         `hive dev --scale`, a webhook, or none of them: then the wish is published alone. \
-         Default none.",
+         `hive dev --scale` (process), a webhook, or none of them: then the wish is published \
+         alone, until `hive dev --scale` finds it so and makes it process. Default none.",
     ),
     optional(
         "target",

@@ -1,6 +1,6 @@
 //! How many local workers to start, and how many are too many: plain functions of what is known.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -15,17 +15,18 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Facts {
     /// Consumers that are wanted.
     pub(super) desired: u32,
-    /// Consumers that were told to finish and go.
+    /// Live consumers, wherever they run; local workers that did not join yet are none.
+    pub(super) current: u32,
+    /// Of them, those that were told to finish and go.
     pub(super) draining: u32,
     /// Most consumers.
     pub(super) max: u32,
-    /// Whether `draining` was told after the end of the last worker: until then it may count one
-    /// that is gone.
-    pub(super) is_fresh: bool,
     /// Processes that are there, whatever they were told.
     pub(super) there: u32,
     /// Of them, those that were told to end.
     pub(super) ending: u32,
+    /// Processes that died so lately that `current` and `draining` may count them still.
+    pub(super) lost: u32,
 }
 
 /// What is to be done.
@@ -39,18 +40,41 @@ pub(super) struct Change {
 
 /// What is to be done about these facts.
 ///
-/// Workers that drain or end count until they are gone, so that the processes are never more than
-/// `max`. Those that drain are not replaced: their place is part of the target.
+/// Consumers that run elsewhere do work that is wanted, so that fewer are started here: else the
+/// coordinator would tell one of them all to go, a new one would take its place, and so for ever.
+/// Who drains is not known, and need not be: all that are there or elsewhere, less those that
+/// drain, are the ones that stay, and only those that are missing of these are started. One that
+/// left is a consumer elsewhere for the short time in which it is counted still; so it is not
+/// replaced before its drain is forgotten too. One that died is replaced at once.
+///
+/// Workers that drain or end count until they are gone, so that there are never more than `max`.
 #[must_use]
 pub(super) fn change(facts: &Facts) -> Change {
-    let draining = if facts.is_fresh { facts.draining } else { 0 };
-    let target = facts.desired.saturating_add(draining).min(facts.max);
+    let here = facts.there.saturating_add(facts.lost);
+    let all = (facts.there).saturating_add(facts.current.saturating_sub(here));
+    let draining = facts.draining.min(facts.current).saturating_sub(facts.lost);
+    let stay = all.saturating_sub(draining.max(facts.ending));
+    let missing = facts.desired.saturating_sub(stay);
     let kept = facts.there.saturating_sub(facts.ending);
     let wanted = facts.desired.saturating_add(facts.draining);
     Change {
-        start: target.saturating_sub(facts.there),
+        start: missing.min(facts.max.saturating_sub(all)),
         surplus: kept.saturating_sub(wanted),
     }
+}
+
+/// The order in which surplus workers are told to end, by their places in `ids`, which are in the
+/// order of their start. First those that are no members (they left, did not join yet, or their
+/// command has an id of its own), then those that hold nothing, last those that hold something;
+/// of equals the newest. `held` says how much each member holds.
+#[must_use]
+pub(super) fn farewells(ids: &[&str], held: &BTreeMap<String, u64>) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..ids.len()).rev().collect();
+    places.sort_by_key(|place| {
+        let held = ids.get(*place).and_then(|id| held.get(*id));
+        held.map_or(0, |held| if *held == 0 { 1 } else { 2 })
+    });
+    places
 }
 
 /// The pauses of a command that fails: 100 ms, doubled up to 10 s.
@@ -91,11 +115,12 @@ mod tests {
 
     const QUIET: Facts = Facts {
         desired: 0,
+        current: 0,
         draining: 0,
         max: 8,
-        is_fresh: true,
         there: 0,
         ending: 0,
+        lost: 0,
     };
 
     fn steps(facts: Facts) -> (u32, u32) {
@@ -111,67 +136,156 @@ mod tests {
             ..QUIET
         };
         assert_eq!(steps(facts), (3, 0));
-        assert_eq!(steps(Facts { there: 4, ..facts }), (0, 0));
+        // Whether they have joined or not.
+        let facts = Facts { there: 4, ..facts };
+        for current in 0..=4 {
+            assert_eq!(steps(Facts { current, ..facts }), (0, 0));
+        }
         assert_eq!(steps(QUIET), (0, 0));
+    }
+
+    #[test]
+    fn workers_elsewhere_count() {
+        let facts = Facts {
+            desired: 3,
+            current: 2,
+            there: 1,
+            ..QUIET
+        };
+        assert_eq!(steps(facts), (1, 0));
+        assert_eq!(
+            steps(Facts {
+                current: 3,
+                ..facts
+            }),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn nothing_is_started_for_a_drain_whoever_it_is_that_goes() {
+        // Of one here and one elsewhere one is to go.
+        let facts = Facts {
+            desired: 1,
+            current: 2,
+            draining: 1,
+            there: 1,
+            ..QUIET
+        };
+        assert_eq!(steps(facts), (0, 0));
+        // The one elsewhere went, or the one here, still or no longer counted.
+        let gone = Facts {
+            current: 1,
+            draining: 0,
+            ..facts
+        };
+        assert_eq!(steps(gone), (0, 0));
+        assert_eq!(steps(Facts { there: 0, ..facts }), (0, 0));
+        assert_eq!(steps(Facts { there: 0, ..gone }), (0, 0));
     }
 
     #[test]
     fn workers_that_drain_are_neither_replaced_nor_surplus() {
         let facts = Facts {
             desired: 1,
+            current: 4,
             draining: 3,
             there: 4,
             ..QUIET
         };
         assert_eq!(steps(facts), (0, 0));
-        // One that is not told to go has died.
-        assert_eq!(steps(Facts { there: 3, ..facts }), (1, 0));
+        // One has left; what is told counts it still, then no longer.
+        let facts = Facts { there: 3, ..facts };
+        assert_eq!(steps(facts), (0, 0));
+        let told = Facts {
+            current: 3,
+            draining: 2,
+            ..facts
+        };
+        assert_eq!(steps(told), (0, 0));
     }
 
     #[test]
-    fn a_worker_that_ended_is_not_replaced_by_what_was_told_before_its_end() {
+    fn a_worker_that_was_killed_while_it_drained_is_not_replaced() {
         let facts = Facts {
             desired: 1,
+            current: 4,
             draining: 3,
             there: 3,
-            is_fresh: false,
+            lost: 1,
             ..QUIET
         };
         assert_eq!(steps(facts), (0, 0));
-        assert_eq!(steps(Facts { there: 0, ..facts }), (1, 0));
+        let noticed = Facts {
+            current: 3,
+            draining: 2,
+            ..facts
+        };
+        assert_eq!(steps(noticed), (0, 0));
+        assert_eq!(steps(Facts { lost: 0, ..noticed }), (0, 0));
+        // It was the one that was to stay.
+        let facts = Facts {
+            current: 3,
+            lost: 0,
+            ..facts
+        };
+        assert_eq!(steps(facts), (1, 0));
     }
 
     #[test]
-    fn workers_that_end_count_until_they_are_gone() {
+    fn a_worker_that_was_killed_is_replaced_before_it_is_missed() {
+        let facts = Facts {
+            desired: 2,
+            current: 2,
+            there: 1,
+            lost: 1,
+            ..QUIET
+        };
+        assert_eq!(steps(facts), (1, 0));
+    }
+
+    #[test]
+    fn workers_that_end_count_until_they_are_gone_and_are_replaced_where_wanted() {
         let facts = Facts {
             desired: 3,
             there: 3,
             ending: 2,
+            max: 3,
             ..QUIET
         };
         assert_eq!(steps(facts), (0, 0));
-        assert_eq!(
-            steps(Facts {
-                there: 1,
-                ending: 0,
-                ..facts
-            }),
-            (2, 0)
-        );
+        let gone = Facts {
+            there: 1,
+            ending: 0,
+            ..facts
+        };
+        assert_eq!(steps(gone), (2, 0));
+        assert_eq!(steps(Facts { max: 4, ..facts }), (1, 0));
     }
 
     #[test]
     fn there_are_never_more_than_the_most() {
         let facts = Facts {
             desired: 8,
+            current: 6,
             draining: 6,
             there: 6,
             ..QUIET
         };
         assert_eq!(steps(facts), (2, 0));
+        // Those elsewhere are of these too.
+        assert_eq!(
+            steps(Facts {
+                current: 7,
+                ..facts
+            }),
+            (1, 0)
+        );
         let facts = Facts {
             desired: u32::MAX,
+            current: u32::MAX,
             draining: u32::MAX,
+            lost: u32::MAX,
             there: 8,
             ..QUIET
         };
@@ -182,12 +296,25 @@ mod tests {
     fn what_nobody_told_to_go_is_surplus_and_told_once() {
         let facts = Facts {
             desired: 1,
+            current: 4,
             draining: 1,
             there: 4,
             ..QUIET
         };
         assert_eq!(steps(facts), (0, 2));
         assert_eq!(steps(Facts { ending: 2, ..facts }), (0, 0));
+    }
+
+    #[test]
+    fn who_holds_something_is_told_to_end_last() {
+        let held = BTreeMap::from([
+            ("a".to_owned(), 1),
+            ("c".to_owned(), 0),
+            ("e".to_owned(), 2),
+        ]);
+        let order = farewells(&["a", "b", "c", "d", "e"], &held);
+        assert_eq!(order, [3, 1, 2, 4, 0]);
+        assert_eq!(farewells(&["a", "b"], &BTreeMap::new()), [1, 0]);
     }
 
     #[test]

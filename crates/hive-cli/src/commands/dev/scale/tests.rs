@@ -56,10 +56,11 @@ fn a_worker_is_told_more_and_never_less() {
     let (told, _heard) = watch::channel(Word::Work);
     let worker = Worker {
         number: 1,
+        id: id_of("g", 1, 0xab),
         started: Instant::now(),
         told,
     };
-    assert!(!worker.is_ending());
+    assert!(!worker.is_ending() && worker.id == "g-1-00ab");
     worker.tell(Word::Now);
     worker.tell(Word::End);
     assert_eq!(*worker.told.borrow(), Word::Now);
@@ -77,7 +78,7 @@ fn plain(line: &OsStr) -> io::Result<Command> {
 /// A keeper of workers that run `command`, and what tells it.
 struct Bench {
     keeper: Keeper,
-    wishes: watch::Sender<Option<Told>>,
+    wishes: watch::Sender<Option<wire::GroupScaling>>,
     _order: watch::Sender<Order>,
 }
 
@@ -91,6 +92,7 @@ impl Bench {
             settings: vec![("HIVE_SCALE_GROUP", "g".to_owned())],
             spawner: Spawner::start().unwrap(),
             supervised: plain,
+            members: Members::Known(BTreeMap::new()),
             told,
             order: ordered,
             workers: Vec::new(),
@@ -98,7 +100,7 @@ impl Bench {
             ends,
             pauses: Pauses::default(),
             surplus_since: None,
-            last_end: None,
+            lost: Vec::new(),
             attitude: Attitude::Waits,
             desired: None,
         };
@@ -109,21 +111,22 @@ impl Bench {
         }
     }
 
-    /// Tells what is wanted, `later` from now on, and lets the keeper act.
-    async fn wish(&mut self, desired: u32, draining: u32, later: Duration) -> Option<Instant> {
+    /// Tells what is wanted and what is there, and lets the keeper act.
+    async fn wish(&mut self, desired: u32, current: u32, draining: u32) -> Option<Instant> {
         let wish = wire::GroupScaling {
             desired_consumers: Some(desired),
+            current_consumers: current,
             draining_consumers: draining,
             max_consumers: 8,
             ..wish(wire::ScalingExecutor::Process)
         };
-        let at = Instant::now() + later;
-        self.wishes.send_replace(Some(Told { wish, at }));
+        self.wishes.send_replace(Some(wish));
         self.keeper.act().await
     }
 
     async fn wants(&mut self, desired: u32) -> Option<Instant> {
-        self.wish(desired, 0, Duration::ZERO).await
+        self.wish(desired, count(self.keeper.workers.len()), 0)
+            .await
     }
 
     /// Waits for the end of a worker, and notes it.
@@ -160,14 +163,44 @@ async fn a_worker_that_was_drained_is_not_replaced() {
     );
     let mut bench = Bench::new(&line);
     bench.wants(2).await;
-    bench.wish(1, 1, Duration::ZERO).await;
+    bench.wish(1, 2, 1).await;
     std::fs::write(&drained, "").unwrap();
     bench.end().await;
     // What was told before its end counts it still.
-    bench.wish(1, 1, Duration::ZERO).await;
+    bench.wish(1, 2, 1).await;
     assert_eq!(bench.numbers().len(), 1);
-    bench.wish(1, 0, Duration::from_secs(5)).await;
+    bench.wish(1, 1, 0).await;
     assert_eq!(bench.numbers().len(), 1);
+    bench.keeper.end_all().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_killed_while_it_drained_is_not_replaced() {
+    let mut bench = Bench::new("exec sleep 600");
+    bench.wants(2).await;
+    bench.wish(1, 2, 1).await;
+    bench.keeper.workers[1].tell(Word::Kill);
+    bench.end().await;
+    bench.wish(1, 2, 1).await;
+    assert_eq!(bench.numbers(), [1]);
+    bench.wish(1, 1, 0).await;
+    assert_eq!(bench.numbers(), [1]);
+    // One that nobody told to go is.
+    bench.keeper.workers[0].tell(Word::Kill);
+    bench.end().await;
+    bench.wish(1, 1, 0).await;
+    assert_eq!(bench.numbers(), [1]);
+    bench.keeper.end_all().await;
+}
+
+#[tokio::test]
+async fn a_worker_elsewhere_is_one_of_those_that_are_wanted() {
+    let mut bench = Bench::new("exec sleep 600");
+    bench.wish(2, 1, 0).await;
+    assert_eq!(bench.numbers(), [1]);
+    bench.wish(1, 2, 1).await;
+    bench.wish(1, 1, 0).await;
+    assert_eq!(bench.numbers(), [1]);
     bench.keeper.end_all().await;
 }
 
@@ -187,19 +220,53 @@ async fn a_command_that_fails_is_not_started_at_once_again() {
 }
 
 #[tokio::test]
-async fn surplus_workers_are_ended_after_a_while_the_newest_first() {
+async fn surplus_workers_are_ended_after_a_while_those_first_that_hold_nothing() {
     let mut bench = Bench::new("exec sleep 600");
-    bench.wants(3).await;
-    let due = bench.wants(1).await.unwrap();
+    bench.wants(4).await;
+    let due = bench.wants(2).await.unwrap();
     assert!(due > Instant::now());
-    assert_eq!(bench.numbers(), [1, 2, 3]);
+    assert_eq!(bench.numbers(), [1, 2, 3, 4]);
+    let held = [0, 1, 0, 1];
+    let held = bench.keeper.workers.iter().zip(held);
+    let held = held.map(|(worker, held)| (worker.id.clone(), held));
+    bench.keeper.members = Members::Known(held.collect());
     // As if that had lasted.
     bench.keeper.surplus_since = Instant::now().checked_sub(SURPLUS_AFTER);
-    bench.wants(1).await;
+    bench.wants(2).await;
     bench.end().await;
     bench.end().await;
-    assert_eq!(bench.numbers(), [1]);
+    assert_eq!(bench.numbers(), [2, 4]);
     bench.keeper.end_all().await;
+}
+
+#[tokio::test]
+async fn no_surplus_worker_is_told_to_end_while_nobody_tells_what_it_holds() {
+    let mut bench = Bench::new("exec sleep 600");
+    let nobody = Client::new("http://127.0.0.1:1").unwrap();
+    bench.keeper.members = Members::Asked(nobody);
+    bench.wants(2).await;
+    bench.keeper.surplus_since = Instant::now().checked_sub(SURPLUS_AFTER);
+    assert!(bench.wants(1).await.is_some());
+    assert!(!bench.keeper.workers.iter().any(Worker::is_ending));
+    bench.keeper.end_all().await;
+}
+
+#[test]
+fn only_a_group_without_an_executor_is_claimed() {
+    use wire::ScalingExecutor as Executor;
+    let group = |enabled: bool, executor: Executor| wire::Group {
+        settings: Some(wire::GroupSettings {
+            auto_scale_enabled: Some(enabled),
+            scaling: wish(executor).policy,
+            ..wire::GroupSettings::default()
+        }),
+        ..wire::Group::default()
+    };
+    assert!(is_unclaimed(&group(true, Executor::None)));
+    assert!(!is_unclaimed(&group(false, Executor::None)));
+    for executor in [Executor::Process, Executor::Kubernetes, Executor::Keda] {
+        assert!(!is_unclaimed(&group(true, executor)));
+    }
 }
 
 #[tokio::test]
@@ -210,8 +277,7 @@ async fn a_group_that_is_not_scaled_keeps_the_workers_it_has() {
         enabled: false,
         ..wish(wire::ScalingExecutor::Process)
     };
-    let at = Instant::now();
-    bench.wishes.send_replace(Some(Told { wish: off, at }));
+    bench.wishes.send_replace(Some(off));
     assert_eq!(bench.keeper.act().await, None);
     assert_eq!(bench.numbers(), [1]);
     bench.keeper.end_all().await;
