@@ -1,6 +1,7 @@
 //! The loop that finds the lost: the clock, then gateways and members, then every delivery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hive_store::StoreError;
@@ -16,11 +17,11 @@ use crate::{members, sweep};
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// Pause between two looks at the clock, and at gateways and members.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// A replica with more shards looks at each of them less often, so that shards with nothing to do cost
-/// Redis little together: still at every delivery once a second.
-const MANY: usize = 100;
+/// The same paces where a replica has many shards: still at every delivery once a second.
 const SWEEP_EVERY_MANY: Duration = Duration::from_millis(900);
-const TICK_EVERY_MANY: Duration = Duration::from_millis(1_700);
+const TEND_EVERY_MANY: Duration = Duration::from_millis(1_700);
+/// Below the five seconds after which a silent clock counts as one that jumped.
+const TICK_EVERY_MANY: Duration = Duration::from_secs(3);
 /// A longer pause between two looks at the clock means that Redis, or this process, was away.
 const BROKEN_AFTER: Duration = Duration::from_secs(5);
 /// Pause per page of a walk that found many: a tenth of Redis' time at most goes into it.
@@ -39,6 +40,10 @@ pub(crate) struct Memory {
     pub(crate) beats: BTreeMap<String, u64>,
     /// Pages read by the last walk.
     pages: u32,
+    /// When gateways and members were looked at last.
+    tended: Option<Instant>,
+    /// The lanes as they were then.
+    lanes: Arc<Lanes>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +71,7 @@ pub(crate) async fn run(scope: Scope) {
     let mut clock = None;
     loop {
         let began = Instant::now();
-        let is_many = scope.owned() > MANY;
+        let is_many = scope.is_one_of_many();
         let end = round(&scope, &mut memory, &mut clock).await;
         memory.is_broken |= end.is_err();
         scope.trouble.note(Loop::Recover, began, end);
@@ -89,19 +94,28 @@ async fn round(
     memory
         .groups
         .retain(|name, _| view.groups.iter().any(|group| group.name == *name));
-    let is_due = memory.ticked.as_ref().is_none_or(|ticked| {
-        let many = scope.owned() > MANY;
-        ticked.at.elapsed() >= if many { TICK_EVERY_MANY } else { TICK_EVERY }
-    });
+    let is_many = scope.is_one_of_many();
+    let (tick_every, tend_every) = if is_many {
+        (TICK_EVERY_MANY, TEND_EVERY_MANY)
+    } else {
+        (TICK_EVERY, TICK_EVERY)
+    };
+    let ticked = memory.ticked.as_ref().map(|ticked| ticked.at);
+    let is_tick_due = ticked.is_none_or(|at| at.elapsed() >= tick_every);
+    let is_due = memory.tended.is_none_or(|at| at.elapsed() >= tend_every);
     let now = match *clock {
-        Some(known) if !is_due && !memory.is_broken => {
+        Some(known) if !is_tick_due && !memory.is_broken => {
             let now_ms = scope.now_ms().unwrap_or(known.now_ms);
             Clock { now_ms, ..known }
         },
         Some(_) | None => tick(scope, memory, &view).await?,
     };
     *clock = Some(now);
-    let lanes = scope.store.lanes(&scope.shard).await?;
+    // What lies in a lane that is younger than the last look cannot have lost its lease since.
+    if is_due || !is_many {
+        memory.lanes = Arc::new(scope.store.lanes(&scope.shard).await?);
+    }
+    let lanes = Arc::clone(&memory.lanes);
     if now.went_back {
         put_right(scope, &view, &lanes).await?;
         *clock = Some(Clock {
@@ -117,6 +131,7 @@ async fn round(
             .into_iter()
             .collect();
         members::tend(scope, memory, &view, &lanes, now).await?;
+        memory.tended = Some(Instant::now());
     }
     sweep_all(scope, memory, (&view, &lanes), now).await
 }

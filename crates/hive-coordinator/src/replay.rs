@@ -106,7 +106,8 @@ pub(crate) async fn run(scope: Scope) {
         let end = round(&scope, &mut budgets, &mut line).await;
         let is_busy = matches!(end, Ok(true));
         scope.trouble.note(Loop::Replay, began, end.map(drop));
-        tokio::time::sleep(if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }).await;
+        let idle = IDLE_PAUSE + scope.extra_pause(IDLE_PAUSE);
+        tokio::time::sleep(if is_busy { BUSY_PAUSE } else { idle }).await;
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) async fn run(scope: Scope) {
     let mut pace = every(TEND_EVERY.min(scope.settings.retention_every));
     loop {
         pace.tick().await;
+        tokio::time::sleep(scope.extra_pause(TEND_EVERY)).await;
         let began = Instant::now();
         let agenda = Agenda {
             retain: retained.is_none_or(|at| at.elapsed() >= scope.settings.retention_every),

@@ -23,6 +23,9 @@ use crate::{audit, due, recover, replay, retain};
 /// Deliveries settled per script call: 10 us each keeps a call within 1 ms.
 const SETTLE_SLICE: usize = 100;
 
+/// Beyond so many shards of one replica each is looked at less often.
+const MANY: usize = 100;
+
 /// What is defined on a shard, as of the last beat.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct View {
@@ -90,6 +93,21 @@ impl Scope {
     /// Shards that this replica owns, at least this one.
     pub(crate) fn owned(&self) -> usize {
         self.owned.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Whether this replica owns so many shards that it looks at each of them less often: so shards
+    /// with nothing to do cost Redis little together.
+    pub(crate) fn is_one_of_many(&self) -> bool {
+        self.owned() > MANY
+    }
+
+    /// What is added to a pause of `pause` where there are many shards.
+    pub(crate) fn extra_pause(&self, pause: Duration) -> Duration {
+        if self.is_one_of_many() {
+            pause.saturating_mul(2)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Notes Redis' time.
