@@ -283,6 +283,7 @@ fn a_hive_that_is_killed_takes_its_processes_along() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "measured times are what one looks for")]
 fn a_burst_starts_workers_that_are_drained_afterwards() {
     const TEXTS: usize = 60;
     const MOST: usize = 5;
@@ -335,7 +336,7 @@ fn a_burst_starts_workers_that_are_drained_afterwards() {
         if began.elapsed() > DEADLINE {
             dev.fail("the burst did not come and go");
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(10));
     }
     let (handled, gone) = (handled.unwrap(), began.elapsed());
     println!(
@@ -358,6 +359,7 @@ fn a_burst_starts_workers_that_are_drained_afterwards() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "measured times are what one looks for")]
 fn the_first_message_of_an_idle_group_is_handled_in_less_than_a_second() {
     let scale = format!("workers={HIVE} work --group workers --exec cat");
     let dev = Dev::start_with(&["--scale", &scale]);
@@ -377,7 +379,7 @@ fn the_first_message_of_an_idle_group_is_handled_in_less_than_a_second() {
     });
     // From before the start of the command that publishes until it has the result.
     let times = [1, 2, 3].map(|n| {
-        thread::sleep(Duration::from_secs(2));
+        thread::park_timeout(Duration::from_secs(2));
         let began = Instant::now();
         let text = format!("\"{n}\"");
         let result = dev.run(&["publish", "--group", "workers", "--wait=30s", &text]);
