@@ -1,5 +1,10 @@
 //! A thousand groups: what looking after them costs Redis, and that none is looked after late.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what it measures is for people to read"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},

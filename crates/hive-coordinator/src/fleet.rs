@@ -98,7 +98,7 @@ impl Fleet {
             if let Heard::There { live, .. } = &heard {
                 gateways.gateways.peers.note(places(live));
             }
-            hear(heard, me.daemon, &redis, &alive);
+            hear(&heard, me.daemon, &redis, &alive);
         };
         let announced = store.announce(&me, allow_eviction, stop, heard);
         let looked_after = async {
@@ -284,10 +284,10 @@ struct Alive {
 }
 
 /// Passes on what a beat heard.
-fn hear(heard: Heard<'_>, daemon: &str, redis: &Component, alive: &watch::Sender<Alive>) {
+fn hear(heard: &Heard<'_>, daemon: &str, redis: &Component, alive: &watch::Sender<Alive>) {
     match heard {
         Heard::There { live, took } => {
-            metrics::round(Loop::Beat, took);
+            metrics::round(Loop::Beat, *took);
             alive.send_modify(|alive| {
                 let coordinators = live.iter().filter(|replica| replica.daemon == daemon);
                 let coordinators: Vec<String> =
@@ -345,7 +345,7 @@ mod tests {
     fn a_loss_that_others_accepted_meanwhile_is_not_slept_through() {
         let (alive, known) = watch::channel(Alive::default());
         let redis = Health::new().component("redis");
-        let hear = |heard: Heard<'_>| hear(heard, "coordinator", &redis, &alive);
+        let hear = |heard: Heard<'_>| hear(&heard, "coordinator", &redis, &alive);
         let live = [replica("coordinator", "a"), replica("gateway", "b")];
         let there = || Heard::There {
             live: &live,

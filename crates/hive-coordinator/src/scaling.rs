@@ -169,7 +169,7 @@ impl Scaler {
                 looks.push(Look::of(
                     name,
                     definition,
-                    demand,
+                    &demand,
                     (&owned.state, owned.desired),
                 ));
             }

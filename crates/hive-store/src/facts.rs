@@ -169,17 +169,14 @@ impl Store {
     ) -> Result<Vec<Reply>, StoreError> {
         let mut replies = Vec::with_capacity(commands.count);
         for round in commands.rounds {
-            for value in self.pipeline_raw(Purpose::Control, round).await? {
-                let value = match value {
-                    Value::ServerError(error) => {
-                        let error = StoreError::of_command(&error.into());
-                        if error.is_transient() {
-                            return Err(error);
-                        }
-                        Value::Nil
-                    },
-                    other => other,
-                };
+            for mut value in self.pipeline_raw(Purpose::Control, round).await? {
+                if let Value::ServerError(error) = value {
+                    let error = StoreError::of_command(&error.into());
+                    if error.is_transient() {
+                        return Err(error);
+                    }
+                    value = Value::Nil;
+                }
                 replies.push(Reply::new("a command", value));
             }
         }

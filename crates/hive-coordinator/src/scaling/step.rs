@@ -38,11 +38,11 @@ impl Look {
     pub(crate) fn of(
         name: &GroupName,
         definition: &GroupDefinition,
-        found: GroupDemand,
+        found: &GroupDemand,
         (known, desired): (&State, Option<u32>),
     ) -> Self {
         let settings = &definition.settings;
-        let demand = demand(&found, known);
+        let demand = demand(found, known);
         let limits = Limits {
             min: settings.min_consumers,
             max: settings.max_consumers,
