@@ -6,7 +6,7 @@
 //!
 //! Fewer are wanted: the coordinator tells workers to finish and go, they end by themselves and are
 //! not replaced. A command that does not understand that, as one with curl, gets SIGTERM once it
-//! has been surplus for a while. Which: each worker has an id, by its environment, which `hive work`
+//! has been surplus a while. Which: each worker has an id, by its environment, which `hive work`
 //! takes for its own; so the group's members tell who left or holds nothing, and these go first.
 //! One that got it may take as long as it needs, `hive work` too: what runs is not interrupted, and
 //! nothing killed, before `hive dev` itself stops.
