@@ -1,4 +1,5 @@
-//! Compiles `proto/` with protox (no protoc needed) into Rust for `wire.rs` and `externalscaler.rs`.
+//! Compiles `proto/` with protox (no protoc needed) into Rust for `wire.rs` and
+//! `externalscaler.rs`.
 
 use std::{
     env,

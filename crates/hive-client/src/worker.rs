@@ -157,8 +157,8 @@ impl<W: Work> WorkerBuilder<W> {
     /// Whether the agent helps other groups out while its own has no work. Such an offer comes from
     /// the server. The worker then joins the offered group too, under the same id and with the same
     /// handler, which finds the group in its [`Job`]; over both never more handlers run than
-    /// `concurrency`. It leaves once that group gave nothing for 10 s, its own group has work again,
-    /// or the worker ends. One group is helped at a time. Default false.
+    /// `concurrency`. It leaves once that group gave nothing for 10 s, its own group has work
+    /// again, or the worker ends. One group is helped at a time. Default false.
     pub const fn accept_offers(mut self, accepts: bool) -> Self {
         self.settings.accept_offers = accepts;
         self
@@ -240,9 +240,10 @@ impl<W: Work> Worker<W> {
         &self.settings.consumer_id
     }
 
-    /// Works until the shutdown token fires, or the server says that fewer agents are wanted. A lost connection, a gateway or a Redis that is away
-    /// do not end it. Dropping the future drops the connection: what it held is given up by the
-    /// server after the group's reconnect grace, and what was begun counts as failed.
+    /// Works until the shutdown token fires, or the server says that fewer agents are wanted. A
+    /// lost connection, a gateway or a Redis that is away do not end it. Dropping the future drops
+    /// the connection: what it held is given up by the server after the group's reconnect grace,
+    /// and what was begun counts as failed.
     ///
     /// # Errors
     /// When another process took the id over, the group does not exist, or the membership can

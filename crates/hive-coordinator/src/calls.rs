@@ -1,5 +1,5 @@
-//! The calls of `CoordinatorService`: what each reads, decides and answers. Any replica answers any of
-//! them, and the same.
+//! The calls of `CoordinatorService`: what each reads, decides and answers. Any replica answers any
+//! of them, and the same.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

@@ -1,7 +1,7 @@
 //! Asks gateways about the consumers attached to them, and tells these through them.
 //!
-//! Every call has a deadline: a gateway that does not answer is passed over, and its consumers are as
-//! they were. Nothing here is a promise; what counts is what Redis says afterwards.
+//! Every call has a deadline: a gateway that does not answer is passed over, and its consumers are
+//! as they were. Nothing here is a promise; what counts is what Redis says afterwards.
 
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ impl Default for Gateways {
 }
 
 impl Gateways {
-    /// The attached consumers of these groups, by group and consumer; of all groups of the namespace
-    /// where none is named. Those of a gateway that does not answer are missing.
+    /// The attached consumers of these groups, by group and consumer; of all groups of the
+    /// namespace where none is named. Those of a gateway that does not answer are missing.
     pub(crate) async fn connections(&self, namespace: &str, groups: &[String]) -> Vec<Attached> {
         let asked = self
             .peers

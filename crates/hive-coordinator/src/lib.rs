@@ -2,9 +2,9 @@
 //!
 //! Replicas share the shards of all streams by rendezvous hashing over the registry. The owner of a
 //! shard sweeps its deliveries, gives up members that are gone, moves what is due, expires and
-//! trims by retention, finishes half-made groups and audits. Groups are shared in the same way: their
-//! owner says how many consumers are wanted and has them started, and evens out what they hold. Any
-//! replica serves `CoordinatorService`.
+//! trims by retention, finishes half-made groups and audits. Groups are shared in the same way:
+//! their owner says how many consumers are wanted and has them started, and evens out what they
+//! hold. Any replica serves `CoordinatorService`.
 //!
 //! # Invariants
 //! - A wish of a group changes under the epoch of its owner alone; what a former owner decides is

@@ -92,8 +92,8 @@ const GROUP_DESIRED: MetricDef = gauge(
 );
 const SCALING_EVENTS: MetricDef = counter(
     "hive_scaling_events_total",
-    "Scaling decisions that changed what is wanted, drains that were told, and executors that began \
-     to fail or recovered",
+    "Scaling decisions that changed what is wanted, drains that were told, and executors that \
+     began to fail or recovered",
     &[SCALING_KINDS],
 );
 const SCALING_FENCED: MetricDef = counter(

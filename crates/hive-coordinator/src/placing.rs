@@ -1,7 +1,7 @@
 //! Which group an agent joins and which a task goes to; makes groups from templates.
 //!
-//! The decisions are `hive_domain::placement`'s; a group is made by a gateway, as any other is. Two who
-//! make the same one at a time make one.
+//! The decisions are `hive_domain::placement`'s; a group is made by a gateway, as any other is. Two
+//! who make the same one at a time make one.
 
 use hive_domain::coordination::{self, ProvisioningPolicy};
 use hive_domain::placement::agent::{

@@ -1,11 +1,12 @@
 //! Evens work out: deliveries that no handler has begun go from loaded consumers to free ones.
 //!
 //! What each consumer holds is asked of the gateways, what is to move is planned by
-//! `hive_domain::rebalance`, and the gateways ask it back. It is released uncounted and delivered again to
-//! whoever has room. Whoever dies between leaves each message where it is; a second round plans anew.
+//! `hive_domain::rebalance`, and the gateways ask it back. It is released uncounted and delivered
+//! again to whoever has room. Whoever dies between leaves each message where it is; a second round
+//! plans anew.
 //!
-//! Three things start it: a call, the interval of the options, and a look at how many deliveries each
-//! consumer holds that finds them uneven.
+//! Three things start it: a call, the interval of the options, and a look at how many deliveries
+//! each consumer holds that finds them uneven.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Who lives and what is defined, as of the last beat, for those who look after groups.
 //!
-//! Groups are shared by rendezvous hashing, as shards are, and apart from them: how many consumers a
-//! group wants has nothing to do with where its messages lie.
+//! Groups are shared by rendezvous hashing, as shards are, and apart from them: how many consumers
+//! a group wants has nothing to do with where its messages lie.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! How many consumers each group wants: looked at once a second, stored, and carried out.
 //!
-//! 1. **Look.** The owner of a group reads what is asked of it (`Store::demand`), of all its groups of
-//!    a namespace at once. Groups with work are looked at each second, those at rest each 5 s and at
-//!    once when a bell rings for their shard: so the first message wakes a group from zero.
-//! 2. **Decide.** `hive_domain::scaling::decide` says how many are wanted, `divide` how many of them a
-//!    ceiling that all groups share leaves.
-//! 3. **Store.** The wish, what the next decision needs, and events are written under the epoch of the
-//!    group's owner. Whoever is not the owner any more is refused and begins anew.
-//! 4. **Carry out.** Executors act on what is stored (`executing`); who is to go is told through its
-//!    gateway, under the same epoch, again and again until it is gone.
+//! 1. **Look.** The owner of a group reads what is asked of it (`Store::demand`), of all its groups
+//!    of a namespace at once. Groups with work are looked at each second, those at rest each 5 s
+//!    and at once when a bell rings for their shard: so the first message wakes a group from zero.
+//! 2. **Decide.** `hive_domain::scaling::decide` says how many are wanted, `divide` how many of
+//!    them a ceiling that all groups share leaves.
+//! 3. **Store.** The wish, what the next decision needs, and events are written under the epoch of
+//!    the group's owner. Whoever is not the owner any more is refused and begins anew.
+//! 4. **Carry out.** Executors act on what is stored (`executing`); who is to go is told through
+//!    its gateway, under the same epoch, again and again until it is gone.
 //!
 //! Whoever dies between two steps leaves nothing half done: the next owner reads what is stored and
 //! goes on. Delivery needs none of this.

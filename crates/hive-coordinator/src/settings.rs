@@ -1,5 +1,6 @@
-//! The sections `[recovery]`, how patient the coordinator is, `[scaling]`, what executors may do, and
-//! `[coordination]`, how agents are placed and work is evened out until somebody stores other options.
+//! The sections `[recovery]`, how patient the coordinator is, `[scaling]`, what executors may do,
+//! and `[coordination]`, how agents are placed and work is evened out until somebody stores other
+//! options.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -185,8 +185,8 @@ fn gain(high: (u64, u64), low: (u64, u64)) -> u128 {
 }
 
 /// Whether a move between two consumers, each (held, slots), pays: it fills a free slot from beyond
-/// the other's own slots, or at least [`GAIN_MIN`] messages move and the lower one has at most three
-/// quarters of the other's share.
+/// the other's own slots, or at least [`GAIN_MIN`] messages move and the lower one has at most
+/// three quarters of the other's share.
 fn is_worth_it(high: (u64, u64), low: (u64, u64)) -> bool {
     if high.0 <= high.1 {
         return false;

@@ -122,8 +122,8 @@ impl Holding {
         u32::try_from(self.by_token.len()).unwrap_or(u32::MAX)
     }
 
-    /// Deliveries that no handler has begun, as far as heartbeats say, and that no revoke has called
-    /// back yet.
+    /// Deliveries that no handler has begun, as far as heartbeats say, and that no revoke has
+    /// called back yet.
     fn unbegun(&self) -> u32 {
         let kept = self.by_token.values();
         let unbegun = kept.filter(|kept| kept.told != Told::Begun && !kept.is_returning);

@@ -1,8 +1,8 @@
 //! What is known of the groups of a namespace where a task or an agent looks for one.
 //!
 //! One answer for all groups in three round trips, whatever their number: a choice among groups
-//! needs no more than how much is to be done, what that requires and who is there, so this costs far
-//! less than the figures of each group. A shared lane is asked once for all of its groups.
+//! needs no more than how much is to be done, what that requires and who is there, so this costs
+//! far less than the figures of each group. A shared lane is asked once for all of its groups.
 //!
 //! Callers keep an answer for a second or so; nothing is remembered here.
 
@@ -73,7 +73,8 @@ impl Store {
                 facts.waiting += waiting;
                 facts.live_consumers = facts.live_consumers.max(live_consumers);
                 facts.capabilities.extend(capabilities);
-                // Where nothing waits, the newest entry of a lane is one that came to its end there.
+                // Where nothing waits, the newest entry of a lane is one that came to its end
+                // there.
                 let waits = if waiting > 0 {
                     held.waits
                 } else {
@@ -161,8 +162,8 @@ impl Store {
         Ok(lanes)
     }
 
-    /// As [`Self::in_rounds`], where what is gone or of another kind has an empty reply: the trouble
-    /// of one lane is none of the other groups'.
+    /// As [`Self::in_rounds`], where what is gone or of another kind has an empty reply: the
+    /// trouble of one lane is none of the other groups'.
     pub(crate) async fn in_rounds_or_empty(
         &self,
         commands: Commands,

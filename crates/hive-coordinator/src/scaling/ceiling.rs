@@ -1,7 +1,7 @@
 //! A ceiling that all groups share: what each of them gets of it.
 //!
-//! Every owner divides by the same rows, and writes its own. A share moves only where that is worth a
-//! start or a drain, and more is taken only of what the others' rows leave free: so shares that
+//! Every owner divides by the same rows, and writes its own. A share moves only where that is worth
+//! a start or a drain, and more is taken only of what the others' rows leave free: so shares that
 //! differ by a message start nobody and send nobody away.
 
 use std::collections::BTreeMap;

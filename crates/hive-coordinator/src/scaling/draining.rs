@@ -1,8 +1,8 @@
 //! Tells consumers that they are to finish and go, through their gateways, until they are gone.
 //!
 //! Who is to go is stored before it is told; the gateway compares the epoch with the stored one, so
-//! what a former owner says changes nothing. Telling it twice does no harm, and is needed: a consumer
-//! that lost its connection meanwhile is attached elsewhere.
+//! what a former owner says changes nothing. Telling it twice does no harm, and is needed: a
+//! consumer that lost its connection meanwhile is attached elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

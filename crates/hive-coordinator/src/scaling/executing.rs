@@ -1,8 +1,8 @@
 //! Carries wishes out where somebody must be asked: Kubernetes, and webhooks.
 //!
-//! One task for each group that needs it, so that a target which does not answer delays nobody else. A
-//! task is level-triggered: it brings about the newest wish, repeats it, and backs off while that
-//! fails. KEDA and `hive dev` follow the wish by themselves, and need no task.
+//! One task for each group that needs it, so that a target which does not answer delays nobody
+//! else. A task is level-triggered: it brings about the newest wish, repeats it, and backs off
+//! while that fails. KEDA and `hive dev` follow the wish by themselves, and need no task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

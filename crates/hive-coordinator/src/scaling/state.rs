@@ -1,4 +1,5 @@
-//! What the owner of a group stores with each wish: all that the next owner, and whoever asks, needs.
+//! What the owner of a group stores with each wish: all that the next owner, and whoever asks,
+//! needs.
 
 use std::collections::BTreeMap;
 

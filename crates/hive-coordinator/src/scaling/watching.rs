@@ -1,4 +1,5 @@
-//! Hears of changes: bells of shards wake groups at rest, and what is wished wakes those who follow it.
+//! Hears of changes: bells of shards wake groups at rest, and what is wished wakes those who follow
+//! it.
 //!
 //! One subscription for each replica. A change that is not heard of is seen at the next look.
 
