@@ -150,7 +150,8 @@ fn all_problems_are_reported_at_once_with_value_source_rule_and_example() {
              example \"30s\"",
             "`example.mode` `wild` (environment HIVE_EXAMPLE_MODE) must be one of fast, safe, for \
              example \"safe\"",
-            "`example.colour` is not a key; section `example` has window, lease, frame, mode",
+            "`example.colour` is not a key; section `example` has window, lease, frame, mode, \
+             hooks",
             "`nothing.x` is not a key; the sections are server, admin, redis, log, example",
         ]
     );
