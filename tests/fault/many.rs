@@ -185,10 +185,12 @@ async fn a_thousand_groups_cost_redis_less_than_a_twentieth_of_a_core() -> Resul
         "a coordinator died: the other had all of its groups after {:?}",
         died.elapsed()
     );
+    // Few groups are looked at more often each: what counts is what all of them cost.
+    let all = with - before;
     ensure!(
-        cost < COST_MAX,
-        "a thousand groups cost {:.1} % of a core",
-        cost * 100.0
+        all < COST_MAX,
+        "{groups} groups cost {:.1} % of a core",
+        all * 100.0
     );
     Ok(())
 }
