@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use hive_client::{Job, Outcome, wire};
 use hive_testkit::redis::Aof;
-use wire::{TaskState, WorkflowState};
+use wire::{TaskState, WorkflowState, workflow_service_client::WorkflowServiceClient};
 
 mod affinity;
 pub(crate) mod flow;
@@ -305,6 +305,30 @@ async fn a_condition_decides_whether_a_task_is_wanted() -> Result<()> {
     assert_eq!(state_of(&run, "wanted"), Some(TaskState::Succeeded));
     assert_eq!(state_of(&run, "unwanted"), Some(TaskState::Skipped));
     assert_eq!(flow.done.counts().get("unwanted"), None);
+    for agent in agents {
+        agent.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_added_at_one_router_ends_at_once_at_another_that_kept_the_run() -> Result<()> {
+    let flow = Flow::start(Aof::Off, 1, 2).await?;
+    let agents = flow.agents(acks)?;
+    // One of them hears of outcomes, and knows the run as it was before the other added a task.
+    for round in 0..3 {
+        for (at, router) in flow.routers.iter().enumerate() {
+            let id = format!("task-{round}-{at}");
+            let request = wire::RouteTaskRequest {
+                workflow_id: "open".into(),
+                task: Some(task(&id, "architecture", &[])),
+                ..wire::RouteTaskRequest::default()
+            };
+            let mut service = WorkflowServiceClient::connect(router.url()).await?;
+            service.route_task(request).await?;
+            flow.task_becomes("open", &id, TaskState::Succeeded).await?;
+        }
+    }
     for agent in agents {
         agent.stop().await?;
     }

@@ -30,7 +30,10 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use crate::world::{Victim, World, settings};
+use crate::{
+    dataset::page,
+    world::{Victim, World, settings},
+};
 
 /// Types of agents, each with a group of its own.
 const KINDS: [&str; 3] = ["writers", "testers", "reviewers"];
@@ -393,6 +396,7 @@ async fn no_schedule_of_kills_starts_a_step_early_or_twice_or_never() -> Result<
         agent.kill();
     }
     let figures = verdict?;
+    world.needed_no_repair().await?;
     let acked = world
         .acked(&KINDS.map(|kind| format!("{kind}_consumers")))
         .await?;
@@ -403,6 +407,23 @@ async fn no_schedule_of_kills_starts_a_step_early_or_twice_or_never() -> Result<
     );
     tell(plan, &figures, started.elapsed());
     Ok(())
+}
+
+impl World {
+    /// Audits found nothing: a task that they repair has waited for half a minute.
+    async fn needed_no_repair(&self) -> Result<()> {
+        for router in &self.routers {
+            let page = page(router, "/metrics").await?;
+            let repairs: Vec<&str> = page
+                .lines()
+                .filter(|line| line.starts_with("hive_workflow_repairs_total{"))
+                .collect();
+            ensure!(!repairs.is_empty(), "no such metric: {page}");
+            let none = repairs.iter().all(|line| line.ends_with(" 0"));
+            ensure!(none, "an audit repaired something: {repairs:#?}");
+        }
+        Ok(())
+    }
 }
 
 /// What the run came to.

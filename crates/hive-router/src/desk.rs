@@ -1,8 +1,8 @@
 //! Where runs are worked on: a run is loaded, takes events, and its step is committed.
 //!
 //! A step is worked out in memory and written by one script under the version that it was worked
-//! out from. Whoever loses that race reads anew and works it out again, so any router may work on
-//! any run. What a step owes to shards stands in the partition's outbox when the step is written;
+//! out from; where there is nothing to write, the version is asked for. Whoever loses that race
+//! reads anew and works it out again, so any router may work on any run. What a step owes to shards stands in the partition's outbox when the step is written;
 //! whoever wrote it carries it out at once and takes it off, else the outbox's owner does.
 //!
 //! While a step is under way its run is in nobody's memory but the step's: a caller that goes away
@@ -311,16 +311,30 @@ impl Desk {
         let mut held = slot.lock().await;
         let mut tries = 0;
         let (answer, mut loaded) = loop {
-            let loaded = match held.take() {
-                Some(loaded) => loaded,
-                None => self.load(name).await?,
+            let (loaded, is_kept) = match held.take() {
+                Some(loaded) => (loaded, true),
+                None => (self.load(name).await?, false),
             };
-            match self.try_step(name, loaded, &mut act).await? {
+            let version = loaded.version;
+            let tried = match self.try_step(name, loaded, &mut act).await? {
+                // What is written is checked by that. This was decided by what is kept alone, and
+                // another router may have gone on with the run: an outcome that is legal there
+                // must not be lost here.
+                Tried::Refused(..) | Tried::Nothing(..)
+                    if is_kept && self.version(name).await? != version =>
+                {
+                    Tried::Conflict
+                },
+                tried => tried,
+            };
+            match tried {
                 Tried::Refused(error, loaded) => {
                     *held = loaded;
                     return Ok(Err(error));
                 },
-                Tried::Written(answer, loaded) => break (answer, loaded),
+                Tried::Nothing(answer, loaded) | Tried::Written(answer, loaded) => {
+                    break (answer, loaded);
+                },
                 Tried::Conflict => {
                     metrics::step_conflict();
                     tries += 1;
@@ -334,7 +348,7 @@ impl Desk {
         while loaded.run.has_more() {
             let mut go_on = |_: &mut Draft<'_>| Ok::<(), Illegal>(());
             match self.try_step(name, loaded, &mut go_on).await {
-                Ok(Tried::Written((), next)) => loaded = next,
+                Ok(Tried::Nothing((), next) | Tried::Written((), next)) => loaded = next,
                 // Somebody else goes on with it, or the next look at the run does.
                 Ok(Tried::Conflict | Tried::Refused(..)) | Err(_) => return Ok(Ok(answer)),
             }
@@ -395,7 +409,7 @@ impl Desk {
             due_ms: loaded.run.deadline().map(Timestamp::as_millis),
         };
         if changed.is_empty() && is_same_head && !has_something {
-            return Ok(Tried::Written(answer, loaded));
+            return Ok(Tried::Nothing(answer, loaded));
         }
         let commit = Commit {
             run_id: &name.run_id,
@@ -704,8 +718,10 @@ impl Desk {
 
 /// What became of one attempt at a step.
 enum Tried<T, E> {
-    /// Written, or there was nothing to write.
+    /// Written.
     Written(T, Box<Loaded>),
+    /// There was nothing to write.
+    Nothing(T, Box<Loaded>),
     /// Not legal; the run as it is stored, unless it was changed before.
     Refused(E, Option<Box<Loaded>>),
     /// The run has changed meanwhile.
