@@ -86,8 +86,11 @@ struct Holding {
     revoked: Option<(u32, Instant)>,
     /// Deliveries whose release a revoke asked for, and which is not judged yet.
     returning: u32,
-    /// It gave a message back: it gets none until it grants credit again.
+    /// It gave a message back, or all its handlers hang: it gets none until it grants credit again.
     is_passed_over: bool,
+    /// How many deliveries were taken away as hung since it granted credit: as many of its handlers
+    /// are not free.
+    hung: u32,
     /// It gets no more: the gateway goes away, or fewer consumers are wanted.
     is_withdrawn: bool,
     /// How many deliveries more it takes of what others give back, and until when that holds.
@@ -107,6 +110,7 @@ impl Default for Holding {
             revoked: None,
             returning: 0,
             is_passed_over: false,
+            hung: 0,
             is_withdrawn: false,
             share: None,
         }
@@ -116,6 +120,19 @@ impl Default for Holding {
 impl Holding {
     fn count(&self) -> u32 {
         u32::try_from(self.by_token.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Deliveries that no handler has begun, as far as heartbeats say, and that no revoke has
+    /// called back yet.
+    fn unbegun(&self) -> u32 {
+        let kept = self.by_token.values();
+        let unbegun = kept.filter(|kept| kept.told != Told::Begun && !kept.is_returning);
+        u32::try_from(unbegun.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Nothing is held, and nothing can come: no delivery would ever finish and earn credit.
+    fn is_idle(&self) -> bool {
+        self.by_token.is_empty() && self.reserved == 0 && self.credit == 0
     }
 
     /// Forgets a delivery. What is finished gives a place back that a revoke took.
@@ -317,9 +334,14 @@ impl Attached {
         self.held.lock().share = Some((messages, Instant::now() + within));
     }
 
-    /// Grants credit, up to the capacity less what is held or on the way.
+    /// Grants credit, up to the capacity less what is held or on the way. Where revokes took all
+    /// places and nothing is held, the grant is the one with which a client goes on: it does not
+    /// come twice, and counts.
     pub fn grant(&self, messages: u32) {
         let mut held = self.held.lock();
+        if messages > 0 && held.is_idle() {
+            held.lowered = held.lowered.min(self.capacity.saturating_sub(1));
+        }
         // What goes back because of a revoke is counted once, among the places that it took.
         let most = self
             .capacity
@@ -328,6 +350,7 @@ impl Attached {
             .saturating_sub(held.lowered);
         held.credit = held.credit.saturating_add(messages).min(most);
         held.is_passed_over = false;
+        held.hung = 0;
     }
 
     /// Passes the consumer over until it grants credit: whatever it has left, it gets nothing.
@@ -335,10 +358,28 @@ impl Attached {
         self.held.lock().is_passed_over = true;
     }
 
+    /// So many deliveries are about to be taken away as hung. Where every handler hangs, passes the
+    /// consumer over until it grants credit. Another one keeps what it has granted: it may have
+    /// nothing left to grant.
+    pub fn expect_hung(&self, messages: u32) {
+        let mut held = self.held.lock();
+        if held.hung.saturating_add(messages) >= self.concurrency.max(1) {
+            held.is_passed_over = true;
+        }
+    }
+
+    /// Forgets a delivery whose handler hangs.
+    pub fn forget_hung(&self, token: &str) {
+        let mut held = self.held.lock();
+        held.hung = held.hung.saturating_add(1);
+        held.remove(token);
+    }
+
     /// Notes that the client gives a delivery back at once. Where a revoke asked for it, its place
     /// goes along; else the consumer is passed over until it grants credit: it would get the same
     /// message back. Clients grant credit for each release that is answered, but for none that a
-    /// revoke asked for: passed over for those, one with credit left would wait for ever.
+    /// revoke asked for: passed over for those, one with credit left would wait for ever. What a
+    /// handler has begun no revoke asks for.
     pub fn gives_back(&self, token: &str) {
         let mut held = self.held.lock();
         let now = Instant::now();
@@ -351,19 +392,27 @@ impl Attached {
         let Some(kept) = held.by_token.get_mut(token) else {
             return;
         };
+        if kept.told == Told::Begun {
+            held.is_passed_over = true;
+            return;
+        }
         if !std::mem::replace(&mut kept.is_returning, true) {
             held.returning = held.returning.saturating_add(1);
             held.lowered = held.lowered.saturating_add(1);
-            held.revoked = Some((left - 1, end));
+            // What was begun meanwhile does not come back: nothing is waited for in its place.
+            held.revoked = Some(((left - 1).min(held.unbegun()), end));
         }
     }
 
     /// Takes so many credits away and asks for as many deliveries back that no handler has begun.
     /// The window is lowered in this step, before anything comes back, so that what comes back goes
-    /// to others; it grows back by one with each finished delivery.
+    /// to others; it grows back by one with each finished delivery. One place stays where nothing
+    /// is held: with none, nothing would ever finish.
     pub fn revoke(&self, messages: u32) {
         let mut held = self.held.lock();
-        let from_credit = held.credit.min(messages);
+        let is_empty = held.by_token.is_empty() && held.reserved == 0;
+        let at_hand = held.credit.saturating_sub(u32::from(is_empty));
+        let from_credit = at_hand.min(messages);
         held.credit -= from_credit;
         held.lowered = held.lowered.saturating_add(from_credit);
         // A read under way may bring the rest; what it does not bring is not credit again.
@@ -372,7 +421,7 @@ impl Attached {
         let now = Instant::now();
         let before = held.revoked.filter(|(_, end)| *end > now);
         let asked = before.map_or(0, |(left, _)| left).saturating_add(messages);
-        held.revoked = Some((asked.min(held.count()), now + REVOKED_WITHIN));
+        held.revoked = Some((asked.min(held.unbegun()), now + REVOKED_WITHIN));
         drop(held);
         self.send(wire::consume_response::Frame::Revoke(wire::Revoke {
             messages,
@@ -454,6 +503,10 @@ impl Attached {
             *share = share.saturating_add(left - taken);
         }
         held.owed = (held.owed - taken).min(held.reserved);
+        if taken > 0 && held.is_idle() {
+            held.lowered = held.lowered.saturating_sub(1);
+            held.credit = 1;
+        }
     }
 
     /// Holds a delivery under its token, with credit that was set aside; gives the lease back when
@@ -751,7 +804,12 @@ mod tests {
     use super::*;
 
     fn consumer(capacity: u32) -> Arc<Attached> {
-        let (attached, _frames) = Attached::new(Member {
+        let (attached, _frames) = Attached::new(member(capacity));
+        attached
+    }
+
+    fn member(capacity: u32) -> Member {
+        Member {
             consumer: "c".into(),
             session: "s".into(),
             attach: 1,
@@ -761,8 +819,7 @@ mod tests {
             accepts_offers: false,
             pod: String::new(),
             progress_timeout_ms: 1_000,
-        });
-        attached
+        }
     }
 
     fn lease() -> Lease {
@@ -876,6 +933,82 @@ mod tests {
         one.forget("1");
         one.grant(1);
         assert_eq!(one.room(), 2);
+    }
+
+    #[test]
+    fn what_was_begun_is_no_answer_to_a_revoke() {
+        let one = holding(4, 3);
+        one.beat("1", Told::Begun, 60_000);
+        one.beat("2", Told::Begun, 60_000);
+        // Two are asked for, and one alone can come back.
+        one.revoke(2);
+        release(&one, "1");
+        one.forget("1");
+        one.grant(1);
+        assert_eq!(
+            one.load().leaving,
+            1,
+            "its own release is none of the revoke's"
+        );
+        release(&one, "3");
+        assert_eq!(one.room(), 1, "asked for, hence not passed over");
+        one.forget("3");
+        one.beat("2", Told::Begun, 60_000);
+        release(&one, "2");
+        assert_eq!(one.room(), 0, "its own");
+    }
+
+    #[test]
+    fn revokes_that_took_every_place_leave_one_to_go_on_with() {
+        let one = holding(2, 2);
+        one.revoke(2);
+        for token in ["1", "2"] {
+            release(&one, token);
+            one.forget(token);
+        }
+        assert_eq!(one.room(), 0);
+        one.grant(1);
+        assert_eq!(one.room(), 1);
+
+        let one = consumer(3);
+        one.grant(3);
+        one.revoke(2);
+        one.revoke(2);
+        assert_eq!(one.room(), 1);
+
+        let one = consumer(2);
+        one.grant(2);
+        one.reserve(2);
+        one.revoke(2);
+        one.end_reserve(2);
+        assert_eq!(one.room(), 1, "the read brought nothing");
+    }
+
+    #[test]
+    fn a_consumer_is_passed_over_once_all_its_handlers_hang() {
+        let (one, _frames) = Attached::new(Member {
+            concurrency: 2,
+            ..member(4)
+        });
+        one.grant(4);
+        one.reserve(2);
+        for number in 1..=2 {
+            let token = number.to_string();
+            assert!(one.hold(&token, numbered(number), 60_000).is_ok());
+        }
+        one.end_reserve(0);
+        one.expect_hung(1);
+        one.forget_hung("1");
+        assert_eq!(
+            one.room(),
+            2,
+            "a handler is free, and nothing is left to grant"
+        );
+        one.expect_hung(1);
+        one.forget_hung("2");
+        assert_eq!(one.room(), 0);
+        one.grant(1);
+        assert_eq!(one.room(), 3);
     }
 
     #[test]

@@ -456,8 +456,9 @@ impl Session {
             },
         };
         let items: Vec<Settle> = hung.iter().map(fail).collect();
-        // Before they are anybody's again: not this one's, until it shows that a handler is free.
-        self.attached.pass_over();
+        // Before they are anybody's again: not this one's, where no handler is free.
+        self.attached
+            .expect_hung(u32::try_from(hung.len()).unwrap_or(u32::MAX));
         let name = &self.view.definition.name;
         let verdicts = self
             .gateway
@@ -466,9 +467,14 @@ impl Session {
         let Ok(verdicts) = verdicts else { return false };
         let taken = outcomes::taken(&verdicts);
         self.gateway.metrics.given_back_hung.increment(taken);
+        if taken > 0 {
+            self.gateway
+                .bells
+                .announce(&self.gateway.store, &self.view.shard);
+        }
         let leases: Vec<String> = hung.iter().map(Lease::token).collect();
         for token in &leases {
-            self.attached.forget(token);
+            self.attached.forget_hung(token);
         }
         let consumer = &*self.attached.consumer;
         tracing::warn!(

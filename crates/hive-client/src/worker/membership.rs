@@ -66,7 +66,8 @@ pub(super) struct Membership<W> {
     is_leaving: bool,
     // The server asked it to go for good.
     is_drained: bool,
-    // When the grace ends, once the shutdown began.
+    // When the grace ends, once the shutdown began, or nothing but handlers is left whose work was
+    // taken away.
     grace_ends: Option<Instant>,
     unfinished: usize,
     // One permit per handler that may run, here and in a group that is helped out.
@@ -294,6 +295,7 @@ impl<W: Work> Membership<W> {
             if self.is_leaving && self.table.is_empty() {
                 return link.leave(leave()).await;
             }
+            self.begin_grace();
             let grace_ends = self.grace_ends;
             let (needs_slot, quiet_ends) = (self.needs_slot(), self.quiet_ends());
             let has_frame =
@@ -513,6 +515,14 @@ impl<W: Work> Membership<W> {
             self.begin_leave();
             let running = self.table.running();
             self.tell(Event::ScaledDown { running });
+        }
+    }
+
+    /// To leave, with handlers alone whose work was taken away: they have the grace of a shutdown.
+    /// One that hangs would keep the worker for ever, and settles nothing.
+    fn begin_grace(&mut self) {
+        if self.is_leaving && self.grace_ends.is_none() && self.table.is_left_to_end() {
+            self.grace_ends = Some(Instant::now() + self.settings.grace);
         }
     }
 

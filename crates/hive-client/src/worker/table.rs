@@ -4,7 +4,10 @@
 //! one message cannot be: a redelivery finds the row and only replaces its token. What this never
 //! does: forget a row whose outcome is not answered, or settle one that was taken away.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use hive_protocol::{
     limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LEASES_MAX},
@@ -20,6 +23,8 @@ use crate::lease;
 
 /// Category of a failure that stands in for an outcome that broke a rule.
 const INVALID_OUTCOME: &str = "invalid_outcome";
+/// How long what cannot be begun here stays away: where nobody else takes it, it comes back here.
+const PASSED_ON_FOR: Duration = Duration::from_secs(1);
 
 /// One delivery.
 #[derive(Debug)]
@@ -35,16 +40,33 @@ enum Phase {
     Queued(Delivery),
     /// A handler works on it.
     Running(CancellationToken),
-    /// It was taken away, and the handler has not noticed yet. `again` came meanwhile.
-    Cancelled { again: Option<Delivery> },
+    /// It was taken away, and the handler has not noticed yet, if it ever does. What came again
+    /// meanwhile is given back under the new token, for somebody who can begin it.
+    Cancelled { again: Option<PassedOn> },
     /// Its outcome waits for the answer of the server.
     Settling {
         action: Action,
         is_sent: bool,
         is_replaced: bool,
-        // Whether its place is free again once it is answered: not where a revoke took it.
-        earns: bool,
+        origin: Origin,
     },
+}
+
+/// A redelivery that is released and not answered.
+#[derive(Debug)]
+struct PassedOn {
+    is_sent: bool,
+}
+
+/// Where an outcome comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A handler. Its place is free again once it is answered.
+    Handler,
+    /// No handler began it: it goes back with its place.
+    Unstarted,
+    /// An older handler of the entry was in its way. Its place is free again once it is answered.
+    PassedOn,
 }
 
 /// All deliveries, and the credit for more.
@@ -69,6 +91,12 @@ impl Table {
     /// Deliveries that the server counts as ours: until their outcome is answered.
     fn held_count(&self) -> u32 {
         u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether handlers run, and every one of them for a delivery that was taken away.
+    pub(super) fn is_left_to_end(&self) -> bool {
+        let mut held = self.rows.values();
+        self.running > 0 && !held.any(|held| matches!(held.phase, Phase::Running(_)))
     }
 
     /// Whether nothing is held at all.
@@ -104,10 +132,19 @@ impl Table {
                 self.credit.give_back_one();
             },
             Phase::Running(_) => self.credit.give_back_one(),
-            Phase::Cancelled { again } => {
-                if again.replace(delivery).is_some() {
+            Phase::Cancelled { again } => match again {
+                None => {
+                    *again = Some(PassedOn { is_sent: false });
+                    self.unanswered += 1;
+                    self.outbox.push_back(entry);
+                },
+                // The older token is answered by nobody.
+                Some(passed_on) => {
                     self.credit.give_back_one();
-                }
+                    if std::mem::take(&mut passed_on.is_sent) {
+                        self.outbox.push_back(entry);
+                    }
+                },
             },
             // What was asked for has happened, and its answer is late: it is tried anew.
             Phase::Settling {
@@ -160,15 +197,14 @@ impl Table {
         match &mut held.phase {
             Phase::Running(_) => {
                 self.running -= 1;
-                self.settle(entry, action, true);
+                self.settle(entry, action, Origin::Handler);
                 true
             },
             Phase::Cancelled { again } => {
                 self.running -= 1;
                 self.credit.finish_one();
-                if let Some(delivery) = again.take() {
-                    held.phase = Phase::Queued(delivery);
-                    self.queue.push_back(entry);
+                if let Some(passed_on) = again.take() {
+                    held.phase = passed_on.into_settling();
                 } else {
                     self.rows.remove(&entry);
                 }
@@ -185,7 +221,11 @@ impl Table {
             let Some(entry) = self.queue.pop_back() else {
                 break;
             };
-            self.settle(entry, job::Outcome::release().into_action(), false);
+            self.settle(
+                entry,
+                job::Outcome::release().into_action(),
+                Origin::Unstarted,
+            );
             released += 1;
         }
         released
@@ -220,12 +260,8 @@ impl Table {
                     cancel.cancel();
                     held.phase = Phase::Cancelled { again: None };
                 },
-                Phase::Cancelled { again } => {
-                    if again.take().is_some() {
-                        self.credit.finish_one();
-                    }
-                },
-                Phase::Settling { .. } => continue,
+                Phase::Cancelled { again: None } => {},
+                Phase::Cancelled { again: Some(_) } | Phase::Settling { .. } => continue,
             }
             cancelled.push(token);
         }
@@ -255,8 +291,15 @@ impl Table {
 
     /// The handlers are gone: forgets their deliveries, which the leave gives back.
     pub(super) fn abandon_running(&mut self) {
-        self.rows.retain(|_, held| match &held.phase {
-            Phase::Running(_) | Phase::Cancelled { .. } => false,
+        self.rows.retain(|_, held| match &mut held.phase {
+            Phase::Running(_) => false,
+            Phase::Cancelled { again } => match again.take() {
+                Some(passed_on) => {
+                    held.phase = passed_on.into_settling();
+                    true
+                },
+                None => false,
+            },
             Phase::Queued(_) | Phase::Settling { .. } => true,
         });
         self.running = 0;
@@ -270,16 +313,24 @@ impl Table {
         if held.lease != result.lease {
             return None;
         }
-        let Phase::Settling {
-            action,
-            is_sent,
-            is_replaced,
-            earns,
-        } = &mut held.phase
-        else {
-            return None;
-        };
         let status = result.status();
+        let (action, is_sent, is_replaced, origin) = match &mut held.phase {
+            Phase::Settling {
+                action,
+                is_sent,
+                is_replaced,
+                origin,
+            } => (action, is_sent, is_replaced, *origin),
+            // The row stays for its handler; whatever became of the release, it is nobody's here.
+            Phase::Cancelled { again } => {
+                if again.take().is_some() {
+                    self.unanswered -= 1;
+                    self.credit.finish_one();
+                }
+                return refusal(status, result);
+            },
+            Phase::Queued(_) | Phase::Running(_) => return None,
+        };
         match status {
             SettleStatus::Invalid if !*is_replaced => {
                 let failure = Failure::new(result.error.clone()).category(INVALID_OUTCOME);
@@ -297,24 +348,14 @@ impl Table {
             | SettleStatus::Invalid
             | SettleStatus::Unspecified => {},
         }
-        let earns = *earns;
         self.rows.remove(entry);
         self.unanswered -= 1;
         // Not before the answer: the server caps credit by what it still counts as held.
-        if earns {
-            self.credit.finish_one();
-        } else {
-            self.credit.keep_alive(self.held_count());
+        match origin {
+            Origin::Handler | Origin::PassedOn => self.credit.finish_one(),
+            Origin::Unstarted => self.credit.keep_alive(self.held_count()),
         }
-        match status {
-            SettleStatus::Ok | SettleStatus::Gone => None,
-            SettleStatus::StaleLease
-            | SettleStatus::UnknownLease
-            | SettleStatus::Invalid
-            | SettleStatus::Unspecified => {
-                Some(format!("{}: {}", status.as_str_name(), result.error))
-            },
-        }
+        refusal(status, result)
     }
 
     /// All leases that are still ours or not known to be lost, for a join.
@@ -326,7 +367,11 @@ impl Table {
     pub(super) fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             leases: self.leases(),
-            begun: self.held(|phase| matches!(phase, Phase::Running(_) | Phase::Settling { .. })),
+            begun: self.held(|phase| match phase {
+                Phase::Running(_) => true,
+                Phase::Settling { origin, .. } => *origin == Origin::Handler,
+                Phase::Queued(_) | Phase::Cancelled { .. } => false,
+            }),
         }
     }
 
@@ -349,10 +394,13 @@ impl Table {
         let cancelled = self.cancel(lost);
         self.outbox.clear();
         for (entry, held) in &mut self.rows {
-            if let Phase::Settling { is_sent, .. } = &mut held.phase {
-                *is_sent = false;
-                self.outbox.push_back(entry.clone());
-            }
+            let is_sent = match &mut held.phase {
+                Phase::Settling { is_sent, .. } => is_sent,
+                Phase::Cancelled { again: Some(again) } => &mut again.is_sent,
+                Phase::Queued(_) | Phase::Running(_) | Phase::Cancelled { again: None } => continue,
+            };
+            *is_sent = false;
+            self.outbox.push_back(entry.clone());
         }
         self.credit.join(max_in_flight, self.held_count());
         cancelled
@@ -373,14 +421,17 @@ impl Table {
             let Some(held) = self.rows.get_mut(&entry) else {
                 continue;
             };
-            if let Phase::Settling {
-                action, is_sent, ..
-            } = &mut held.phase
-                && !std::mem::replace(is_sent, true)
-            {
+            let (action, is_sent) = match &mut held.phase {
+                Phase::Settling {
+                    action, is_sent, ..
+                } => (action.clone(), is_sent),
+                Phase::Cancelled { again: Some(again) } => (PassedOn::action(), &mut again.is_sent),
+                Phase::Queued(_) | Phase::Running(_) | Phase::Cancelled { again: None } => continue,
+            };
+            if !std::mem::replace(is_sent, true) {
                 let outcome = Outcome {
                     lease: held.lease.clone(),
-                    action: Some(action.clone()),
+                    action: Some(action),
                 };
                 bytes += outcome.encoded_len();
                 outcomes.push(outcome);
@@ -389,16 +440,154 @@ impl Table {
         SettleBatch { outcomes }
     }
 
-    fn settle(&mut self, entry: String, action: Action, earns: bool) {
+    fn settle(&mut self, entry: String, action: Action, origin: Origin) {
         if let Some(held) = self.rows.get_mut(&entry) {
             held.phase = Phase::Settling {
                 action,
                 is_sent: false,
                 is_replaced: false,
-                earns,
+                origin,
             };
             self.unanswered += 1;
             self.outbox.push_back(entry);
         }
+    }
+}
+
+impl PassedOn {
+    fn action() -> Action {
+        let retry_after = Some(PASSED_ON_FOR);
+        job::Outcome::Release { retry_after }.into_action()
+    }
+
+    /// The same where no handler is in its way any more.
+    fn into_settling(self) -> Phase {
+        Phase::Settling {
+            action: Self::action(),
+            is_sent: self.is_sent,
+            is_replaced: false,
+            origin: Origin::PassedOn,
+        }
+    }
+}
+
+/// Why an outcome was not taken; none where it was.
+fn refusal(status: SettleStatus, result: &SettleResult) -> Option<String> {
+    match status {
+        SettleStatus::Ok | SettleStatus::Gone => None,
+        SettleStatus::StaleLease
+        | SettleStatus::UnknownLease
+        | SettleStatus::Invalid
+        | SettleStatus::Unspecified => Some(format!("{}: {}", status.as_str_name(), result.error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(id: &str, count: u32) -> Delivery {
+        Delivery {
+            lease: token(id, count),
+            ..Delivery::default()
+        }
+    }
+
+    fn token(id: &str, count: u32) -> String {
+        format!("1|l|{id}|{count}|a|s")
+    }
+
+    fn answer(table: &mut Table, lease: String) {
+        let result = SettleResult {
+            lease,
+            status: SettleStatus::Ok.into(),
+            error: String::new(),
+        };
+        assert_eq!(table.answer(&result), None);
+    }
+
+    /// A table that granted so many and got the entry "1", whose handler does not end.
+    fn hanging(most: u32) -> Table {
+        let mut table = Table::default();
+        table.rejoin(most, Vec::new());
+        assert_eq!(table.credit.grant(), most);
+        table.deliver(delivery("1", 1));
+        assert!(table.start(&CancellationToken::new()).is_some());
+        assert_eq!(table.cancel(vec![token("1", 1)]), [token("1", 1)]);
+        table
+    }
+
+    fn sent(table: &mut Table) -> Vec<(String, Option<Action>)> {
+        let outcomes = table.settles().outcomes.into_iter();
+        outcomes
+            .map(|outcome| (outcome.lease, outcome.action))
+            .collect()
+    }
+
+    #[test]
+    fn what_comes_again_while_its_old_handler_runs_goes_back_and_stays_away_for_a_while() {
+        let mut table = hanging(2);
+        assert!(table.is_left_to_end());
+        table.deliver(delivery("1", 2));
+        let release = Some(PassedOn::action());
+        assert!(
+            matches!(&release, Some(Action::Release(release)) if release.retry_after.is_some())
+        );
+        assert_eq!(sent(&mut table), [(token("1", 2), release.clone())]);
+        assert_eq!(table.heartbeat().leases, [token("1", 2)]);
+        assert!(table.heartbeat().begun.is_empty());
+        // On a new connection again, and under the token that came last.
+        table.rejoin(2, Vec::new());
+        table.credit.grant();
+        assert_eq!(sent(&mut table), [(token("1", 2), release.clone())]);
+        table.deliver(delivery("1", 3));
+        assert_eq!(sent(&mut table), [(token("1", 3), release)]);
+        answer(&mut table, token("1", 3));
+        assert!(table.is_settled() && !table.is_empty());
+        assert!(table.heartbeat().leases.is_empty());
+        assert!(!table.has_queued() && table.credit.is_pending());
+    }
+
+    #[test]
+    fn an_old_handler_that_ends_leaves_the_release_of_what_came_again() {
+        let mut table = hanging(2);
+        table.deliver(delivery("1", 2));
+        assert!(!table.finish("1|l|1".to_owned(), job::Outcome::done().into_action()));
+        assert_eq!(table.running(), 0);
+        assert_eq!(
+            sent(&mut table),
+            [(token("1", 2), Some(PassedOn::action()))]
+        );
+        assert!(table.heartbeat().begun.is_empty());
+        answer(&mut table, token("1", 2));
+        assert!(table.is_empty());
+        assert_eq!(table.credit.grant(), 2);
+    }
+
+    #[test]
+    fn abandoned_handlers_leave_the_release_of_what_came_again() {
+        let mut table = hanging(2);
+        table.deliver(delivery("1", 2));
+        table.abandon_running();
+        assert!(!table.is_settled());
+        assert_eq!(sent(&mut table).len(), 1);
+        answer(&mut table, token("1", 2));
+        assert!(table.is_settled() && table.is_empty());
+    }
+
+    #[test]
+    fn what_goes_back_unstarted_is_not_told_as_begun() {
+        let mut table = Table::default();
+        table.rejoin(2, Vec::new());
+        table.credit.grant();
+        table.deliver(delivery("1", 1));
+        table.deliver(delivery("2", 1));
+        assert!(table.start(&CancellationToken::new()).is_some());
+        assert_eq!(table.revoke(1), 1);
+        let beat = table.heartbeat();
+        assert_eq!(beat.leases.len(), 2);
+        assert_eq!(beat.begun, [token("1", 1)]);
+        table.finish("1|l|1".to_owned(), job::Outcome::done().into_action());
+        assert_eq!(table.heartbeat().begun, [token("1", 1)]);
     }
 }

@@ -503,6 +503,30 @@ async fn a_drain_for_good_gives_back_what_is_unstarted_and_waits_for_what_runs()
 }
 
 #[tokio::test]
+async fn a_drain_for_good_ends_though_a_handler_hangs_whose_message_is_cancelled() {
+    let mut peer = Peer::start().await;
+    let work = |_: Job| async {
+        std::future::pending::<()>().await;
+        Outcome::done()
+    };
+    let builder = Worker::builder(client(&[&peer]), "g", work);
+    let agent = Agent::start(builder.grace(Duration::from_millis(50)));
+    let (mut consumer, _) = peer.join(joined(&[])).await;
+    deliver(&consumer, &[("1-0", 1)]).await;
+    beat(&mut consumer, |beat| beat.begun.len() == 1).await;
+    consumer.answer(for_good()).await;
+    let leases = vec![lease("1-0", 1)];
+    let reason = "no progress".to_owned();
+    consumer
+        .answer(Answer::Cancel(Cancel { leases, reason }))
+        .await;
+    left(&mut consumer).await;
+    drop(consumer);
+    let ended = agent.end().await.unwrap();
+    assert_eq!((ended.unfinished, ended.drained), (1, true));
+}
+
+#[tokio::test]
 async fn who_is_to_go_for_good_remembers_it_over_a_lost_connection() {
     let (mut first, mut second) = (Peer::start().await, Peer::start().await);
     let (work, gate, _) = gated();
