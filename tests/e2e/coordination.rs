@@ -1,6 +1,7 @@
 //! Placement, rebalancing and scaling, through the public doors.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use hive_client::{Client, Job, Outcome, message, wire};
+use hive_store::{Store, StoreConfig};
 use hive_testkit::{daemon::Daemon, redis::Aof, wait};
 use tokio::sync::watch;
 
@@ -346,6 +348,47 @@ async fn another_coordinator_takes_a_group_over_in_less_than_5_s() -> Result<()>
     let after = client.get_scaling("").await?;
     let rose = before.iter().zip(&after).filter(|(a, b)| a.epoch < b.epoch);
     ensure!(rose.count() > 0, "no group changed its owner: {after:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_slept_takes_its_groups_up_again() -> Result<()> {
+    let mut fleet = Fleet::start(Aof::Everysec, 1, 2).await?;
+    for number in 0..8 {
+        fleet.group(&format!("g{number}"), scaled(0, 5)).await?;
+    }
+    let store = Store::open(StoreConfig {
+        url: fleet.redis.url(),
+        ..StoreConfig::default()
+    })?;
+    let owners = || async {
+        let rows = store.scaling_rows("default").await?;
+        let owners = rows.into_iter().map(|(group, row)| (group, row.owner));
+        anyhow::Ok(owners.collect::<BTreeMap<String, String>>())
+    };
+    let count = |owners: &BTreeMap<String, String>| owners.values().collect::<BTreeSet<_>>().len();
+    let limit = Duration::from_secs(10);
+    let before = wait::try_until(limit, "all groups shared among two", || async {
+        let now = owners().await?;
+        ensure!(now.len() == 8 && count(&now) == 2, "{now:?}");
+        anyhow::Ok(now)
+    })
+    .await?;
+    fleet.coordinators[0].sigstop()?;
+    wait::try_until(limit, "one owner of all groups", || async {
+        let now = owners().await?;
+        ensure!(count(&now) == 1, "{now:?}");
+        anyhow::Ok(())
+    })
+    .await?;
+    // It knows its groups still, and that others may have looked after them meanwhile.
+    fleet.coordinators[0].sigcont()?;
+    wait::try_until(limit, "every group as it was shared", || async {
+        let now = owners().await?;
+        ensure!(now == before, "{now:?}");
+        anyhow::Ok(())
+    })
+    .await?;
     Ok(())
 }
 

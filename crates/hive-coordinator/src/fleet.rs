@@ -14,7 +14,7 @@ use hive_domain::ownership;
 use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::{LOOP, Tasks};
-use hive_store::registry::{Heard, Registration, Unfit, places};
+use hive_store::registry::{GONE_MS, Heard, Registration, Unfit, places};
 use hive_store::{Store, StoreError};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ use crate::shard::{self, Scope, ShardName, View, every};
 const ROUND: Duration = Duration::from_secs(1);
 /// A namespace that had no definition is looked at again after so long.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// Others may have taken over what is a replica's that was not heard for so long.
+const SILENCE: Duration = Duration::from_millis(GONE_MS - 500);
 /// A group that is half made for longer was left so by whoever began.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -134,7 +136,7 @@ impl Fleet {
                 }
                 losses = alive.losses;
                 if !alive.coordinators.is_empty()
-                    && let Err(error) = self.round(&alive.coordinators).await
+                    && let Err(error) = self.round(&alive).await
                 {
                     metrics::round_failed(Loop::Beat);
                     tracing::debug!(%error, "definitions_not_read");
@@ -151,11 +153,13 @@ impl Fleet {
     }
 
     /// Looks after the shards that are this replica's among the live coordinators.
-    async fn round(&mut self, coordinators: &[String]) -> Result<(), StoreError> {
+    async fn round(&mut self, alive: &Alive) -> Result<(), StoreError> {
         let (views, groups) = self.read_views().await?;
+        let coordinators = &alive.coordinators;
         let roster = Roster {
             me: self.me.instance.clone(),
-            coordinators: coordinators.to_vec(),
+            coordinators: coordinators.clone(),
+            returns: alive.losses + alive.silences,
             groups,
         };
         self.roster.send_replace(Arc::new(roster));
@@ -277,6 +281,10 @@ struct Alive {
     beats: u64,
     /// How often Redis held other data than this replica knew.
     losses: u64,
+    /// How often this replica was silent for so long that others took over what was its.
+    silences: u64,
+    /// When it was heard last.
+    heard: Option<Instant>,
     /// The coordinators that live; none while Redis holds other data.
     coordinators: Vec<String>,
     /// How often that list changed.
@@ -294,6 +302,8 @@ fn hear(heard: &Heard<'_>, daemon: &str, redis: &Component, alive: &watch::Sende
                     coordinators.map(|one| one.instance.clone()).collect();
                 alive.changes += u64::from(alive.coordinators != coordinators);
                 alive.coordinators = coordinators;
+                let before = alive.heard.replace(Instant::now());
+                alive.silences += u64::from(before.is_some_and(|at| at.elapsed() > SILENCE));
                 alive.beats += 1;
             });
             redis.ready();

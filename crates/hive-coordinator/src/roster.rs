@@ -32,6 +32,9 @@ pub(crate) struct Roster {
     pub(crate) me: String,
     /// Live coordinators; none while Redis holds other data than was known.
     pub(crate) coordinators: Vec<String>,
+    /// How often this replica came back after others may have looked after what is its: what it
+    /// remembers of that may be old.
+    pub(crate) returns: u64,
     /// All groups.
     pub(crate) groups: Groups,
 }

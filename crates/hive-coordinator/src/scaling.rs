@@ -78,6 +78,7 @@ pub(crate) async fn run(desk: Arc<Desk>, executing: Arc<Executing>) {
         draining: Draining::default(),
         ceiling: Ceiling::default(),
         owned: BTreeMap::new(),
+        returns: 0,
     };
     let mut pace = every(BUSY);
     loop {
@@ -100,6 +101,8 @@ struct Scaler {
     draining: Draining,
     ceiling: Ceiling,
     owned: BTreeMap<GroupName, Owned>,
+    /// Returns after which `owned` was learned.
+    returns: u64,
 }
 
 impl Scaler {
@@ -109,6 +112,10 @@ impl Scaler {
             .owned()
             .filter(|(_, group)| group.settings.auto_scale_enabled)
             .collect();
+        if roster.returns != self.returns {
+            self.owned.clear();
+            self.returns = roster.returns;
+        }
         self.owned.retain(|name, _| scaled.contains_key(name));
         self.executing.keep(&scaled);
         metrics::owned_groups(scaled.len());
