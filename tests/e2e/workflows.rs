@@ -9,6 +9,7 @@ use wire::{TaskState, WorkflowState, workflow_service_client::WorkflowServiceCli
 
 mod affinity;
 pub(crate) mod flow;
+mod provisioning;
 mod rest;
 
 use flow::{Answer, Flow, acks, feature_development, state_of, task, workflow};

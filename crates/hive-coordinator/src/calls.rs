@@ -77,7 +77,9 @@ impl Calls {
             required_capabilities,
             is_by_capability: true,
         };
-        placing::place_task(&self.desk, namespace, (&kind, &wanted, request.provision)).await
+        let provision = request.provision || self.desk.options().provision_for_tasks;
+        let how = (provision, request.dry_run);
+        placing::place_task(&self.desk, namespace, (&kind, &wanted), how).await
     }
 
     pub(crate) async fn rebalance(

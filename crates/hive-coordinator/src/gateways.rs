@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hive_protocol::fault::{Fault, Reason};
-use hive_protocol::limits::NAMESPACE_HEADER;
 use hive_protocol::wire::gateway_control_service_client::GatewayControlServiceClient;
 use hive_protocol::wire::group_service_client::GroupServiceClient;
 use hive_protocol::wire::{self, Connection};
-use hive_runtime::peers::{Kind, Peers};
-use tokio::time::timeout;
-use tonic::metadata::AsciiMetadataValue;
+use hive_runtime::peers::{Kind, Peers, asking, within};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 /// How long a gateway may take to answer.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -63,7 +60,7 @@ impl Gateways {
                     groups: groups.to_vec(),
                 };
                 let answer = async {
-                    let request = asked(namespace, request, WITHIN)?;
+                    let request = asking(namespace, request, WITHIN)?;
                     self.control(&address)?.list_connections(request).await
                 };
                 match within(WITHIN, answer).await {
@@ -94,7 +91,7 @@ impl Gateways {
         namespace: &str,
         request: wire::RevokeDeliveriesRequest,
     ) -> Result<u32, Fault> {
-        let request = asked(namespace, request, WITHIN)?;
+        let request = asking(namespace, request, WITHIN)?;
         let mut client = self.control(address)?;
         let answer = within(WITHIN, client.revoke_deliveries(request)).await?;
         Ok(answer.into_inner().asked)
@@ -107,7 +104,7 @@ impl Gateways {
         namespace: &str,
         request: wire::DrainConsumerRequest,
     ) -> Result<bool, Fault> {
-        let request = asked(namespace, request, WITHIN)?;
+        let request = asking(namespace, request, WITHIN)?;
         let mut client = self.control(address)?;
         let answer = within(WITHIN, client.drain_consumer(request)).await?;
         Ok(answer.into_inner().told)
@@ -120,7 +117,7 @@ impl Gateways {
         namespace: &str,
         request: wire::OfferGroupRequest,
     ) -> Result<bool, Fault> {
-        let request = asked(namespace, request, WITHIN)?;
+        let request = asking(namespace, request, WITHIN)?;
         let mut client = self.control(address)?;
         let answer = within(WITHIN, client.offer_group(request)).await?;
         Ok(answer.into_inner().told)
@@ -132,22 +129,12 @@ impl Gateways {
         namespace: &str,
         group: wire::CreateGroupRequest,
     ) -> Result<bool, Fault> {
-        let mut refusal = Fault::new(GATEWAYS.missing.0, GATEWAYS.missing.1);
-        for address in self.peers.addresses() {
-            let request = asked(namespace, group.clone(), CREATE_WITHIN)?;
-            let mut client = GroupServiceClient::new(self.peers.channel(&address)?);
-            match within(CREATE_WITHIN, client.create_group(request)).await {
-                Ok(answer) => return Ok(answer.into_inner().created),
-                Err(status) => {
-                    let fault = Fault::from(&status);
-                    if !fault.kind.is_retryable() {
-                        return Err(fault);
-                    }
-                    refusal = fault;
-                },
-            }
-        }
-        Err(refusal)
+        let create = |channel, request| async move {
+            GroupServiceClient::new(channel).create_group(request).await
+        };
+        let asked = (namespace, CREATE_WITHIN);
+        let answer: wire::CreateGroupResponse = self.peers.first(asked, group, create).await?;
+        Ok(answer.created)
     }
 
     fn control(&self, address: &str) -> Result<GatewayControlServiceClient<Channel>, Fault> {
@@ -155,15 +142,6 @@ impl Gateways {
             self.peers.channel(address)?,
         ))
     }
-}
-
-/// A gateway that is stopped does not mind the deadline that it was told.
-async fn within<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    let in_time = timeout(limit, answer).await;
-    in_time.unwrap_or_else(|_elapsed| Err(Status::unavailable("no answer in time")))
 }
 
 fn attached(address: &str, connections: Vec<Connection>) -> Vec<Attached> {
@@ -176,13 +154,4 @@ fn attached(address: &str, connections: Vec<Connection>) -> Vec<Attached> {
 
 fn passed_over(address: &str, status: &Status) {
     tracing::debug!(address, error = status.message(), "gateway_passed_over");
-}
-
-fn asked<T>(namespace: &str, message: T, within: Duration) -> Result<Request<T>, Fault> {
-    let mut request = Request::new(message);
-    let name = AsciiMetadataValue::try_from(namespace)
-        .map_err(|_no_header| Fault::bug("a namespace that is no name"))?;
-    request.metadata_mut().insert(NAMESPACE_HEADER, name);
-    request.set_timeout(within);
-    Ok(request)
 }

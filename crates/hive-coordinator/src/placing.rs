@@ -51,14 +51,15 @@ pub(crate) async fn place_agent(
 }
 
 /// The group that a task goes to; where none serves it and `provision` is set, the one of its
-/// template is made.
+/// template is made, unless the call is a dry run.
 ///
 /// # Errors
 /// `UNSERVED_TYPE` with all that was looked for; what a gateway or Redis says.
 pub(crate) async fn place_task(
     desk: &Desk,
     namespace: &str,
-    (kind, wanted, provision): (&str, &Wanted, bool),
+    (kind, wanted): (&str, &Wanted),
+    (provision, is_dry): (bool, bool),
 ) -> Result<wire::PlaceTaskResponse, Fault> {
     let facts = desk.store.group_facts(namespace).await?;
     let unserved = match choose_group(&facts, wanted) {
@@ -68,6 +69,13 @@ pub(crate) async fn place_task(
     let Some(template) = has_template(kind).filter(|_| provision && wanted.group.is_none()) else {
         return Err(unserved);
     };
+    if is_dry {
+        return Ok(wire::PlaceTaskResponse {
+            reasoning: format!("it is made from the template of `{}`", template.agent_type),
+            group: template.group,
+            created: true,
+        });
+    }
     let policy = desk.options().provisioning_policy;
     let is_made = make(desk, namespace, &template, policy).await?;
     let facts = desk.store.group_facts(namespace).await?;

@@ -75,6 +75,12 @@ const PROVISIONING: Key<String> = Key::choice(
     "\"hybrid\"",
     "How groups that are made from templates are scaled.",
 );
+const FOR_TASKS: Key<bool> = Key::flag(
+    "coordination.provision_for_tasks",
+    false,
+    "Whether the group of a type with a template is made for a task that no group serves; else such \
+     a task is refused.",
+);
 const ALLOCATION: Key<String> = Key::choice(
     "coordination.allocation_mode",
     "adaptive",
@@ -132,6 +138,7 @@ impl Settings for Options {
         WEBHOOK_SECRET_FILE.spec(),
         STRATEGY.spec(),
         PROVISIONING.spec(),
+        FOR_TASKS.spec(),
         ALLOCATION.spec(),
         CROSS_GROUP.spec(),
         HEALTH_CHECK.spec(),
@@ -157,6 +164,7 @@ fn coordination(values: &Values) -> CoordinatorConfig {
     CoordinatorConfig {
         strategy: values.get(&STRATEGY).parse().unwrap_or_default(),
         provisioning_policy: values.get(&PROVISIONING).parse().unwrap_or_default(),
+        provision_for_tasks: values.get(&FOR_TASKS),
         allocation_mode: values.get(&ALLOCATION).parse().unwrap_or_default(),
         enable_cross_group_coordination: values.get(&CROSS_GROUP),
         health_check_interval_ms: millis(&HEALTH_CHECK),

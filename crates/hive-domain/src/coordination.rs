@@ -84,6 +84,9 @@ pub struct CoordinatorConfig {
     pub strategy: Strategy,
     /// How groups that are made from templates are scaled.
     pub provisioning_policy: ProvisioningPolicy,
+    /// Whether the group of a type with a template is made for a task that no group serves; else
+    /// such a task is refused.
+    pub provision_for_tasks: bool,
     /// How a ceiling that groups share is divided where they want more.
     pub allocation_mode: AllocationMode,
     /// Whether idle agents are offered to groups with a backlog that they can work on.
@@ -101,6 +104,7 @@ impl Default for CoordinatorConfig {
         Self {
             strategy: Strategy::Hybrid,
             provisioning_policy: ProvisioningPolicy::Hybrid,
+            provision_for_tasks: false,
             allocation_mode: AllocationMode::Adaptive,
             enable_cross_group_coordination: true,
             health_check_interval_ms: 30_000,

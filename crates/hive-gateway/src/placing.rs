@@ -9,11 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hive_domain::placement::{Choice, GroupFacts, Unserved, Wanted, choose_group};
-use hive_protocol::fault::{Fault, Reason};
+use hive_domain::placement::{
+    Choice, GroupFacts, Unserved, Wanted, agent::has_template, choose_group,
+};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    wire,
+};
 use parking_lot::Mutex;
 
-use crate::core::{Gateway, reading};
+use crate::{
+    core::{Gateway, reading},
+    peers::Onward,
+};
 
 /// How long facts serve.
 const FRESH: Duration = Duration::from_secs(1);
@@ -45,12 +53,14 @@ impl Gateway {
         Ok(facts)
     }
 
-    /// The group for the first of `wanted` that one serves, and which of them that is.
+    /// The group for the first of `wanted` that one serves, and which of them that is. Where none
+    /// does, a coordinator makes the group of the first that has a template, if its options say so.
     ///
     /// # Errors
-    /// `UNSERVED_TYPE` with all that was looked for, or what Redis says.
+    /// `UNSERVED_TYPE` with all that was looked for; what Redis or a coordinator says.
     pub async fn choose(
         &self,
+        onward: &Onward,
         namespace: &str,
         wanted: &[Wanted],
     ) -> Result<(usize, Choice), Fault> {
@@ -62,7 +72,34 @@ impl Gateway {
                 Err(none) => unserved.push(none),
             }
         }
+        for (number, one) in wanted.iter().enumerate() {
+            if self.provisioned(onward, one).await? {
+                self.facts.0.lock().remove(namespace);
+                if let Ok(choice) = choose_group(&*self.facts(namespace).await?, one) {
+                    return Ok((number, choice));
+                }
+            }
+        }
         let words: Vec<String> = unserved.iter().map(ToString::to_string).collect();
         Err(Fault::new(Reason::UnservedType, words.join("; ")))
+    }
+
+    /// Whether a coordinator has made a group for this, or found one that serves it by now.
+    async fn provisioned(&self, onward: &Onward, wanted: &Wanted) -> Result<bool, Fault> {
+        if wanted.group.is_some()
+            || has_template(&wanted.kind).is_none()
+            || self.coordinators.addresses().is_empty()
+        {
+            return Ok(false);
+        }
+        let request = wire::PlaceTaskRequest {
+            r#type: wanted.kind.clone(),
+            ..wire::PlaceTaskRequest::default()
+        };
+        match self.place_task(onward, request).await.map_err(Fault::from) {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.reason == Reason::UnservedType => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 }

@@ -40,6 +40,7 @@ use crate::{
     names::RunName,
     outbox::{Order, Owed},
     placing::{Facts, Placing},
+    provisioning::Provisioning,
     settings::Workflows,
     stored::{self, Loaded, RECORD_BYTES, Undecodable},
 };
@@ -107,6 +108,7 @@ struct Shelf {
 pub(crate) struct Desk {
     pub(crate) store: Store,
     pub(crate) placing: Placing,
+    pub(crate) provisioning: Arc<Provisioning>,
     pub(crate) settings: Workflows,
     pub(crate) tasks: Tasks,
     shelf: Mutex<Shelf>,
@@ -267,6 +269,7 @@ impl Desk {
     pub(crate) fn new(store: Store, settings: Workflows, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
             placing: Placing::new(store.clone()),
+            provisioning: Arc::new(Provisioning::new()),
             store,
             settings,
             tasks,

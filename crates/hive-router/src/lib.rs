@@ -35,6 +35,7 @@ pub mod metrics;
 mod names;
 mod outbox;
 mod placing;
+mod provisioning;
 mod rounds;
 pub mod settings;
 mod settled;
@@ -43,6 +44,7 @@ mod view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use hive_runtime::config::Config;
 use hive_runtime::door::ServeError;
@@ -50,11 +52,12 @@ use hive_runtime::health::Component;
 use hive_runtime::shutdown::Shutdown;
 use hive_runtime::tasks::LOOP;
 use hive_runtime::{Chassis, Daemon};
-use hive_store::registry::{Heard, Registration, Unfit};
+use hive_store::registry::{Heard, Registration, Unfit, places};
 use hive_store::{Store, StoreConfig, StoreError};
 use tokio::sync::watch;
 
 use crate::desk::Desk;
+use crate::provisioning::Provisioning;
 use crate::settings::Workflows;
 
 /// The daemon as its chassis sees it.
@@ -106,22 +109,42 @@ pub async fn serve(config: Config<Workflows>, chassis: Chassis) -> Result<(), Ro
     let rounds = rounds::run(desk.clone(), me.instance.clone(), live, shutdown.clone());
     tasks.spawn(LOOP, "rounds", rounds);
     let allow_eviction = config.redis.allow_eviction;
-    let announced = announce(store, me, redis, allow_eviction, routers, shutdown.clone());
+    let provisioning = Arc::clone(&desk.provisioning);
+    let heard = Hearing {
+        me,
+        redis,
+        routers,
+        provisioning,
+    };
+    let announced = announce(store, heard, allow_eviction, shutdown.clone());
     tasks.spawn(LOOP, "announce", announced);
     let routes = grpc::routes(&desk, gate, shutdown);
     Ok(door.serve(routes, &grpc::SERVICES).await?)
 }
 
-async fn announce(
-    store: Store,
+/// Who wants to know of other replicas.
+struct Hearing {
     me: Registration,
     redis: Component,
-    allow_eviction: bool,
     routers: watch::Sender<Vec<String>>,
+    provisioning: Arc<Provisioning>,
+}
+
+async fn announce(
+    store: Store,
+    hearing: Hearing,
+    allow_eviction: bool,
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
+    let Hearing {
+        me,
+        redis,
+        routers,
+        provisioning,
+    } = hearing;
     let heard = |heard: Heard<'_>| match heard {
         Heard::There { live, .. } => {
+            provisioning.peers.note(places(live));
             let live = live.iter().filter(|one| one.daemon == me.daemon);
             routers.send_replace(live.map(|one| one.instance.clone()).collect());
             redis.ready();

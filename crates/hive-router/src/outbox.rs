@@ -417,6 +417,24 @@ impl Desk {
                     .collect()
             })
             .await?;
+        let groupless: Vec<TaskIndex> = unplaced
+            .iter()
+            .filter_map(|(task, _, _, gone)| gone.is_none().then_some(*task))
+            .collect();
+        if !groupless.is_empty() {
+            self.look(name, |loaded| {
+                let definition = loaded.run.definition();
+                for task in groupless {
+                    let place = usize::try_from(task).unwrap_or(usize::MAX);
+                    let unserved = definition.tasks.get(place);
+                    if let Some(task) = unserved.filter(|t| facts.look(definition, t).is_err()) {
+                        let (tasks, namespace) = (&self.tasks, &name.namespace);
+                        self.provisioning.ask_later(tasks, namespace, task);
+                    }
+                }
+            })
+            .await?;
+        }
         if !unplaced.is_empty() {
             let step = self.step(name, |draft| {
                 for (task, attempt, is_late, gone) in &unplaced {

@@ -138,6 +138,14 @@ impl Placing {
         self.no_older_than(namespace, FRESH_FOR_UNSERVED).await
     }
 
+    /// Facts of a namespace, read now.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub(crate) async fn anew(&self, namespace: &Arc<str>) -> Result<Arc<Facts>, StoreError> {
+        self.no_older_than(namespace, Duration::ZERO).await
+    }
+
     async fn no_older_than(
         &self,
         namespace: &Arc<str>,

@@ -1,14 +1,21 @@
 //! The other daemons of a kind that live, and the connections to them.
 //!
 //! Which of them live is what the last beat said; a connection is made at its first call, tried
-//! while it is idle, and given up when its daemon is gone. Nothing is asked here: who is asked
-//! first, and what follows a refusal, is its caller's.
+//! while it is idle, and given up when its daemon is gone.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use hive_protocol::fault::{Fault, Reason};
+use hive_protocol::{
+    fault::{Fault, Reason},
+    limits::NAMESPACE_HEADER,
+};
 use parking_lot::Mutex;
-use tonic::transport::{Channel, Endpoint};
+use tokio::time::timeout;
+use tonic::{
+    Request, Response, Status,
+    metadata::AsciiMetadataValue,
+    transport::{Channel, Endpoint},
+};
 
 /// How long a daemon may take to accept a connection before the next is asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,12 +95,69 @@ impl Peers {
         Ok(channel)
     }
 
+    /// Asks those that live, one after the other until one answers or refuses what another would
+    /// refuse, too; each has `limit`.
+    ///
+    /// # Errors
+    /// What it refuses; else why the last one did not answer.
+    pub async fn first<M, T, F>(
+        &self,
+        (namespace, limit): (&str, Duration),
+        message: M,
+        call: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<T, Fault>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut refusal = self.none_lives();
+        for address in self.addresses() {
+            let asked = asking(namespace, message.clone(), limit)?;
+            match within(limit, call(self.channel(&address)?, asked)).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => {
+                    let fault = Fault::from(&status);
+                    if !fault.kind.is_retryable() {
+                        return Err(fault);
+                    }
+                    refusal = fault;
+                },
+            }
+        }
+        Err(refusal)
+    }
+
     /// What is answered where none lives.
     #[must_use]
     pub fn none_lives(&self) -> Fault {
         let (reason, message) = self.kind.missing;
         Fault::new(reason, message).with_retry_after(RETRY)
     }
+}
+
+/// A call in a namespace that is over after `limit`.
+///
+/// # Errors
+/// `INTERNAL` where the namespace is no name.
+pub fn asking<M>(namespace: &str, message: M, limit: Duration) -> Result<Request<M>, Fault> {
+    let mut request = Request::new(message);
+    let name = AsciiMetadataValue::try_from(namespace)
+        .map_err(|_no_header| Fault::bug("a namespace that is no name"))?;
+    request.metadata_mut().insert(NAMESPACE_HEADER, name);
+    request.set_timeout(limit);
+    Ok(request)
+}
+
+/// An answer in time: a daemon that is stopped does not mind the deadline that it was told.
+///
+/// # Errors
+/// What the daemon says, or that it did not answer.
+pub async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let in_time = timeout(limit, answer).await;
+    in_time.unwrap_or_else(|_elapsed| Err(Status::unavailable("no answer in time")))
 }
 
 fn connect(address: &str, daemon: &str) -> Result<Channel, Fault> {

@@ -64,6 +64,13 @@ pub(crate) struct Answering<F> {
     answer: F,
 }
 
+impl<F> Answering<F> {
+    pub(crate) fn new(done: &Done, answer: F) -> Self {
+        let done = done.clone();
+        Self { done, answer }
+    }
+}
+
 impl<F> Work for Answering<F>
 where
     F: Fn(&Job) -> Answer + Send + Sync + 'static,
@@ -131,10 +138,7 @@ impl Flow {
         F: Fn(&Job) -> Answer + Clone + Send + Sync + 'static,
     {
         let agents = GROUPS.iter().map(|(group, agent_type)| {
-            let work = Answering {
-                done: self.done.clone(),
-                answer: answer.clone(),
-            };
+            let work = Answering::new(&self.done, answer.clone());
             let id = format!("{agent_type}-1");
             Ok(Agent::working(
                 self.fleet.client(0)?,

@@ -16,7 +16,12 @@ use super::flow::{Answer, Flow, GROUPS, acks};
 use crate::fleet::PATIENCE;
 
 /// One call; its status and its JSON.
-async fn call(gateway: &Daemon, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
+pub(super) async fn call(
+    gateway: &Daemon,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> Result<(u16, Value)> {
     let body = if body.is_null() {
         String::new()
     } else {

@@ -48,6 +48,9 @@ pub(crate) enum PlaceCommand {
         /// Where no group serves the type, make one from its template, if it has one.
         #[arg(long)]
         provision: bool,
+        /// Say what would be, and make no group.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -89,7 +92,7 @@ impl Show for Score {
 /// When nobody answers, or it is refused.
 pub(crate) async fn run(command: PlaceCommand, common: &Common) -> anyhow::Result<Exit> {
     let client = common.client()?;
-    let (placed, made) = match command {
+    let (placed, is_dry) = match command {
         PlaceCommand::Agent {
             agent_type,
             capabilities,
@@ -101,20 +104,21 @@ pub(crate) async fn run(command: PlaceCommand, common: &Common) -> anyhow::Resul
                 dry_run,
             };
             let answer = client.place_agent(request).await.map_err(refused)?;
-            let made = if dry_run { "would be made" } else { "was made" };
-            (Placed::from(answer), made)
+            (Placed::from(answer), dry_run)
         },
         PlaceCommand::Task {
             task_type,
             requires,
             group,
             provision,
+            dry_run,
         } => {
             let request = wire::PlaceTaskRequest {
                 r#type: task_type.unwrap_or_default(),
                 required_capabilities: requires,
                 group: group.unwrap_or_default(),
                 provision,
+                dry_run,
             };
             let answer = client.place_task(request).await.map_err(refused)?;
             let placed = Placed {
@@ -124,7 +128,7 @@ pub(crate) async fn run(command: PlaceCommand, common: &Common) -> anyhow::Resul
                 created: answer.created,
                 scores: Vec::new(),
             };
-            (placed, "was made")
+            (placed, dry_run)
         },
     };
     let out = common.out();
@@ -132,10 +136,10 @@ pub(crate) async fn run(command: PlaceCommand, common: &Common) -> anyhow::Resul
         out.item(&placed)?;
         return Ok(Exit::Done);
     }
-    let made = if placed.created {
-        format!(" (the group {made})")
-    } else {
-        String::new()
+    let made = match (placed.created, is_dry) {
+        (true, true) => " (the group would be made)",
+        (true, false) => " (the group was made)",
+        (false, _) => "",
     };
     out.text(&format!("{}{made}: {}", placed.group, placed.reasoning))?;
     if !placed.scores.is_empty() {

@@ -202,6 +202,7 @@ fn read_config(fields: &mut Fields) -> wire::CoordinatorConfig {
         health_check_interval: fields.take_seconds("health_check_interval"),
         rebalance_interval: fields.take_seconds("rebalance_interval"),
         max_total_consumers: fields.take_u32("max_total_consumers"),
+        provision_for_tasks: fields.take_flag("provision_for_tasks"),
     }
 }
 
@@ -210,6 +211,7 @@ fn shown(config: Option<wire::CoordinatorConfig>) -> Result<Json<Value>, Problem
     Ok(Json(json!({
         "strategy": word_for(&PLACEMENT_STRATEGIES, config.strategy()),
         "provisioning_policy": word_for(&PROVISIONING_POLICIES, config.provisioning_policy()),
+        "provision_for_tasks": config.provision_for_tasks(),
         "allocation_mode": word_for(&ALLOCATION_MODES, config.allocation_mode()),
         "enable_cross_group_coordination": config.enable_cross_group_coordination(),
         "health_check_interval": Seconds::of(config.health_check_interval.as_ref()),
@@ -256,6 +258,7 @@ async fn place_task(
         required_capabilities: fields.take_names("required_capabilities"),
         group: fields.take_text("group"),
         provision: fields.take_flag("provision").unwrap_or(false),
+        dry_run: fields.take_flag("dry_run").unwrap_or(false),
     };
     if request.r#type.is_empty() && request.group.is_empty() && !fields.has_faults() {
         fields.fault("type", "must be set where `group` is not");

@@ -232,7 +232,7 @@ async fn route(
     asked.query.finish()?;
 
     let wanted = wanted(&read, &target);
-    let (number, choice) = gateway.choose(&namespace, &wanted).await?;
+    let (number, choice) = gateway.choose(&onward, &namespace, &wanted).await?;
     let view = gateway.catalog.group(&namespace, &choice.group).await?;
     let own = view.definition.settings.routing_mode.as_str();
     if let Some(asked_for) = read.mode.filter(|mode| *mode != own) {

@@ -85,6 +85,7 @@ async fn the_coordinators_calls_of_the_guide_work_as_printed() {
         "strategy": "hybrid", "provisioning_policy": "hybrid", "allocation_mode": "adaptive",
         "enable_cross_group_coordination": true, "health_check_interval": 30,
         "rebalance_interval": 300, "max_total_consumers": 0,
+        "provision_for_tasks": false,
     });
     assert_eq!(client.get(&path).await.body, whole);
     let change = json!({"strategy": "workload_based", "rebalance_interval": 60});

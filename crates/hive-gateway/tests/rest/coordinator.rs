@@ -121,6 +121,7 @@ fn config() -> wire::CoordinatorConfig {
         health_check_interval: seconds(30),
         rebalance_interval: seconds(300),
         max_total_consumers: Some(0),
+        provision_for_tasks: Some(false),
     }
 }
 

@@ -98,6 +98,9 @@ fn apply(
     let config = CoordinatorConfig {
         strategy,
         provisioning_policy,
+        provision_for_tasks: change
+            .provision_for_tasks
+            .unwrap_or(base.provision_for_tasks),
         allocation_mode,
         enable_cross_group_coordination: change
             .enable_cross_group_coordination
@@ -122,6 +125,7 @@ pub fn coordinator_config(config: &CoordinatorConfig) -> wire::CoordinatorConfig
         health_check_interval: Some(time::to_duration(config.health_check_interval_ms)),
         rebalance_interval: Some(time::to_duration(config.rebalance_interval_ms)),
         max_total_consumers: Some(config.max_total_consumers),
+        provision_for_tasks: Some(config.provision_for_tasks),
     }
 }
 
@@ -172,6 +176,7 @@ mod tests {
                     let config = CoordinatorConfig {
                         strategy,
                         provisioning_policy,
+                        provision_for_tasks: true,
                         allocation_mode,
                         enable_cross_group_coordination: false,
                         health_check_interval_ms: 1_500,

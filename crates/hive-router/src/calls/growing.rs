@@ -18,7 +18,7 @@ use hive_store::runs::{Created, NewRun};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{Answer, Calls, ids, illegal};
+use super::{Answer, Calls, ids, illegal, submit::Lacking};
 use crate::{
     desk::StepError,
     metrics,
@@ -53,7 +53,7 @@ impl Calls {
         };
         let mut placement = None;
         if !self.has_task(namespace, &workflow_id, &read).await? {
-            let placed = self.placed(namespace, &lone, 0, "tasks").await;
+            let placed = self.placed(namespace, &lone, "tasks", Lacking::Make).await;
             let placed = placed.map_err(|mut fault| {
                 let faults = fault.violations.drain(..).collect();
                 fault.violations = workflow::of_one_task(faults, "task").into_vec();
@@ -244,7 +244,9 @@ impl Calls {
         if self.add(&name, read.clone(), Adding::Look).await? {
             return Ok(wire::AddTasksResponse { already: true });
         }
-        let _now = self.placed(namespace, &asked, 0, "tasks").await?;
+        let _now = self
+            .placed(namespace, &asked, "tasks", Lacking::Make)
+            .await?;
         let already = self.add(&name, read, Adding::Any).await?;
         Ok(wire::AddTasksResponse { already })
     }

@@ -1,12 +1,13 @@
 //! Starting runs: a submit, a look at what one would do, and a run begun anew.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use hive_domain::{
     name,
+    placement::Unserved,
     violation::Violations,
-    workflow::{Limits, Run, WorkflowDefinition},
+    workflow::{Limits, Run, TaskDefinition, WorkflowDefinition},
 };
 use hive_protocol::{
     fault::{Fault, Reason},
@@ -21,6 +22,7 @@ use super::{Answer, Calls, illegal};
 use crate::{
     metrics,
     names::{RunName, mint_run_id},
+    placing::Facts,
     stored::Loaded,
 };
 
@@ -42,7 +44,7 @@ impl Calls {
                 .again(namespace, &workflow_id, &run_id, known == digest)
                 .await;
         }
-        let (submitted, _) = self.checked(namespace, spec).await?;
+        let (submitted, _) = self.checked(namespace, spec, Lacking::Make).await?;
         let name = RunName::new(namespace, &mint_run_id(&workflow_id));
         let run = Run::start(submitted.definition, submitted.graph, self.desk.now());
         self.desk.note(namespace).await?;
@@ -106,7 +108,11 @@ impl Calls {
         request: wire::ValidateWorkflowRequest,
     ) -> Answer<wire::ValidateWorkflowResponse> {
         match self
-            .checked(namespace, request.workflow.unwrap_or_default())
+            .checked(
+                namespace,
+                request.workflow.unwrap_or_default(),
+                Lacking::Say,
+            )
             .await
         {
             Ok((_, placements)) => Ok(wire::ValidateWorkflowResponse {
@@ -133,59 +139,55 @@ impl Calls {
         &self,
         namespace: &str,
         spec: wire::WorkflowSpec,
+        lacking: Lacking,
     ) -> Answer<(workflow::Submitted, Vec<wire::TaskPlacement>)> {
         let submitted = workflow::read_workflow(spec, &Limits::default(), PAYLOAD_BYTES_MAX)
             .map_err(Fault::invalid)?;
         let placements = self
-            .placed(namespace, &submitted.definition, 0, "tasks")
+            .placed(namespace, &submitted.definition, "tasks", lacking)
             .await?;
         Ok((submitted, placements))
     }
 
-    /// Where the tasks from number `from` on would go now.
+    /// Where tasks would go now.
     pub(super) async fn placed(
         &self,
         namespace: &str,
         definition: &WorkflowDefinition,
-        from: usize,
         prefix: &str,
+        lacking: Lacking,
     ) -> Answer<Vec<wire::TaskPlacement>> {
         let namespace: Arc<str> = namespace.into();
-        let mut facts = self.desk.placing.facts(&namespace).await?;
-        let mut is_fresh = false;
-        loop {
-            let (mut placements, mut faults) = (Vec::new(), Violations::new());
-            for (number, task) in definition.tasks.iter().enumerate().skip(from) {
-                if task.is_awaited() {
-                    continue;
-                }
-                match facts.look(definition, task) {
-                    Ok(choice) => placements.push(wire::TaskPlacement {
-                        task_id: task.id.clone(),
-                        group: choice.group,
-                        reason: choice.reason,
-                    }),
-                    Err(unserved) => {
-                        let field = if task.group.is_some() {
-                            "group"
-                        } else {
-                            "type"
-                        };
-                        let place = number.saturating_sub(from);
-                        faults.push(format!("{prefix}[{place}].{field}"), unserved.to_string());
-                    },
-                }
-            }
-            if faults.is_empty() {
-                return Ok(placements);
-            }
-            if is_fresh {
-                return Err(Fault::invalid_because(Reason::UnservedType, faults));
-            }
+        let placing = &self.desk.placing;
+        let mut found = Found::of(&*placing.facts(&namespace).await?, definition);
+        if !found.unserved.is_empty() {
             // A group that was made a moment ago.
-            facts = self.desk.placing.fresh(&namespace).await?;
-            is_fresh = true;
+            found = Found::of(&*placing.fresh(&namespace).await?, definition);
         }
+        if !found.unserved.is_empty() {
+            let is_dry = lacking == Lacking::Say;
+            let tasks = found.unserved.iter().map(|(_, task, _)| *task);
+            let provisioning = &self.desk.provisioning;
+            let answers = provisioning.ask(&namespace, tasks, is_dry).await?;
+            if is_dry {
+                found.add(&answers);
+            } else if !answers.is_empty() {
+                found = Found::of(&*placing.anew(&namespace).await?, definition);
+            }
+        }
+        if found.unserved.is_empty() {
+            return Ok(found.placements);
+        }
+        let mut faults = Violations::new();
+        for (number, task, unserved) in found.unserved {
+            let field = if task.group.is_some() {
+                "group"
+            } else {
+                "type"
+            };
+            faults.push(format!("{prefix}[{number}].{field}"), unserved.to_string());
+        }
+        Err(Fault::invalid_because(Reason::UnservedType, faults))
     }
 
     pub(crate) async fn rerun_workflow(
@@ -238,6 +240,62 @@ impl Calls {
                 format!("run `{other}` was started meanwhile"),
             )),
         }
+    }
+}
+
+/// What is done about tasks that no group serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// Their groups are made where coordinators make them.
+    Make,
+    /// Said whether they would be.
+    Say,
+}
+
+/// Where tasks would go.
+struct Found<'a> {
+    placements: Vec<wire::TaskPlacement>,
+    /// Tasks without a group, with their numbers.
+    unserved: Vec<(usize, &'a TaskDefinition, Unserved)>,
+}
+
+impl<'a> Found<'a> {
+    fn of(facts: &Facts, definition: &'a WorkflowDefinition) -> Self {
+        let (mut placements, mut unserved) = (Vec::new(), Vec::new());
+        for (number, task) in definition.tasks.iter().enumerate() {
+            if task.is_awaited() {
+                continue;
+            }
+            match facts.look(definition, task) {
+                Ok(choice) => placements.push(placement(task, choice.group, choice.reason)),
+                Err(none) => unserved.push((number, task, none)),
+            }
+        }
+        Self {
+            placements,
+            unserved,
+        }
+    }
+
+    /// Takes tasks for served whose groups would be made.
+    fn add(&mut self, answers: &BTreeMap<String, wire::PlaceTaskResponse>) {
+        let placements = &mut self.placements;
+        self.unserved.retain(|(_, task, _)| {
+            let made = answers.get(&task.kind).filter(|_| task.group.is_none());
+            if let Some(made) = made {
+                let (group, reason) = (made.group.clone(), made.reasoning.clone());
+                placements.push(placement(task, group, reason));
+            }
+            made.is_none()
+        });
+    }
+}
+
+fn placement(task: &TaskDefinition, group: String, reason: String) -> wire::TaskPlacement {
+    wire::TaskPlacement {
+        task_id: task.id.clone(),
+        group,
+        reason,
     }
 }
 

@@ -91,7 +91,7 @@ static OPERATION: Shape = Shape::new(
 );
 
 /// Options, as they are sent. Bounds are those of the coordinators, which check them again.
-const OPTIONS: [Field; 7] = [
+const OPTIONS: [Field; 8] = [
     optional(
         "strategy",
         Word(STRATEGIES),
@@ -102,6 +102,12 @@ const OPTIONS: [Field; 7] = [
         Word(POLICIES),
         "How groups that are made from templates are scaled: by the numbers of today, by a \
          forecast, or by both. Default hybrid.",
+    ),
+    optional(
+        "provision_for_tasks",
+        Flag,
+        "Whether the group of a type with a template is made for a task that no group serves; else \
+         such a task is refused. Default false.",
     ),
     optional(
         "allocation_mode",
@@ -211,7 +217,12 @@ pub(super) static TASK: Shape = Shape::new(
             "provision",
             Flag,
             "Where no group serves the type, makes one from the template of the type, if it has \
-             one. Default false.",
+             one, also while the option `provision_for_tasks` is not set. Default false.",
+        ),
+        optional(
+            "dry_run",
+            Flag,
+            "Says what would be, and makes no group. Default false.",
         ),
     ]],
 );
@@ -223,6 +234,10 @@ pub(super) static TASK_PLACED: Shape = Shape::new(
     &[&[
         required("group", Name, "The group that gets it."),
         required("reasoning", Text(REASON_BYTES), "Why this one."),
-        required("created", Flag, "Whether the call made the group."),
+        required(
+            "created",
+            Flag,
+            "Whether the call made the group; of a dry run, whether it would.",
+        ),
     ]],
 );

@@ -25,6 +25,7 @@ fn options_that_are_sent_are_shown_as_they_were_sent() {
         "strategy": "capability_based", "provisioning_policy": "predictive",
         "allocation_mode": "performance_based", "enable_cross_group_coordination": false,
         "health_check_interval": 30, "rebalance_interval": 2.5, "max_total_consumers": 40,
+        "provision_for_tasks": true,
     });
     let Json(answer) = shown(Some(read(&sent).unwrap())).unwrap();
     assert_eq!(answer, sent);
