@@ -78,8 +78,8 @@ const PROVISIONING: Key<String> = Key::choice(
 const FOR_TASKS: Key<bool> = Key::flag(
     "coordination.provision_for_tasks",
     false,
-    "Whether the group of a type with a template is made for a task that no group serves; else such \
-     a task is refused.",
+    "Whether the group of a type with a template is made for a task that no group serves; else \
+     such a task is refused.",
 );
 const ALLOCATION: Key<String> = Key::choice(
     "coordination.allocation_mode",

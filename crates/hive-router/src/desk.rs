@@ -2,8 +2,9 @@
 //!
 //! A step is worked out in memory and written by one script under the version that it was worked
 //! out from; where there is nothing to write, the version is asked for. Whoever loses that race
-//! reads anew and works it out again, so any router may work on any run. What a step owes to shards stands in the partition's outbox when the step is written;
-//! whoever wrote it carries it out at once and takes it off, else the outbox's owner does.
+//! reads anew and works it out again, so any router may work on any run. What a step owes to shards
+//! stands in the partition's outbox when the step is written; whoever wrote it carries it out at
+//! once and takes it off, else the outbox's owner does.
 //!
 //! While a step is under way its run is in nobody's memory but the step's: a caller that goes away
 //! in the middle leaves a run that is read anew, never one that differs from what is stored.

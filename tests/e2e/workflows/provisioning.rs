@@ -119,7 +119,10 @@ async fn what_an_agent_adds_gets_its_group_made() -> Result<()> {
 async fn a_routed_message_gets_its_group_made() -> Result<()> {
     let flow = started(true).await?;
     let gateway = flow.fleet.gateways.first().context("a gateway")?;
-    let message = json!({"message_id": "m", "from_agent": "a", "message_type": "scan", "payload": {"type": "security"}});
+    let message = json!({
+        "message_id": "m", "from_agent": "a", "message_type": "scan",
+        "payload": { "type": "security" },
+    });
     let (status, answer) = call(gateway, "POST", "/consumer-groups/route", &message).await?;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(
