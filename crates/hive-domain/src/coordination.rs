@@ -1,14 +1,13 @@
 //! Options of all coordinators, and the settings of groups that they make from templates.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    group::{GroupSettings, UnknownWord, in_range},
+    group::{GroupSettings, in_range},
     placement::agent::{Strategy, Template},
     scaling::{self, AllocationMode, ScalingPolicy},
     violation::{Violation, Violations},
+    words::words,
 };
 
 /// Shortest time between two looks at the health of groups: 1 s.
@@ -35,20 +34,13 @@ pub enum ProvisioningPolicy {
     Hybrid,
 }
 
+words!(ProvisioningPolicy {
+    Reactive => "reactive",
+    Predictive => "predictive",
+    Hybrid => "hybrid",
+});
+
 impl ProvisioningPolicy {
-    /// All policies.
-    pub const ALL: [Self; 3] = [Self::Reactive, Self::Predictive, Self::Hybrid];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reactive => "reactive",
-            Self::Predictive => "predictive",
-            Self::Hybrid => "hybrid",
-        }
-    }
-
     /// The scaling strategy of groups that are made under it.
     #[must_use]
     pub const fn scaling(self) -> scaling::Strategy {
@@ -57,21 +49,6 @@ impl ProvisioningPolicy {
             Self::Predictive => scaling::Strategy::Predictive,
             Self::Hybrid => scaling::Strategy::Hybrid,
         }
-    }
-}
-
-impl fmt::Display for ProvisioningPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ProvisioningPolicy {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
     }
 }
 

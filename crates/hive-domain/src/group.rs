@@ -3,7 +3,7 @@
 //! Settings are plain numbers in milliseconds, all of them always set: what a caller left out is
 //! filled in at the door, so nothing further in asks whether a field is there.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,8 @@ use crate::{
     retry::RetryPolicy,
     scaling::ScalingPolicy,
     time::Timestamp,
-    violation::{Violation, Violations, quoted},
+    violation::{Violation, Violations},
+    words::words,
 };
 
 /// Most consumers that a group may allow.
@@ -59,28 +60,15 @@ pub enum RoutingMode {
     WorkflowAware,
 }
 
+words!(RoutingMode {
+    LoadBalanced => "load_balanced",
+    RoundRobin => "round_robin",
+    PriorityBased => "priority_based",
+    CapabilityMatched => "capability_matched",
+    WorkflowAware => "workflow_aware",
+});
+
 impl RoutingMode {
-    /// All modes, in the order in which messages name them.
-    pub const ALL: [Self; 5] = [
-        Self::LoadBalanced,
-        Self::RoundRobin,
-        Self::PriorityBased,
-        Self::CapabilityMatched,
-        Self::WorkflowAware,
-    ];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LoadBalanced => "load_balanced",
-            Self::RoundRobin => "round_robin",
-            Self::PriorityBased => "priority_based",
-            Self::CapabilityMatched => "capability_matched",
-            Self::WorkflowAware => "workflow_aware",
-        }
-    }
-
     /// How long a task waits for the consumer that last worked on its run, in ms; 0 where it does
     /// not.
     #[must_use]
@@ -92,21 +80,6 @@ impl RoutingMode {
             | Self::PriorityBased
             | Self::CapabilityMatched => 0,
         }
-    }
-}
-
-impl fmt::Display for RoutingMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for RoutingMode {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|mode| mode.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
     }
 }
 
@@ -123,34 +96,10 @@ pub enum Start {
     Latest,
 }
 
-impl Start {
-    /// All positions.
-    pub const ALL: [Self; 2] = [Self::Earliest, Self::Latest];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Earliest => "earliest",
-            Self::Latest => "latest",
-        }
-    }
-}
-
-impl fmt::Display for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Start {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|start| start.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Start {
+    Earliest => "earliest",
+    Latest => "latest",
+});
 
 /// What becomes of an ordering key whose message dies of its failures.
 #[derive(
@@ -165,34 +114,10 @@ pub enum OrderingOnDead {
     Block,
 }
 
-impl OrderingOnDead {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Continue, Self::Block];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Block => "block",
-        }
-    }
-}
-
-impl fmt::Display for OrderingOnDead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for OrderingOnDead {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(OrderingOnDead {
+    Continue => "continue",
+    Block => "block",
+});
 
 /// Where a group is in its life.
 #[derive(
@@ -211,56 +136,12 @@ pub enum GroupState {
     Deleting,
 }
 
-impl GroupState {
-    /// All states.
-    pub const ALL: [Self; 4] = [Self::Creating, Self::Active, Self::Paused, Self::Deleting];
-
-    /// The word for it, also in Redis.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::Deleting => "deleting",
-        }
-    }
-}
-
-impl fmt::Display for GroupState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for GroupState {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
-
-/// A word that is none of the known ones.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value} must be one of {known}")]
-pub struct UnknownWord {
-    value: String,
-    known: String,
-}
-
-impl UnknownWord {
-    /// `value` is none of `known`.
-    #[must_use]
-    pub fn new(value: &str, known: &[&str]) -> Self {
-        let known: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
-        Self {
-            value: quoted(value),
-            known: known.join(", "),
-        }
-    }
-}
+words!(GroupState {
+    Creating => "creating",
+    Active => "active",
+    Paused => "paused",
+    Deleting => "deleting",
+});
 
 /// Settings of a group, all of them set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

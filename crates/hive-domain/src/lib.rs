@@ -41,4 +41,5 @@ pub mod scaling;
 pub mod stream;
 pub mod time;
 pub mod violation;
+pub mod words;
 pub mod workflow;

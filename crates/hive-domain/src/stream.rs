@@ -1,13 +1,12 @@
 //! What a stream is: its definition, its limits and their ranges.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    group::{UnknownWord, differs, in_range},
+    group::{differs, in_range},
     time::Timestamp,
     violation::Violations,
+    words::words,
 };
 
 /// Largest number that a limit may be: 2^53 - 1. Scripts count in doubles.
@@ -28,34 +27,10 @@ pub enum Durability {
     Local,
 }
 
-impl Durability {
-    /// All levels, the weakest first.
-    pub const ALL: [Self; 2] = [Self::Memory, Self::Local];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Local => "local",
-        }
-    }
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Durability {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|level| level.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Durability {
+    Memory => "memory",
+    Local => "local",
+});
 
 /// Limits of a stream, all of them set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,6 @@ pub mod definition;
 pub mod graph;
 pub mod run;
 pub mod status;
-pub(crate) mod words;
 
 pub use self::{
     definition::{

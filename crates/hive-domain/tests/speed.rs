@@ -98,7 +98,7 @@ fn ten_thousand_tasks_before_one_and_behind_one_are_driven_in_linear_time() {
         n if n == last => (0..last).collect(),
         _ => vec![0],
     };
-    for mode in DependencyMode::ALL {
+    for mode in &DependencyMode::ALL {
         let (mut run, effects) = start(WorkflowDefinition {
             dependency_mode: *mode,
             ..workflow(needs)
@@ -112,7 +112,7 @@ fn ten_thousand_tasks_before_one_and_behind_one_are_driven_in_linear_time() {
 #[test]
 fn a_failure_reaches_the_end_of_a_chain_in_linear_time() {
     let begin = Instant::now();
-    for mode in DependencyMode::ALL {
+    for mode in &DependencyMode::ALL {
         let (mut run, _) = start(WorkflowDefinition {
             dependency_mode: *mode,
             on_failure: FailurePolicy::SkipDependents,

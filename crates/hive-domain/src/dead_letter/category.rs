@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::workflow::words::words;
+use crate::words::words;
 
 /// What kind of failure made a message a dead letter.
 #[derive(
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn each_word_is_read_back_and_is_the_one_of_json() {
-        for category in Category::ALL {
+        for category in &Category::ALL {
             assert_eq!(Category::parse(category.as_str()), Some(*category));
             let json = serde_json::to_string(category).unwrap();
             assert_eq!(json, format!("\"{category}\""));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{category::Category, status::Status};
-use crate::{time::Timestamp, workflow::words::words};
+use crate::{time::Timestamp, words::words};
 
 mod find;
 mod host;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::category::Category;
-use crate::{time::Timestamp, violation::Violations, workflow::words::words};
+use crate::{time::Timestamp, violation::Violations, words::words};
 
 /// What is done about a dead letter.
 #[derive(

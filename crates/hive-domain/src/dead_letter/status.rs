@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::workflow::words::words;
+use crate::words::words;
 
 /// Where a dead letter is.
 #[derive(
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn each_word_is_read_back_and_is_the_one_of_json() {
-        for status in Status::ALL {
+        for status in &Status::ALL {
             assert_eq!(Status::parse(status.as_str()), Some(*status));
             assert_eq!(
                 serde_json::to_string(status).unwrap(),
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn all_but_a_replay_under_way_may_be_given_up_and_put_away() {
-        for status in Status::ALL {
+        for status in &Status::ALL {
             let (given_up, put_away) = (Status::PermanentFailure, Status::Archived);
             let is_free = *status != Status::Replaying && *status != put_away;
             assert_eq!(status.may_become(put_away), is_free, "{status}");
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_archive_or_becomes_itself_or_a_quarantine() {
-        for status in Status::ALL {
+        for status in &Status::ALL {
             assert!(!Status::Archived.may_become(*status), "{status}");
             assert!(!status.may_become(*status), "{status}");
             assert!(!status.may_become(Status::Quarantined), "{status}");

@@ -8,18 +8,13 @@
 //! that makes sense: a group of its name that is there already is what it is, with whatever type
 //! and stream, and a second group of a type on one stream would work on every message twice.
 
-use std::{cmp::Reverse, fmt, str::FromStr};
+use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
 pub use super::template::{OTHER_CONSUMERS_MAX, Template, has_template, template};
 use super::{GroupFacts, template::canonical};
-use crate::{
-    capability::CapabilitySet,
-    group::{GroupState, UnknownWord},
-    name,
-    violation::quoted,
-};
+use crate::{capability::CapabilitySet, group::GroupState, name, violation::quoted, words::words};
 
 /// The best score.
 pub const SCORE_MAX: u32 = 1_000;
@@ -43,41 +38,12 @@ pub enum Strategy {
     Hybrid,
 }
 
-impl Strategy {
-    /// All strategies.
-    pub const ALL: [Self; 4] = [
-        Self::AgentTypeBased,
-        Self::CapabilityBased,
-        Self::WorkloadBased,
-        Self::Hybrid,
-    ];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AgentTypeBased => "agent_type_based",
-            Self::CapabilityBased => "capability_based",
-            Self::WorkloadBased => "workload_based",
-            Self::Hybrid => "hybrid",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Strategy {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Strategy {
+    AgentTypeBased => "agent_type_based",
+    CapabilityBased => "capability_based",
+    WorkloadBased => "workload_based",
+    Hybrid => "hybrid",
+});
 
 /// An agent that looks for a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,11 +4,9 @@
 //! than it asked for, and what one does not need goes to the others: as long as anybody wants
 //! more, all of the ceiling is used. The mode says what a share is.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use crate::group::UnknownWord;
+use crate::words::words;
 
 /// Shares are scaled to at most this, so that sums of products stay within 128 bits.
 const SHARE_MAX: u128 = 1 << 20;
@@ -35,26 +33,14 @@ pub enum AllocationMode {
     PerformanceBased,
 }
 
+words!(AllocationMode {
+    Equal => "equal",
+    Weighted => "weighted",
+    Adaptive => "adaptive",
+    PerformanceBased => "performance_based",
+});
+
 impl AllocationMode {
-    /// All modes.
-    pub const ALL: [Self; 4] = [
-        Self::Equal,
-        Self::Weighted,
-        Self::Adaptive,
-        Self::PerformanceBased,
-    ];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "equal",
-            Self::Weighted => "weighted",
-            Self::Adaptive => "adaptive",
-            Self::PerformanceBased => "performance_based",
-        }
-    }
-
     /// By what it divides, for a person.
     const fn divides_by(self) -> &'static str {
         match self {
@@ -63,21 +49,6 @@ impl AllocationMode {
             Self::Adaptive => "by backlog and trend",
             Self::PerformanceBased => "by success rate and service time",
         }
-    }
-}
-
-impl fmt::Display for AllocationMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for AllocationMode {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
     }
 }
 

@@ -1,12 +1,11 @@
 //! How a group is scaled: part of its settings.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    group::{MAX_CONSUMERS_MAX, UnknownWord, differs, in_range},
+    group::{MAX_CONSUMERS_MAX, differs, in_range},
     violation::{Violation, Violations, quoted},
+    words::words,
 };
 
 /// Longest duration of a scaling policy: 1 h.
@@ -37,35 +36,11 @@ pub enum Strategy {
     Hybrid,
 }
 
-impl Strategy {
-    /// All strategies.
-    pub const ALL: [Self; 3] = [Self::Reactive, Self::Predictive, Self::Hybrid];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reactive => "reactive",
-            Self::Predictive => "predictive",
-            Self::Hybrid => "hybrid",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Strategy {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Strategy {
+    Reactive => "reactive",
+    Predictive => "predictive",
+    Hybrid => "hybrid",
+});
 
 /// Who starts and stops consumers.
 #[derive(
@@ -86,43 +61,13 @@ pub enum Executor {
     Webhook,
 }
 
-impl Executor {
-    /// All executors.
-    pub const ALL: [Self; 5] = [
-        Self::None,
-        Self::Keda,
-        Self::Kubernetes,
-        Self::Process,
-        Self::Webhook,
-    ];
-
-    /// The word for it in JSON, TOML and on command lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Keda => "keda",
-            Self::Kubernetes => "kubernetes",
-            Self::Process => "process",
-            Self::Webhook => "webhook",
-        }
-    }
-}
-
-impl fmt::Display for Executor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Executor {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Executor {
+    None => "none",
+    Keda => "keda",
+    Kubernetes => "kubernetes",
+    Process => "process",
+    Webhook => "webhook",
+});
 
 /// How consumers of a group are added and removed, all of it set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

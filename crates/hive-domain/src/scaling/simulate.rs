@@ -15,9 +15,7 @@ mod random;
 mod table;
 mod world;
 
-use std::{fmt, str::FromStr};
-
-use crate::group::UnknownWord;
+use crate::words::words;
 
 use super::{Limits, ScalingPolicy};
 
@@ -41,36 +39,12 @@ pub enum Scaler {
     Keda,
 }
 
-impl Scaler {
-    /// All of them, in the order of a table.
-    pub const ALL: [Self; 4] = [Self::Reactive, Self::Predictive, Self::Hybrid, Self::Keda];
-
-    /// The word for it on command lines and in tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reactive => "reactive",
-            Self::Predictive => "predictive",
-            Self::Hybrid => "hybrid",
-            Self::Keda => "keda",
-        }
-    }
-}
-
-impl fmt::Display for Scaler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Scaler {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
+words!(Scaler {
+    Reactive => "reactive",
+    Predictive => "predictive",
+    Hybrid => "hybrid",
+    Keda => "keda",
+});
 
 /// The group, its workers and their work.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::words::words;
-use crate::{capability::CapabilitySet, group::UnknownWord};
+use crate::{
+    capability::CapabilitySet,
+    words::{UnknownWord, words},
+};
 
 mod check;
 

@@ -1,10 +1,8 @@
 //! The states of tasks and runs, and the one function that says which may follow which.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use crate::group::UnknownWord;
+use crate::words::words;
 
 /// Where a task is.
 #[derive(
@@ -37,40 +35,21 @@ pub enum TaskStatus {
     Cancelled,
 }
 
+words!(TaskStatus {
+    Pending => "pending",
+    Awaited => "awaited",
+    Queued => "queued",
+    Running => "running",
+    WaitingInput => "waiting_input",
+    Succeeded => "succeeded",
+    Failed => "failed",
+    TimedOut => "timed_out",
+    DeadLettered => "dead_lettered",
+    Skipped => "skipped",
+    Cancelled => "cancelled",
+});
+
 impl TaskStatus {
-    /// All of them, in the order of their codes.
-    pub const ALL: [Self; 11] = [
-        Self::Pending,
-        Self::Awaited,
-        Self::Queued,
-        Self::Running,
-        Self::WaitingInput,
-        Self::Succeeded,
-        Self::Failed,
-        Self::TimedOut,
-        Self::DeadLettered,
-        Self::Skipped,
-        Self::Cancelled,
-    ];
-
-    /// The word for it in JSON and on screens.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Awaited => "awaited",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::WaitingInput => "waiting_input",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::DeadLettered => "dead_lettered",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
     /// Whether only a retry or a rerun can move it again.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -145,21 +124,6 @@ impl TaskStatus {
     }
 }
 
-impl fmt::Display for TaskStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for TaskStatus {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|status| status.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
-    }
-}
-
 /// Where a run is.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -179,28 +143,15 @@ pub enum RunStatus {
     Cancelled,
 }
 
+words!(RunStatus {
+    Running => "running",
+    Paused => "paused",
+    Succeeded => "succeeded",
+    Failed => "failed",
+    Cancelled => "cancelled",
+});
+
 impl RunStatus {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Running,
-        Self::Paused,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-    ];
-
-    /// The word for it in JSON and on screens.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
     /// Whether every task of it is final.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -208,20 +159,5 @@ impl RunStatus {
             Self::Running | Self::Paused => false,
             Self::Succeeded | Self::Failed | Self::Cancelled => true,
         }
-    }
-}
-
-impl fmt::Display for RunStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for RunStatus {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|status| status.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
     }
 }

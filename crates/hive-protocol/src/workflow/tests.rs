@@ -340,22 +340,22 @@ fn every_word_of_the_domain_has_its_number_on_the_wire() {
         assert_eq!(word(wire.as_str_name(), "WORKFLOW_STATE_"), status.as_str());
         assert_eq!(read_state(wire.into()), Ok(Some(status)));
     }
-    for mode in DependencyMode::ALL {
+    for mode in &DependencyMode::ALL {
         let wire = dependency_mode(*mode);
         assert_eq!(word(wire.as_str_name(), "DEPENDENCY_MODE_"), mode.as_str());
         assert_eq!(read_dependency_mode(wire.into()), Ok(*mode));
     }
-    for one in Strategy::ALL {
+    for one in &Strategy::ALL {
         let wire = strategy(*one);
         assert_eq!(word(wire.as_str_name(), "WORKFLOW_STRATEGY_"), one.as_str());
         assert_eq!(read_strategy(wire.into()), Ok(*one));
     }
-    for policy in FailurePolicy::ALL {
+    for policy in &FailurePolicy::ALL {
         let wire = failure_policy(*policy);
         assert_eq!(word(wire.as_str_name(), "FAILURE_POLICY_"), policy.as_str());
         assert_eq!(read_failure_policy(wire.into()), Ok(Some(*policy)));
     }
-    for completion in Completion::ALL {
+    for completion in &Completion::ALL {
         let wire = task_completion(*completion);
         let name = word(wire.as_str_name(), "TASK_COMPLETION_");
         assert_eq!(name, completion.as_str());

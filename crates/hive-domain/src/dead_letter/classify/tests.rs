@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn what_the_agent_gave_is_what_it_is(
-        category in proptest::sample::select(Category::ALL), text in "[a-z ]{0,30}"
+        category in proptest::sample::select(Category::ALL.to_vec()), text in "[a-z ]{0,30}"
     ) {
         let is_word = !matches!(category, Category::Unknown | Category::HandlerException);
         let found = of(category.as_str(), "TimeoutError", &format!("HTTP 503 {text}"));

@@ -75,7 +75,7 @@ proptest! {
 
 #[test]
 fn an_empty_filter_matches_what_is_open_to_a_replay() {
-    for status in Status::ALL {
+    for status in &Status::ALL {
         let facts = Facts {
             status: *status,
             ..facts()

@@ -8,11 +8,11 @@ use crate::{dead_letter::Category, time::Timestamp};
 const NOW: Timestamp = Timestamp(1_000);
 
 fn categories() -> impl Strategy<Value = Category> {
-    proptest::sample::select(Category::ALL)
+    proptest::sample::select(Category::ALL.to_vec())
 }
 
 fn ways() -> impl Strategy<Value = Way> {
-    proptest::sample::select(Way::ALL)
+    proptest::sample::select(Way::ALL.to_vec())
 }
 
 proptest! {

@@ -1,9 +1,9 @@
 //! What arrives when: shapes, and recorded loads.
 
-use std::{f64::consts::TAU, fmt, str::FromStr};
+use std::f64::consts::TAU;
 
 use super::{SECONDS_MAX, random::Random};
-use crate::{group::UnknownWord, scaling::number::ratio};
+use crate::{scaling::number::ratio, words::words};
 
 /// A load as it may come. Arrivals are independent of each other; the shape says how many are
 /// expected in a second.
@@ -24,30 +24,16 @@ pub enum Shape {
     Outage,
 }
 
+words!(Shape {
+    Steady => "steady",
+    Burst => "burst",
+    Ramp => "ramp",
+    DailyWave => "daily_wave",
+    Sawtooth => "sawtooth",
+    Outage => "outage",
+});
+
 impl Shape {
-    /// All shapes.
-    pub const ALL: [Self; 6] = [
-        Self::Steady,
-        Self::Burst,
-        Self::Ramp,
-        Self::DailyWave,
-        Self::Sawtooth,
-        Self::Outage,
-    ];
-
-    /// The word for it on command lines and in tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Steady => "steady",
-            Self::Burst => "burst",
-            Self::Ramp => "ramp",
-            Self::DailyWave => "daily_wave",
-            Self::Sawtooth => "sawtooth",
-            Self::Outage => "outage",
-        }
-    }
-
     /// How long it is, in s.
     #[must_use]
     pub const fn seconds(self) -> u32 {
@@ -95,21 +81,6 @@ impl Shape {
             arrivals: seconds.map(|at| random.count(self.rate(at))).collect(),
             outages,
         }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Shape {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str() == text);
-        found.ok_or_else(|| UnknownWord::new(text, &Self::ALL.map(Self::as_str)))
     }
 }
 

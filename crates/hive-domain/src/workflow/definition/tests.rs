@@ -164,18 +164,18 @@ fn the_words_of_a_quorum_are_read_back() {
 
 #[test]
 fn words_and_json_agree() {
-    for strategy in Strategy::ALL {
+    for strategy in &Strategy::ALL {
         let json = serde_json::to_string(strategy).unwrap();
         assert_eq!(json, format!("\"{strategy}\""));
         assert_eq!(strategy.as_str().parse(), Ok(*strategy));
     }
-    for policy in FailurePolicy::ALL {
+    for policy in &FailurePolicy::ALL {
         assert_eq!(
             serde_json::to_string(policy).unwrap(),
             format!("\"{policy}\"")
         );
     }
-    for mode in DependencyMode::ALL {
+    for mode in &DependencyMode::ALL {
         assert_eq!(serde_json::to_string(mode).unwrap(), format!("\"{mode}\""));
     }
 }

@@ -64,9 +64,9 @@ impl Chance {
             queue_timeout_ms: self.pick(&[0, 0, 0, 20_000]).unwrap(),
             on_failure: match self.below(3) {
                 0 => None,
-                _ => self.pick(FailurePolicy::ALL),
+                _ => self.pick(&FailurePolicy::ALL),
             },
-            completion: self.pick(Completion::ALL).unwrap(),
+            completion: self.pick(&Completion::ALL).unwrap(),
             condition: condition.to_owned(),
             quorum,
             ..TaskDefinition::default()
@@ -80,11 +80,11 @@ impl Chance {
             tasks: (0..tasks)
                 .map(|number| self.task(number, is_open))
                 .collect(),
-            dependency_mode: self.pick(DependencyMode::ALL).unwrap(),
-            strategy: self.pick(Order::ALL).unwrap(),
+            dependency_mode: self.pick(&DependencyMode::ALL).unwrap(),
+            strategy: self.pick(&Order::ALL).unwrap(),
             max_parallel_tasks: self.pick(&[1, 2, 3, 8, 50]).unwrap(),
             deadline_ms: self.pick(&[0, 0, 0, 300_000]).unwrap(),
-            on_failure: self.pick(FailurePolicy::ALL).unwrap(),
+            on_failure: self.pick(&FailurePolicy::ALL).unwrap(),
             is_open,
             ..WorkflowDefinition::default()
         }

@@ -1,14 +1,36 @@
 //! The words of an enum: what JSON, TOML and screens call its variants.
 
+use crate::violation::quoted;
+
+/// A word that is none of the known ones.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value} must be one of {known}")]
+pub struct UnknownWord {
+    value: String,
+    known: String,
+}
+
+impl UnknownWord {
+    /// `value` is none of `known`.
+    #[must_use]
+    pub fn new(value: &str, known: &[&str]) -> Self {
+        let known: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
+        Self {
+            value: quoted(value),
+            known: known.join(", "),
+        }
+    }
+}
+
 /// Gives an enum of plain variants `ALL`, `as_str`, `Display` and `FromStr`; the words are those
-/// of its serde form.
+/// of its serde form, where it has one.
 macro_rules! words {
     ($name:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
         impl $name {
             /// All of them, in the order in which messages name them.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
 
-            /// The word for it in JSON, TOML and on screens.
+            /// The word for it in JSON, TOML, on command lines and on screens.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -24,10 +46,10 @@ macro_rules! words {
         }
 
         impl std::str::FromStr for $name {
-            type Err = $crate::group::UnknownWord;
+            type Err = $crate::words::UnknownWord;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let found = Self::ALL.iter().copied().find(|one| one.as_str() == text);
+                let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
                 found.ok_or_else(|| Self::Err::new(text, &[$($word),+]))
             }
         }
