@@ -6,7 +6,7 @@
 //! a call whose repetition could do a thing twice.
 
 mod calls;
-mod watch;
+pub(crate) mod watch;
 
 use std::{
     future::Future,
@@ -40,6 +40,7 @@ use crate::{
     endpoints::{Endpoints, EndpointsError},
 };
 
+pub(crate) use calls::calls;
 pub use watch::Watch;
 
 /// How long one gateway may take to accept a connection before the next is tried.

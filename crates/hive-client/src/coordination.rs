@@ -19,56 +19,26 @@
 
 use std::time::Duration;
 
-use hive_protocol::{
-    fault::{Fault, FaultKind, Reason},
-    wire::{
-        CoordinatorConfig, GetConfigRequest, GetScalingRequest, GroupScaling,
-        ListScalingEventsRequest, ListScalingEventsResponse, PlaceAgentRequest, PlaceAgentResponse,
-        PlaceTaskRequest, PlaceTaskResponse, RebalanceRequest, RebalanceResponse,
-        UpdateConfigRequest, WatchScalingRequest, WatchScalingResponse,
-    },
-};
-use tokio::time::{Instant, sleep, timeout};
-use tonic::Streaming;
-
-use crate::{
-    backoff::Backoff,
-    client::{CallError, Client, Repeat},
+use hive_protocol::wire::{
+    CoordinatorConfig, GetConfigRequest, GetScalingRequest, GroupScaling, ListScalingEventsRequest,
+    ListScalingEventsResponse, PlaceAgentRequest, PlaceAgentResponse, PlaceTaskRequest,
+    PlaceTaskResponse, RebalanceRequest, RebalanceResponse, UpdateConfigRequest,
+    WatchScalingRequest, WatchScalingResponse,
 };
 
-/// A gateway says something at least every 5 s; one that was silent for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+use crate::client::{CallError, Client, Repeat, calls, watch::Frames};
+
 /// How long a rebalance may take on top of the deadline of a call: gateways are asked meanwhile.
 const REBALANCE_WITHIN: Duration = Duration::from_secs(30);
-
-macro_rules! calls {
-    ($(
-        $(#[doc = $doc:literal])+
-        $name:ident($request:ty) -> $answer:ty;
-    )+) => {
-        $(
-            $(#[doc = $doc])+
-            ///
-            /// # Errors
-            /// When it is refused, or nobody answers in time.
-            pub async fn $name(&self, request: $request) -> Result<$answer, CallError> {
-                self.call(request, Repeat::Safe, |gateway, request| async move {
-                    gateway.coordination().$name(request).await
-                })
-                .await
-            }
-        )+
-    };
-}
 
 impl Client {
     calls! {
         /// Says which group an agent joins; makes the group from its template where there is none.
-        place_agent(PlaceAgentRequest) -> PlaceAgentResponse;
+        place_agent(PlaceAgentRequest) -> PlaceAgentResponse, Safe, coordination;
         /// Says which group a task goes to. Sends nothing.
-        place_task(PlaceTaskRequest) -> PlaceTaskResponse;
+        place_task(PlaceTaskRequest) -> PlaceTaskResponse, Safe, coordination;
         /// A page of scaling decisions and what became of them, the newest first.
-        list_scaling_events(ListScalingEventsRequest) -> ListScalingEventsResponse;
+        list_scaling_events(ListScalingEventsRequest) -> ListScalingEventsResponse, Safe, coordination;
     }
 
     /// Moves delivered messages that no handler has begun from loaded consumers to free ones.
@@ -136,9 +106,8 @@ impl Client {
     #[must_use]
     pub fn watch_scaling(&self, groups: Vec<String>) -> ScalingWatch {
         ScalingWatch {
-            client: self.clone(),
+            frames: Frames::new(self),
             groups,
-            open: None,
         }
     }
 }
@@ -146,10 +115,8 @@ impl Client {
 /// A watch of how groups are scaled; see [`Client::watch_scaling`].
 #[derive(Debug)]
 pub struct ScalingWatch {
-    client: Client,
+    frames: Frames<WatchScalingResponse>,
     groups: Vec<String>,
-    // The number of the gateway that sends, and what it sends.
-    open: Option<(usize, Streaming<WatchScalingResponse>)>,
 }
 
 impl ScalingWatch {
@@ -160,60 +127,12 @@ impl ScalingWatch {
     /// When a gateway refuses it; or when none has answered for 15 s and the deadline of a call.
     /// Asked again it begins anew.
     pub async fn next(&mut self) -> Result<Vec<GroupScaling>, CallError> {
-        let started = Instant::now();
-        let mut backoff = Backoff::new();
-        loop {
-            let fault = match self.step().await {
-                Ok(groups) => return Ok(groups),
-                Err(CallError::Refused(fault)) if is_passing(&fault) => fault,
-                Err(ended) => {
-                    self.open = None;
-                    return Err(ended);
-                },
-            };
-            if let Some((number, _)) = self.open.take() {
-                self.client.leave(number);
-            }
-            if started.elapsed() > SILENCE_MAX + self.client.call_deadline() {
-                return Err(self.client.unreachable(started, fault));
-            }
-            sleep(backoff.next_wait()).await;
-        }
-    }
-
-    /// One frame of the gateway that sends, or of one that is asked now.
-    async fn step(&mut self) -> Result<Vec<GroupScaling>, CallError> {
-        let frames = match &mut self.open {
-            Some((_, frames)) => frames,
-            closed => {
-                let request = WatchScalingRequest {
-                    groups: self.groups.clone(),
-                };
-                let ask = self
-                    .client
-                    .call(request, Repeat::Safe, |gateway, mut request| {
-                        // The deadline is that of the opening: a watch has none.
-                        request.metadata_mut().remove("grpc-timeout");
-                        async move { gateway.coordination().watch_scaling(request).await }
-                    });
-                let frames = ask.await?;
-                &mut closed.insert((self.client.current(), frames)).1
-            },
+        let request = WatchScalingRequest {
+            groups: self.groups.clone(),
         };
-        let end = match timeout(SILENCE_MAX, frames.message()).await {
-            Ok(Ok(Some(frame))) => return Ok(frame.groups),
-            Ok(Ok(None)) => Fault::new(Reason::Unreachable, "the gateway ended the watch"),
-            Ok(Err(status)) => Fault::from(status),
-            Err(_elapsed) => Fault::new(
-                Reason::Unreachable,
-                format!("the gateway was silent for {SILENCE_MAX:?}"),
-            ),
-        };
-        Err(CallError::Refused(end))
+        let frame = self.frames.next(&request, |gateway, request| async move {
+            gateway.coordination().watch_scaling(request).await
+        });
+        Ok(frame.await?.groups)
     }
-}
-
-/// Whether another gateway, or the same one a little later, may go on.
-fn is_passing(fault: &Fault) -> bool {
-    fault.kind == FaultKind::Unavailable || fault.reason == Reason::OutcomeUnknown
 }

@@ -30,39 +30,19 @@ use hive_protocol::wire::{
 };
 use uuid::Uuid;
 
-use crate::client::{CallError, Client, Repeat};
-
-macro_rules! calls {
-    ($(
-        $(#[doc = $doc:literal])+
-        $name:ident($request:ty) -> $answer:ty;
-    )+) => {
-        $(
-            $(#[doc = $doc])+
-            ///
-            /// # Errors
-            /// When it is refused, or nobody answers in time.
-            pub async fn $name(&self, request: $request) -> Result<$answer, CallError> {
-                self.call(request, Repeat::Safe, |gateway, request| async move {
-                    gateway.dead_letters().$name(request).await
-                })
-                .await
-            }
-        )+
-    };
-}
+use crate::client::{CallError, Client, Repeat, calls};
 
 impl Client {
     calls! {
         /// A page of dead letters, the newest first; [`Client::dead_letters`] goes on by itself.
-        list_dead_letters(ListDeadLettersRequest) -> ListDeadLettersResponse;
+        list_dead_letters(ListDeadLettersRequest) -> ListDeadLettersResponse, Safe, dead_letters;
         /// Replay jobs, the newest first.
-        list_replay_jobs(ListReplayJobsRequest) -> ListReplayJobsResponse;
+        list_replay_jobs(ListReplayJobsRequest) -> ListReplayJobsResponse, Safe, dead_letters;
         /// Patterns in what failed lately, with evidence and advice.
-        analyze_dead_letters(AnalyzeDeadLettersRequest) -> AnalyzeDeadLettersResponse;
+        analyze_dead_letters(AnalyzeDeadLettersRequest) -> AnalyzeDeadLettersResponse, Safe, dead_letters;
         /// Deletes dead letters for good. Needs a dry run before, and the token that it answered;
         /// repeated it goes on with what is left.
-        purge_dead_letters(PurgeDeadLettersRequest) -> PurgeDeadLettersResponse;
+        purge_dead_letters(PurgeDeadLettersRequest) -> PurgeDeadLettersResponse, Safe, dead_letters;
     }
 
     /// Every dead letter that fits the filter, the newest first, page by page. Nothing is asked

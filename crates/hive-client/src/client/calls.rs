@@ -42,6 +42,8 @@ macro_rules! calls {
     };
 }
 
+pub(crate) use calls;
+
 impl Client {
     calls! {
         /// Creates a group, and its stream where that does not exist.

@@ -1,4 +1,5 @@
-//! The figures of a group for as long as somebody looks.
+//! Figures for as long as somebody looks: of a group, and by [`Frames`] of anything else that a
+//! gateway sends again and again.
 //!
 //! A watch changes nothing, so it goes on at the next gateway when one goes away, and the caller
 //! sees a pause at most. What ends it: the group is gone, or nobody answers.
@@ -10,9 +11,9 @@ use hive_protocol::{
     wire::{GroupFigures, WatchRequest, WatchResponse},
 };
 use tokio::time::{Instant, sleep, timeout};
-use tonic::Streaming;
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{CallError, Client, Repeat};
+use super::{CallError, Client, Gateway, Repeat};
 use crate::backoff::Backoff;
 
 /// A gateway says something at least every 5 s; one that was silent for so long is gone.
@@ -21,10 +22,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// A watch of one group; see [`Client::watch`].
 #[derive(Debug)]
 pub struct Watch {
-    client: Client,
+    frames: Frames<WatchResponse>,
     group: String,
-    // The number of the gateway that sends, and what it sends.
-    open: Option<(usize, Streaming<WatchResponse>)>,
 }
 
 impl Client {
@@ -32,9 +31,8 @@ impl Client {
     #[must_use]
     pub fn watch(&self, group: impl Into<String>) -> Watch {
         Watch {
-            client: self.clone(),
+            frames: Frames::new(self),
             group: group.into(),
-            open: None,
         }
     }
 }
@@ -45,47 +43,83 @@ impl Watch {
     ///
     /// # Errors
     /// When a gateway refuses it, also since the group is gone; or when none has answered for 15 s
-    /// and the deadline of a call.
+    /// and the deadline of a call. Asked again it begins anew.
     pub async fn next(&mut self) -> Result<GroupFigures, CallError> {
+        let request = WatchRequest {
+            group: self.group.clone(),
+        };
+        let frame = self.frames.next(&request, |gateway, request| async move {
+            gateway.groups().watch(request).await
+        });
+        Ok(frame.await?.figures.unwrap_or_default())
+    }
+}
+
+/// What gateways send of a watch that says something at least every 5 s.
+#[derive(Debug)]
+pub(crate) struct Frames<A> {
+    client: Client,
+    // The number of the gateway that sends, and what it sends.
+    open: Option<(usize, Streaming<A>)>,
+}
+
+impl<A> Frames<A> {
+    /// Nothing is asked yet.
+    pub(crate) fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            open: None,
+        }
+    }
+
+    /// The next frame; `ask` opens the watch at a gateway.
+    ///
+    /// # Errors
+    /// When a gateway refuses it, or when none has answered for 15 s and the deadline of a call.
+    /// Asked again it begins anew.
+    pub(crate) async fn next<Q, F, R>(&mut self, request: &Q, ask: F) -> Result<A, CallError>
+    where
+        Q: Clone,
+        F: Fn(Gateway, Request<Q>) -> R,
+        R: Future<Output = Result<Response<Streaming<A>>, Status>>,
+    {
         let started = Instant::now();
         let mut backoff = Backoff::new();
         loop {
-            let fault = match self.step().await {
-                Ok(figures) => return Ok(figures),
+            let fault = match self.step(request, &ask).await {
+                Ok(frame) => return Ok(frame),
                 Err(CallError::Refused(fault)) if is_passing(&fault) => fault,
-                Err(ended) => return Err(ended),
+                Err(ended) => {
+                    self.open = None;
+                    return Err(ended);
+                },
             };
             if let Some((number, _)) = self.open.take() {
                 self.client.leave(number);
             }
-            if started.elapsed() > SILENCE_MAX + self.client.shared.call_deadline {
+            if started.elapsed() > SILENCE_MAX + self.client.call_deadline() {
                 return Err(self.client.unreachable(started, fault));
             }
             sleep(backoff.next_wait()).await;
         }
     }
 
-    /// One message of the gateway that sends, or of one that is asked now.
-    async fn step(&mut self) -> Result<GroupFigures, CallError> {
+    /// One frame of the gateway that sends, or of one that is asked now.
+    async fn step<Q, F, R>(&mut self, request: &Q, ask: &F) -> Result<A, CallError>
+    where
+        Q: Clone,
+        F: Fn(Gateway, Request<Q>) -> R,
+        R: Future<Output = Result<Response<Streaming<A>>, Status>>,
+    {
         let frames = match &mut self.open {
             Some((_, frames)) => frames,
             closed => {
-                let request = WatchRequest {
-                    group: self.group.clone(),
-                };
-                let ask = self
-                    .client
-                    .call(request, Repeat::Safe, |gateway, mut request| {
-                        // The deadline is that of the opening: a watch has none.
-                        request.metadata_mut().remove("grpc-timeout");
-                        async move { gateway.groups().watch(request).await }
-                    });
-                let frames = ask.await?;
-                &mut closed.insert((self.client.current(), frames)).1
+                let opened = open(&self.client, request.clone(), ask).await?;
+                &mut closed.insert(opened).1
             },
         };
         let end = match timeout(SILENCE_MAX, frames.message()).await {
-            Ok(Ok(Some(frame))) => return Ok(frame.figures.unwrap_or_default()),
+            Ok(Ok(Some(frame))) => return Ok(frame),
             Ok(Ok(None)) => Fault::new(Reason::Unreachable, "the gateway ended the watch"),
             Ok(Err(status)) => Fault::from(status),
             Err(_elapsed) => Fault::new(
@@ -97,7 +131,27 @@ impl Watch {
     }
 }
 
+/// Opens a watch; the number of the gateway that sends, and what it sends.
+pub(crate) async fn open<Q, A, F, R>(
+    client: &Client,
+    request: Q,
+    ask: F,
+) -> Result<(usize, Streaming<A>), CallError>
+where
+    Q: Clone,
+    F: Fn(Gateway, Request<Q>) -> R,
+    R: Future<Output = Result<Response<Streaming<A>>, Status>>,
+{
+    let opened = client.call(request, Repeat::Safe, |gateway, mut request| {
+        // The deadline is that of the opening: a watch has none.
+        request.metadata_mut().remove("grpc-timeout");
+        ask(gateway, request)
+    });
+    let frames = opened.await?;
+    Ok((client.current(), frames))
+}
+
 /// Whether another gateway, or the same one a little later, may go on.
-fn is_passing(fault: &Fault) -> bool {
+pub(crate) fn is_passing(fault: &Fault) -> bool {
     fault.kind == FaultKind::Unavailable || fault.reason == Reason::OutcomeUnknown
 }

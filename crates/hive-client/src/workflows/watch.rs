@@ -5,7 +5,7 @@
 //! back so far the run is shown as it is, once more.
 
 use hive_protocol::{
-    fault::{Fault, FaultKind, Reason},
+    fault::{Fault, Reason},
     wire::{
         WatchWorkflowRequest, WatchWorkflowResponse, WorkflowState, watch_workflow_response::Frame,
     },
@@ -15,7 +15,10 @@ use tonic::Streaming;
 
 use crate::{
     backoff::Backoff,
-    client::{CallError, Client, Repeat},
+    client::{
+        CallError, Client,
+        watch::{is_passing, open},
+    },
 };
 
 /// A watch of one run; see [`Client::watch_workflow`].
@@ -112,15 +115,10 @@ impl WorkflowWatch {
             Some((_, frames)) => frames,
             closed => {
                 let request = self.place.clone();
-                let ask = self
-                    .client
-                    .call(request, Repeat::Safe, |gateway, mut request| {
-                        // The deadline is that of the opening: a watch has none.
-                        request.metadata_mut().remove("grpc-timeout");
-                        async move { gateway.workflows().watch_workflow(request).await }
-                    });
-                let frames = ask.await?;
-                &mut closed.insert((self.client.current(), frames)).1
+                let opened = open(&self.client, request, |gateway, request| async move {
+                    gateway.workflows().watch_workflow(request).await
+                });
+                &mut closed.insert(opened.await?).1
             },
         };
         loop {
@@ -171,9 +169,4 @@ impl WorkflowWatch {
     fn is_forgotten(&self, fault: &Fault) -> bool {
         fault.reason == Reason::EventNotFound && !self.place.after_event_id.is_empty()
     }
-}
-
-/// Whether another gateway, or the same one a little later, may go on.
-fn is_passing(fault: &Fault) -> bool {
-    fault.kind == FaultKind::Unavailable || fault.reason == Reason::OutcomeUnknown
 }
