@@ -57,7 +57,6 @@ use hive_store::{Store, StoreConfig, StoreError};
 use tokio::sync::watch;
 
 use crate::desk::Desk;
-use crate::provisioning::Provisioning;
 use crate::settings::Workflows;
 
 /// The daemon as its chassis sees it.
@@ -104,47 +103,35 @@ pub async fn serve(config: Config<Workflows>, chassis: Chassis) -> Result<(), Ro
         door,
     } = chassis;
     let redis = health.component("redis");
-    let desk = Desk::new(store.clone(), config.own, tasks.clone());
+    let desk = Desk::new(store, config.own, tasks.clone());
     let (routers, live) = watch::channel(Vec::new());
     let rounds = rounds::run(desk.clone(), me.instance.clone(), live, shutdown.clone());
     tasks.spawn(LOOP, "rounds", rounds);
     let allow_eviction = config.redis.allow_eviction;
-    let provisioning = Arc::clone(&desk.provisioning);
-    let heard = Hearing {
+    let announced = announce(
+        desk.clone(),
         me,
         redis,
+        allow_eviction,
         routers,
-        provisioning,
-    };
-    let announced = announce(store, heard, allow_eviction, shutdown.clone());
+        shutdown.clone(),
+    );
     tasks.spawn(LOOP, "announce", announced);
     let routes = grpc::routes(&desk, gate, shutdown);
     Ok(door.serve(routes, &grpc::SERVICES).await?)
 }
 
-/// Who wants to know of other replicas.
-struct Hearing {
+async fn announce(
+    desk: Arc<Desk>,
     me: Registration,
     redis: Component,
-    routers: watch::Sender<Vec<String>>,
-    provisioning: Arc<Provisioning>,
-}
-
-async fn announce(
-    store: Store,
-    hearing: Hearing,
     allow_eviction: bool,
+    routers: watch::Sender<Vec<String>>,
     shutdown: Shutdown,
 ) -> Result<(), Unfit> {
-    let Hearing {
-        me,
-        redis,
-        routers,
-        provisioning,
-    } = hearing;
     let heard = |heard: Heard<'_>| match heard {
         Heard::There { live, .. } => {
-            provisioning.peers.note(places(live));
+            desk.provisioning.peers.note(places(live));
             let live = live.iter().filter(|one| one.daemon == me.daemon);
             routers.send_replace(live.map(|one| one.instance.clone()).collect());
             redis.ready();
@@ -156,7 +143,7 @@ async fn announce(
         },
         Heard::Accepted => metrics::dataset_changed(false),
     };
-    store
+    desk.store
         .announce(&me, allow_eviction, shutdown.stopped(), heard)
         .await
 }
