@@ -3,10 +3,11 @@
 //! Whoever creates or deletes one takes the same steps; each of them is idempotent, so it does
 //! no harm that the one who was slow and the coordinator both take them.
 
-use hive_domain::group::{GroupDefinition, GroupState};
+use hive_domain::group::{GroupDefinition, GroupSettings, GroupState, Start};
 use hive_domain::stream::{StreamDefinition, StreamSettings};
+use hive_domain::time::Timestamp;
 use hive_store::StoreError;
-use hive_store::control::{Made, Put, Removal, ShardGroup};
+use hive_store::control::{Made, Put, Removal, ShardGroup, StateSet};
 use hive_store::settle::{Action, Settle};
 use hive_store::sweep::Take;
 
@@ -34,6 +35,9 @@ pub(crate) async fn resume(scope: &Scope, view: &View) -> Result<(), StoreError>
             && known.state != found.state
         {
             reconcile(scope, &found).await?;
+        }
+        if found.state == GroupState::Deleting && !view.groups.iter().any(|one| is_told(&one)) {
+            finish_orphan(scope, found.name, found.version).await?;
         }
     }
     for name in &view.stuck {
@@ -93,7 +97,8 @@ async fn reconcile(scope: &Scope, found: &ShardGroup) -> Result<(), StoreError> 
         (said, there) if said == there => Ok(()),
         (said, _) => {
             // The script refuses it where a newer definition was carried out meanwhile.
-            if scope.store.set_state_on_shard(&scope.shard, &group).await? {
+            let set = scope.store.set_state_on_shard(&scope.shard, &group).await?;
+            if set == StateSet::Done {
                 let (shard, version) = (&scope.shard, group.version);
                 tracing::info!(?shard, group = group.name, version, "state_carried_out");
                 if said == GroupState::Active {
@@ -125,17 +130,52 @@ async fn finish_creation(scope: &Scope, mut group: GroupDefinition) -> Result<()
         let shard = scope.store.shard(&scope.namespace, &scope.stream, index);
         scope.store.create_on_shard(&shard, &group).await?;
     }
+    let made = group.version;
     group.state = GroupState::Active;
-    // A conflict means that somebody else went on.
     if let Put::Stored(version) = scope.store.put_group(&scope.namespace, &group).await? {
         let (namespace, group) = (&*scope.namespace, group.name);
         tracing::info!(namespace, group, version, "creation_finished");
+        return Ok(());
     }
-    Ok(())
+    // Somebody else went on, or deletes it and has passed the shard before we made it there.
+    match defined(scope, &group.name).await? {
+        Some(group) if group.state == GroupState::Deleting => finish_deletion(scope, &group).await,
+        Some(_) => Ok(()),
+        None => finish_orphan(scope, group.name, made).await,
+    }
+}
+
+/// Deletes what is on the shard of a group that has no definition, where that is of this version or
+/// an older one: a group of the name that was made since is newer.
+async fn finish_orphan(scope: &Scope, name: String, version: u64) -> Result<(), StoreError> {
+    if defined(scope, &name).await?.is_some() {
+        return Ok(());
+    }
+    let group = GroupDefinition {
+        name,
+        stream: (*scope.stream).to_owned(),
+        agent_type: String::new(),
+        shards: 1,
+        start: Start::default(),
+        state: GroupState::Deleting,
+        created_at: Timestamp::default(),
+        version,
+        settings: GroupSettings::default(),
+    };
+    finish_deletion(scope, &group).await
+}
+
+/// Whether the group is in state `deleting` on the shard now; not where it is gone, or where
+/// another one of the name was made since: that must lose nothing to an old deletion.
+async fn is_deleting(scope: &Scope, group: &GroupDefinition) -> Result<bool, StoreError> {
+    let set = scope.store.set_state_on_shard(&scope.shard, group).await?;
+    Ok(set == StateSet::Done)
 }
 
 async fn finish_deletion(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreError> {
-    scope.store.set_state_on_shard(&scope.shard, group).await?;
+    if scope.store.set_state_on_shard(&scope.shard, group).await? == StateSet::Stale {
+        return Ok(());
+    }
     // Also first: the lanes of a group that was found empty do not know it any more.
     if !remove(scope, group).await? {
         cancel_all(scope, group).await?;
@@ -189,6 +229,9 @@ async fn cancel_all(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreE
     let (lanes, _) = scope.store.read_lanes(&scope.shard, &group.name).await?;
     for (number, lane) in lanes.iter().enumerate() {
         for _ in 0..SLICES_MAX {
+            if !is_deleting(scope, group).await? {
+                return Ok(());
+            }
             let ids = expire::take(scope, group, lane, Take::All).await?;
             if ids.is_empty() {
                 break;
@@ -197,6 +240,9 @@ async fn cancel_all(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreE
         }
         let mut cursor = "-".to_owned();
         for _ in 0..SLICES_MAX {
+            if !is_deleting(scope, group).await? {
+                return Ok(());
+            }
             let page = scope
                 .store
                 .pending(&group.name, &lanes, number, (&cursor, PAGE), None)
@@ -217,3 +263,6 @@ async fn cancel_all(scope: &Scope, group: &GroupDefinition) -> Result<(), StoreE
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,8 @@ pub(crate) async fn tend(
     }
     for (gateway, beat_ms) in &memory.beats {
         if now.now_ms.saturating_sub(*beat_ms) > GATEWAY_ROW_MS && !serving.contains(gateway) {
-            scope.store.forget_gateway(&scope.shard, gateway).await?;
+            let (store, shard) = (&scope.store, &scope.shard);
+            store.forget_gateway(shard, gateway, *beat_ms).await?;
         }
     }
     Ok(())
@@ -138,14 +139,9 @@ async fn end_if_silent(
         return Ok(());
     }
     // A call that came meanwhile renews the row; the session it keeps would not tell.
-    let fresh = scope.store.member(&scope.shard, &group.name, name).await?;
-    if fresh.as_ref() != Some(member) {
-        return Ok(());
-    }
-    let who = (name, member.session.as_str(), member.attach);
     let left = scope
         .store
-        .leave(&scope.shard, &group.name, lanes, who)
+        .leave_silent(&scope.shard, &group.name, lanes, member)
         .await?;
     if left == Leaving::Done {
         metrics::member_gone(Gone::Silent);

@@ -16,7 +16,7 @@ use hive_protocol::{
 };
 use hive_store::{
     LaneRef, Shard, StoreError,
-    control::{Made, Put, Removal},
+    control::{Made, Put, Removal, StateSet},
     coordination::ScalingRow,
     figures::Figures,
     members::{Kind, Leaving, Member},
@@ -91,6 +91,13 @@ impl Gateway {
             if made == Made::Closed {
                 // Its stream was deleted behind our back: it is made anew.
                 continue;
+            }
+            if made == Made::Created && definition.state != GroupState::Creating {
+                let now = self.store.group(namespace, &definition.name).await?;
+                if now.is_none_or(|now| now.created_at != definition.created_at) {
+                    // So was the group, and what we made there has no definition.
+                    continue;
+                }
             }
             let there = self.store.groups_on_shard(&shard).await?;
             if made == Made::Exists && !there.contains(&definition.name) {
@@ -446,7 +453,11 @@ impl Gateway {
             self.catalog.forget(namespace, group, &definition.stream);
             return Ok(wire::DeleteGroupResponse { cancelled: 0 });
         };
-        self.store.set_state_on_shard(&shard, &definition).await?;
+        // Another group of the name is there by now: a coordinator was faster here, too.
+        if self.store.set_state_on_shard(&shard, &definition).await? == StateSet::Stale {
+            self.catalog.forget(namespace, group, &definition.stream);
+            return Ok(wire::DeleteGroupResponse { cancelled: 0 });
+        }
         let cancelled = self
             .cancel_everything(namespace, &shard, &definition)
             .await?;
@@ -455,10 +466,15 @@ impl Gateway {
             .remove_group(namespace, group, definition.version)
             .await?
         {
-            Put::Stored(_) => {},
-            Put::Conflict | Put::Full => return Err(changing("group", group)),
+            Put::Stored(_) => self.store.forget_scaling(namespace, &[group]).await?,
+            Put::Conflict | Put::Full => {
+                // Who is told to try again would delete the group that was made since.
+                let now = self.store.group(namespace, group).await?;
+                if now.is_some_and(|now| now.created_at == definition.created_at) {
+                    return Err(changing("group", group));
+                }
+            },
         }
-        self.store.forget_scaling(namespace, &[group]).await?;
         self.catalog.forget(namespace, group, &definition.stream);
         Ok(wire::DeleteGroupResponse { cancelled })
     }
@@ -528,6 +544,11 @@ impl Gateway {
             let lanes = self.catalog.read_lanes(shard).await?;
             let read = lanes.of_group(shard, group);
             for position in 0..read.len() {
+                // Before each: we may have stood still until the group was gone and made again.
+                let set = self.store.set_state_on_shard(shard, definition).await?;
+                if set != StateSet::Done {
+                    return Ok(cancelled);
+                }
                 let slice = self
                     .cancel_slice(&view, (&read, position), "-", Spare::Nothing)
                     .await?;

@@ -13,6 +13,10 @@
 //! as `deleting`; then it goes on as by force. At each point of a crash one of two things is there:
 //! a definition that says `deleting`, or an active one whose shard says so. The group leaves the
 //! shard before its definition goes, so that no new group of the name ever finds the old one.
+//!
+//! No version comes twice for a name, also where it is deleted and made again: versions grow with
+//! Redis' time. A shard notes the one that it carried out; so whoever deletes an earlier group of
+//! the name is refused there as stale, and changes its definition from a version that is gone.
 
 use std::sync::Arc;
 
@@ -66,6 +70,18 @@ pub struct ShardGroup {
     pub state: GroupState,
     /// Version of the definition that said so.
     pub version: u64,
+}
+
+/// Answer of a step that sets the state of a group on a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateSet {
+    /// It is so now.
+    Done,
+    /// A newer definition was carried out there, of this group or of a later one of the name:
+    /// nothing was written.
+    Stale,
+    /// There is no such group.
+    Absent,
 }
 
 /// Answer of a step that makes a group on a shard.
@@ -265,11 +281,16 @@ impl Store {
                 Ok(Put::Stored(version))
             },
             // Our own write whose answer was lost and that was sent again.
-            "CONFLICT" if !text.is_empty() && detail == format!("{} {text}", version + 1) => {
-                Ok(Put::Stored(version + 1))
-            },
+            "CONFLICT" if !text.is_empty() => Ok(match detail.split_once(' ') {
+                Some((stored, found)) if found == text => stored
+                    .parse()
+                    .ok()
+                    .filter(|stored| *stored > version)
+                    .map_or(Put::Conflict, Put::Stored),
+                Some(_) | None => Put::Conflict,
+            }),
             // The same of a removal.
-            "CONFLICT" if text.is_empty() && detail.is_empty() => Ok(Put::Stored(0)),
+            "CONFLICT" if detail.is_empty() => Ok(Put::Stored(0)),
             "CONFLICT" => Ok(Put::Conflict),
             "FULL" => Ok(Put::Full),
             _ => Err(StoreError::reply("definition_put")),
@@ -341,7 +362,7 @@ impl Store {
         }
     }
 
-    /// Sets the state of a group on a shard; false when a newer definition was there.
+    /// Sets the state of a group on a shard.
     ///
     /// # Errors
     /// As in `StoreError`.
@@ -349,7 +370,7 @@ impl Store {
         &self,
         shard: &Shard,
         definition: &GroupDefinition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<StateSet, StoreError> {
         let mut call = Call::new(&GROUP_STATE);
         call.key(shard.groups()).text(&definition.name);
         call.text(match definition.state {
@@ -359,7 +380,12 @@ impl Store {
         });
         call.number(definition.version);
         let value = self.run_safely(Purpose::Control, call).await?;
-        Ok(reply::status("group_state", value)?.0 == "SET")
+        match reply::status("group_state", value)?.0.as_str() {
+            "SET" => Ok(StateSet::Done),
+            "STALE" => Ok(StateSet::Stale),
+            "ABSENT" => Ok(StateSet::Absent),
+            _ => Err(StoreError::reply("group_state")),
+        }
     }
 
     /// Moves one slice of the delayed messages in the lanes of a group that is being deleted, or

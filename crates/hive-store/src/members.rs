@@ -89,7 +89,7 @@ pub enum Joined {
 pub enum Leaving {
     /// Gone.
     Done,
-    /// Another session or connection has the name.
+    /// Another session or connection has the name, or it called meanwhile.
     Fenced,
     /// It was no member.
     Absent,
@@ -216,6 +216,33 @@ impl Store {
         lanes: &[ReadLane],
         who: (&str, &str, u64),
     ) -> Result<Leaving, StoreError> {
+        self.leave_from(shard, group, lanes, (who, 0)).await
+    }
+
+    /// Ends a membership as [`Store::leave`] does, if it is still the one that was read: not where
+    /// its consumer joined or fetched since.
+    ///
+    /// # Errors
+    /// As in `StoreError`.
+    pub async fn leave_silent(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lanes: &[ReadLane],
+        seen: &Member,
+    ) -> Result<Leaving, StoreError> {
+        let who = (seen.consumer.as_str(), seen.session.as_str(), seen.attach);
+        self.leave_from(shard, group, lanes, (who, seen.last_ms))
+            .await
+    }
+
+    async fn leave_from(
+        &self,
+        shard: &Shard,
+        group: &str,
+        lanes: &[ReadLane],
+        (who, last_ms): ((&str, &str, u64), u64),
+    ) -> Result<Leaving, StoreError> {
         let (consumer, session, attach) = who;
         let mut call = Call::new(&LEAVE);
         call.key(shard.group(group, GroupKey::Members));
@@ -223,6 +250,7 @@ impl Store {
             call.key(&lane.stream);
         }
         call.text(group).text(consumer).text(session).number(attach);
+        call.number(last_ms);
         let (word, _) = reply::status("leave", self.run_safely(Purpose::Control, call).await?)?;
         match word.as_str() {
             "LEFT" => Ok(Leaving::Done),

@@ -345,18 +345,14 @@ impl Store {
             .arg("COUNT")
             .arg(200);
         let [next, rows] = self.command(Purpose::Control, scan).await?.array()?;
-        let mut remove = Cmd::new();
-        remove.arg("HDEL").arg(shard.producers());
-        let mut any = false;
-        for (producer, row) in reply::pairs(rows)? {
+        let mut silent = reply::pairs(rows)?;
+        silent.retain(|(_, row)| {
             let last = row.split(' ').nth(1).and_then(|ms| ms.parse::<u64>().ok());
-            if last.is_none_or(|last| now_ms.saturating_sub(last) > PRODUCER_MS) {
-                remove.arg(producer);
-                any = true;
-            }
-        }
-        if any {
-            self.command(Purpose::Control, remove).await?;
+            last.is_none_or(|last| now_ms.saturating_sub(last) > PRODUCER_MS)
+        });
+        if !silent.is_empty() {
+            // One that published meanwhile may send that again.
+            self.forget_rows(shard.producers(), &silent).await?;
         }
         next.number()
     }

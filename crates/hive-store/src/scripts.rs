@@ -101,6 +101,7 @@ scripts! {
     PENDING_WRITE_OFF "pending_write_off";
     PUBLISH "publish";
     REINDEX "reindex";
+    ROW_FORGET "row_forget";
     RUN_COMMIT "run_commit";
     RUN_CREATE "run_create";
     RUN_DELETE "run_delete";

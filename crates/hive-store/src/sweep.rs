@@ -12,7 +12,7 @@ use crate::{
     reply::{self, Reply},
     scripts::{
         CLOCK_TICK, Call, DELAYED_SHIFT, DUE_DELAYED, DUE_SCHEDULED, GROUP_TAKE, LEASE_RESTAMP,
-        PARKED_CHECK, REINDEX,
+        PARKED_CHECK, REINDEX, ROW_FORGET,
     },
 };
 
@@ -166,14 +166,37 @@ impl Store {
             .collect())
     }
 
-    /// Forgets a gateway that has no members any more.
+    /// Forgets a gateway that has no members any more, if it has not beaten since this time.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn forget_gateway(&self, shard: &Shard, gateway: &str) -> Result<(), StoreError> {
-        let mut remove = Cmd::new();
-        remove.arg("HDEL").arg(shard.gateways()).arg(gateway);
-        self.command(Purpose::Control, remove).await.map(drop)
+    pub async fn forget_gateway(
+        &self,
+        shard: &Shard,
+        gateway: &str,
+        beat_ms: u64,
+    ) -> Result<(), StoreError> {
+        let seen = [(gateway.to_owned(), beat_ms.to_string())];
+        self.forget_rows(shard.gateways(), &seen).await.map(drop)
+    }
+
+    /// Removes rows of a hash that are still as they were read; answers how many.
+    pub(crate) async fn forget_rows(
+        &self,
+        key: String,
+        seen: &[(String, String)],
+    ) -> Result<u64, StoreError> {
+        let mut call = Call::new(&ROW_FORGET);
+        call.key(key);
+        for (name, row) in seen {
+            call.text(name).text(row);
+        }
+        let value = self.run_safely(Purpose::Control, call).await?;
+        let (_, parts) = reply::status("row_forget", value)?;
+        let [count] = parts
+            .try_into()
+            .map_err(|_error| StoreError::reply("row_forget"))?;
+        count.number()
     }
 
     /// Whether anything of the shard waits for a time: a backoff of one of these groups, a task

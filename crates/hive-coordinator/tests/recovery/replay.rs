@@ -54,7 +54,7 @@ async fn begin(world: &World, rate: u32) {
         ended_ms: 0,
     };
     let put = world.store.put_replay(NAMESPACE, &world.shard, &replay);
-    assert_eq!(put.await.unwrap(), Put::Stored(1));
+    assert!(matches!(put.await.unwrap(), Put::Stored(_)));
 }
 
 async fn seen(world: &World) -> Replay {

@@ -430,7 +430,7 @@ async fn a_pause_and_a_resume_that_were_cut_off_are_carried_out() {
         world.store.put_group(NAMESPACE, &group).await.unwrap();
         until(seconds(5), "the shard to follow", async || {
             let there = world.store.shard_groups(&world.shard).await.unwrap();
-            there[0].state == state && there[0].version == group.version + 1
+            there[0].state == state && there[0].version > group.version
         })
         .await;
     }

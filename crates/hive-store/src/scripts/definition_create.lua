@@ -12,7 +12,7 @@ ARGV
   2 definition  json
   3 limit       u53     most names
 RETURNS  { status, detail }
-  PUT       version     stored under this version, the first
+  PUT       version     stored under this version: the time in us, so that none comes twice
   CONFLICT  row         what is there already; nothing was written
   FULL      count       the limit is reached; nothing was written
 IDEMPOTENT  no: the second call answers CONFLICT with what the first one wrote
@@ -23,5 +23,9 @@ local row = redis.call('HGET', KEYS[1], ARGV[1])
 if row then return { 'CONFLICT', row } end
 local count = redis.call('HLEN', KEYS[1])
 if count >= tonumber(ARGV[3]) then return { 'FULL', tostring(count) } end
-redis.call('HSET', KEYS[1], ARGV[1], '1 ' .. ARGV[2])
-return { 'PUT', '1' }
+-- Counted from 1, a definition made anew would come to the versions of the one before, and whoever
+-- still deletes or changes that one would take it for his.
+local time = redis.call('TIME')
+local version = string.format('%.0f', time[1] * 1000000 + time[2])
+redis.call('HSET', KEYS[1], ARGV[1], version .. ' ' .. ARGV[2])
+return { 'PUT', version }

@@ -23,6 +23,10 @@ if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   return { 'PUT', '0' }
 end
-local next_version = string.format('%.0f', tonumber(ARGV[2]) + 1)
+-- Versions grow with the time, so that a Redis that lost steps never comes to one twice, and what a
+-- shard has of a lost one is older than the next.
+local time = redis.call('TIME')
+local next_version = math.max(tonumber(ARGV[2]) + 1, time[1] * 1000000 + time[2])
+next_version = string.format('%.0f', next_version)
 redis.call('HSET', KEYS[1], ARGV[1], next_version .. ' ' .. ARGV[3])
 return { 'PUT', next_version }

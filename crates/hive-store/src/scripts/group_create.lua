@@ -18,7 +18,8 @@ ARGV
   5.. lanes of (ref)
 RETURNS  { status, detail }
   CREATED  backlog  made; so many retained messages are before it
-  EXISTS   state    it is there already; nothing was written
+  EXISTS   state    it is there already, as `<state> <version>`; if it is not being deleted, this
+                    version is noted where that is newer
   CLOSED   ""       the stream is being deleted; nothing was written
   LANES    ""       the lanes for all groups are not those of the caller; nothing was written
 IDEMPOTENT  yes: the second call answers EXISTS
@@ -26,7 +27,15 @@ COST        O(lanes)
 INVARIANTS  M1 (never at `$` unless asked), M3 (a lane has all its groups)
 ]]
 local state = redis.call('HGET', KEYS[1], ARGV[1])
-if state then return { 'EXISTS', state } end
+if state then
+  -- What is left of an earlier group of the name is this one's from now on: who still deletes that
+  -- one is too late.
+  local word, version = string.match(state, '^(%S+) (%d+)$')
+  if word ~= 'deleting' and tonumber(version) < tonumber(ARGV[2]) then
+    redis.call('HSET', KEYS[1], ARGV[1], word .. ' ' .. ARGV[2])
+  end
+  return { 'EXISTS', state }
+end
 if redis.call('HEXISTS', KEYS[1], '~stream') == 1 then return { 'CLOSED', '' } end
 local named, shared = {}, 0
 for l = 1, tonumber(ARGV[4]) do named[ARGV[4 + l]] = true end

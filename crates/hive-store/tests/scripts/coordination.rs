@@ -319,14 +319,19 @@ async fn the_configuration_changes_only_from_the_version_that_was_read() {
     };
     assert_eq!(store.coordinator_config().await.expect("config"), None);
     assert_eq!(put(3, "{}").await, Put::Conflict);
-    assert_eq!(put(0, "{\"a\": 1}").await, Put::Stored(1));
-    assert_eq!(put(0, "{\"a\": 1}").await, Put::Stored(1), "sent again");
+    let Put::Stored(first) = put(0, "{\"a\": 1}").await else {
+        panic!("it is new");
+    };
+    let again = put(0, "{\"a\": 1}").await;
+    assert_eq!(again, Put::Stored(first), "sent again");
     assert_eq!(put(0, "{\"a\": 2}").await, Put::Conflict);
-    assert_eq!(put(1, "{\"a\": 2}").await, Put::Stored(2));
-    assert_eq!(put(1, "{\"a\": 3}").await, Put::Conflict);
+    let Put::Stored(second) = put(first, "{\"a\": 2}").await else {
+        panic!("it is of the version that is there");
+    };
+    assert_eq!(put(first, "{\"a\": 3}").await, Put::Conflict);
     let config = store.coordinator_config().await.expect("config");
-    assert_eq!(config, Some((2, "{\"a\": 2}".into())));
-    let empty = store.put_coordinator_config(2, "").await;
+    assert_eq!(config, Some((second, "{\"a\": 2}".into())));
+    let empty = store.put_coordinator_config(second, "").await;
     assert!(matches!(empty, Err(StoreError::Refused { .. })));
     let namespaces = store.namespaces().await.expect("namespaces");
     assert_eq!(namespaces, [""; 0]);

@@ -1,11 +1,11 @@
 //! `group_create`, `group_state`, `group_delete`, `definition_put`.
 
 use hive_domain::{
-    group::{GroupState, Start},
+    group::{GroupDefinition, GroupState, Start},
     stream::StreamDefinition,
 };
 use hive_store::{
-    control::{Put, Removal},
+    control::{Made, Put, Removal, StateSet},
     keys::GroupKey,
     publish::Outcome,
     scripts::{Call, GROUP_DELETE},
@@ -330,30 +330,40 @@ async fn a_definition_changes_only_from_the_version_that_was_read() {
     let namespace = format!("{:?}", world.shard);
     let mut definition = World::definition("g", Start::Earliest);
     definition.version = 0;
-    let put = async |definition: &hive_domain::group::GroupDefinition| {
+    let put = async |definition: &GroupDefinition| {
         world
             .store
             .put_group(&namespace, definition)
             .await
             .expect("put")
     };
-    assert_eq!(put(&definition).await, Put::Stored(1));
+    let Put::Stored(first) = put(&definition).await else {
+        panic!("it is new");
+    };
     assert_eq!(
         put(&definition).await,
-        Put::Stored(1),
+        Put::Stored(first),
         "the same write, its answer was lost"
     );
     definition.agent_type = "other".into();
     assert_eq!(put(&definition).await, Put::Conflict);
-    definition.version = 1;
-    assert_eq!(put(&definition).await, Put::Stored(2));
+    definition.version = first;
+    let Put::Stored(second) = put(&definition).await else {
+        panic!("it is of the version that is there");
+    };
+    assert!(second > first);
+    assert_eq!(
+        put(&definition).await,
+        Put::Stored(second),
+        "the same write, its answer was lost"
+    );
     let read = world
         .store
         .group(&namespace, "g")
         .await
         .expect("read")
         .expect("a group");
-    assert_eq!((read.version, read.agent_type.as_str()), (2, "other"));
+    assert_eq!((read.version, read.agent_type.as_str()), (second, "other"));
     assert_eq!(world.store.groups(&namespace).await.expect("read"), [read]);
     let remove = async |version| {
         world
@@ -362,9 +372,9 @@ async fn a_definition_changes_only_from_the_version_that_was_read() {
             .await
             .expect("remove")
     };
-    assert_eq!(remove(1).await, Put::Conflict);
-    assert_eq!(remove(2).await, Put::Stored(0));
-    assert_eq!(remove(2).await, Put::Stored(0), "gone is gone");
+    assert_eq!(remove(first).await, Put::Conflict);
+    assert_eq!(remove(second).await, Put::Stored(0));
+    assert_eq!(remove(second).await, Put::Stored(0), "gone is gone");
     assert!(
         world
             .store
@@ -375,6 +385,133 @@ async fn a_definition_changes_only_from_the_version_that_was_read() {
     );
     let none: Option<StreamDefinition> = world.store.stream(&namespace, "s").await.expect("read");
     assert_eq!(none, None);
+}
+
+/// Stores a definition; answers its version.
+async fn put(world: &World, definition: &mut GroupDefinition) {
+    let put = world.store.put_group(&namespace(world), definition).await;
+    let Put::Stored(version) = put.expect("put") else {
+        panic!("nobody else changes it");
+    };
+    definition.version = version;
+}
+
+fn namespace(world: &World) -> String {
+    format!("{:?}", world.shard)
+}
+
+/// Makes group `g`, in the steps of a gateway.
+async fn make(world: &World) -> GroupDefinition {
+    let mut group = World::definition("g", Start::Earliest);
+    (group.version, group.state) = (0, GroupState::Creating);
+    put(world, &mut group).await;
+    let made = world.store.create_on_shard(&world.shard, &group).await;
+    assert_eq!(made.expect("create"), Made::Created);
+    group.state = GroupState::Active;
+    put(world, &mut group).await;
+    group
+}
+
+async fn state_of(world: &World) -> (GroupState, u64) {
+    let groups = world.store.shard_groups(&world.shard).await;
+    let groups = groups.expect("groups");
+    (groups[0].state, groups[0].version)
+}
+
+#[tokio::test]
+async fn what_deleted_or_changed_a_group_does_nothing_to_one_that_was_made_since() {
+    let world = world().await;
+    let (store, shard) = (&world.store, &world.shard);
+    let before = make(&world).await;
+    // A gateway stands still here; a coordinator ends the deletion, and the group is made anew.
+    let mut deleting = before.clone();
+    deleting.state = GroupState::Deleting;
+    put(&world, &mut deleting).await;
+    let set = store.set_state_on_shard(shard, &deleting).await;
+    assert_eq!(set.expect("set"), StateSet::Done);
+    let deleted = store.delete_on_shard(shard, "g").await;
+    assert_eq!(deleted.expect("delete"), Removal::Done(0));
+    let (namespace, version) = (namespace(&world), deleting.version);
+    let removed = store.remove_group(&namespace, "g", version).await;
+    assert_eq!(removed.expect("remove"), Put::Stored(0));
+    let now = make(&world).await;
+    assert!(now.version > deleting.version);
+    let (live, _) = state_of(&world).await;
+    let set = store.set_state_on_shard(shard, &deleting).await;
+    assert_eq!(set.expect("set"), StateSet::Stale);
+    assert_eq!(state_of(&world).await.0, live);
+    // What was read before goes on as well.
+    for old in [&before, &deleting] {
+        let put = store.put_group(&namespace, old).await;
+        assert_eq!(put.expect("put"), Put::Conflict);
+        let removed = store.remove_group(&namespace, "g", old.version).await;
+        assert_eq!(removed.expect("remove"), Put::Conflict);
+    }
+    let there = store.group(&namespace, "g").await.expect("group");
+    assert_eq!(there, Some(now));
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_earlier_group_is_the_new_ones_and_no_longer_deleted() {
+    let world = world().await;
+    let (store, shard) = (&world.store, &world.shard);
+    let mut old = GroupDefinition {
+        version: 2,
+        ..World::definition("g", Start::Earliest)
+    };
+    store.create_on_shard(shard, &old).await.expect("create");
+    assert_eq!(state_of(&world).await, (GroupState::Active, 2));
+    let new = GroupDefinition {
+        version: 9,
+        ..old.clone()
+    };
+    for (made, version) in [(&new, 9), (&old, 9)] {
+        let made = store.create_on_shard(shard, made).await;
+        assert_eq!(made.expect("create"), Made::Exists);
+        assert_eq!(state_of(&world).await, (GroupState::Active, version));
+    }
+    old.state = GroupState::Deleting;
+    let set = store.set_state_on_shard(shard, &old).await;
+    assert_eq!(set.expect("set"), StateSet::Stale);
+    // One that is being deleted stays so.
+    assert!(world.set_state("g", GroupState::Deleting, 10).await);
+    let later = GroupDefinition { version: 11, ..new };
+    let made = store.create_on_shard(shard, &later).await;
+    assert_eq!(made.expect("create"), Made::Exists);
+    assert_eq!(state_of(&world).await, (GroupState::Deleting, 10));
+}
+
+#[tokio::test]
+async fn a_definition_of_an_older_build_goes_on_from_its_small_version() {
+    let world = world().await;
+    let mut group = World::definition("g", Start::Earliest);
+    leave_version(&world, &mut group, 3).await;
+    let read = world.store.group(&namespace(&world), "g").await;
+    assert_eq!(read.expect("read"), Some(group.clone()));
+    put(&world, &mut group).await;
+    assert!(group.version > 3, "{}", group.version);
+    let first = group.version;
+    put(&world, &mut group).await;
+    assert!(group.version > first);
+    // Also where the clock has gone back meanwhile.
+    leave_version(&world, &mut group, 9_000_000_000_000_000).await;
+    put(&world, &mut group).await;
+    assert_eq!(group.version, 9_000_000_000_000_001);
+}
+
+/// Stores a definition as another build has left it.
+async fn leave_version(world: &World, definition: &mut GroupDefinition, version: u64) {
+    let namespace = namespace(world);
+    definition.version = 0;
+    let found = world.store.group(&namespace, &definition.name).await;
+    if found.expect("read").is_none() {
+        put(world, definition).await;
+    }
+    definition.version = version;
+    let key = world.store.control_keys().groups(&namespace);
+    let text = serde_json::to_string(definition).expect("text");
+    let row = format!("{version} {text}");
+    let _: i64 = world.redis(&["HSET", &key, &definition.name, &row]).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use hive_domain::group::{GroupState, Start};
 use hive_store::{
     fetch::Taker,
     header::Header,
-    members::{Joined, Kind, Leaving},
+    keys::GroupKey,
+    members::{Joined, Kind, Leaving, Member},
     publish::Item,
     registry::Registration,
     settle::Action,
@@ -158,6 +159,35 @@ async fn only_the_connection_that_is_attached_may_leave() {
     assert_eq!(leave(&new.session, new.attach).await, Leaving::Absent);
     world.join("g", "a", &[]).await;
     assert_eq!(leave("*", 0).await, Leaving::Done);
+}
+
+#[tokio::test]
+async fn a_silent_member_that_calls_before_it_is_ended_stays() {
+    let world = with_group().await;
+    world.add("g/p4", &["m"]).await;
+    let mut joining = World::joining("g", "a", "session-a");
+    (joining.kind, joining.gateway) = (Kind::Pull, "-");
+    world.joined(&joining).await;
+    let (store, shard) = (&world.store, &world.shard);
+    let lanes = world.lanes("g").await;
+    let seen = async || store.member(shard, "g", "a").await.expect("member");
+    let silent = seen().await.expect("a member");
+    // It calls once more, a minute later and with the session that it had.
+    let key = world.key("g", GroupKey::Members);
+    let row: String = world.redis(&["HGET", &key, "a"]).await;
+    let (old, new) = (silent.last_ms, silent.last_ms + 60_000);
+    let row = row.replace(&old.to_string(), &new.to_string());
+    let _: i64 = world.redis(&["HSET", &key, "a", &row]).await;
+    let leave = async |seen: &Member| {
+        let left = store.leave_silent(shard, "g", &lanes, seen).await;
+        left.expect("leave")
+    };
+    assert_eq!(leave(&silent).await, Leaving::Fenced);
+    let fresh = seen().await.expect("still a member");
+    assert_eq!((&fresh.session, fresh.last_ms), (&silent.session, new));
+    assert_eq!(leave(&fresh).await, Leaving::Done);
+    assert_eq!(leave(&fresh).await, Leaving::Absent);
+    assert_eq!(seen().await, None);
 }
 
 #[tokio::test]

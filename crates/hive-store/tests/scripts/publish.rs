@@ -2,8 +2,10 @@
 
 use hive_domain::group::{GroupState, Start};
 use hive_store::{
+    Purpose,
     keys::GroupKey,
     publish::{Flushed, Idempotency, Item, Outcome},
+    scripts::{Call, ROW_FORGET},
     settle::{Action, Verdict},
 };
 
@@ -86,6 +88,45 @@ async fn a_producers_sequence_is_stored_once() {
         [Outcome::SeenSequence, Outcome::SeenSequence, Outcome::Added]
     );
     assert_eq!(length(&world, "g/p4").await, 3);
+}
+
+#[tokio::test]
+async fn a_producer_that_publishes_before_it_is_forgotten_is_not() {
+    let world = with_group().await;
+    let (store, key) = (&world.store, world.shard.producers());
+    let forget = async |row: &str| {
+        let mut call = Call::new(&ROW_FORGET);
+        call.key(&key).text("absent").text("").text("p").text(row);
+        let value = store.run_safely(Purpose::Control, call).await;
+        redis::from_redis_value::<(String, u64)>(value.expect("an answer")).expect("a count")
+    };
+    world.publish(vec![produced("a", 1)]).await;
+    let seen: String = world.redis(&["HGET", &key, "p"]).await;
+    assert_eq!(
+        world.publish(vec![produced("b", 2)]).await,
+        [Outcome::Added]
+    );
+    assert_eq!(forget(&seen).await, ("OK".to_owned(), 0));
+    // Its answer was lost, and it sends that again.
+    let again = world.publish(vec![produced("b", 2)]).await;
+    assert_eq!(again, [Outcome::SeenSequence]);
+    let last: String = world.redis(&["HGET", &key, "p"]).await;
+    assert_eq!(forget(&last).await, ("OK".to_owned(), 1));
+    assert_eq!(forget(&last).await, ("OK".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn producers_are_forgotten_after_a_day_of_silence() {
+    let world = with_group().await;
+    let key = world.shard.producers();
+    world.publish(vec![produced("a", 1)]).await;
+    let _: i64 = world.redis(&["HSET", &key, "silent", "7 1000 -"]).await;
+    let _: i64 = world.redis(&["HSET", &key, "unreadable", "x"]).await;
+    let now_ms = world.store.now_ms();
+    let forgotten = world.store.forget_producers(&world.shard, 0, now_ms).await;
+    assert_eq!(forgotten.expect("a page"), 0);
+    let left: Vec<String> = world.redis(&["HKEYS", &key]).await;
+    assert_eq!(left, ["p"]);
 }
 
 #[tokio::test]

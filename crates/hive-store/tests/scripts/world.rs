@@ -18,7 +18,7 @@ use hive_domain::{
 };
 use hive_store::{
     LaneRef, Lease, Shard, Store, StoreConfig,
-    control::Made,
+    control::{Made, StateSet},
     fetch::{Fetch, Fetched, ReadLane, Taken, Taker},
     figures::Figures,
     header::{GROUP_BACKOFF, Header},
@@ -219,6 +219,7 @@ impl World {
             .set_state_on_shard(&self.shard, &definition)
             .await
             .expect("state")
+            == StateSet::Done
     }
 
     pub(crate) async fn flush(&self, items: Vec<Item>) -> Flush {
