@@ -196,7 +196,7 @@ impl Gateway {
             group,
             consumer,
             session: &session,
-            resume: false,
+            resume: None,
             kind: Kind::Pull,
             gateway: "-",
             concurrency: 1,

@@ -199,7 +199,7 @@ impl Run {
             "{consumer} joins {group} as {session}, resume {resume}"
         ));
         let mut joining = World::joining(group, consumer, &session);
-        joining.resume = resume;
+        joining.resume = resume.then_some("unused");
         let attach = held.filter(|_| resume).map_or(1, |(_, attach)| attach + 1);
         if let Some((session, attach)) = self.model(group).members.get(consumer).cloned() {
             self.former.push((group, consumer.into(), session, attach));

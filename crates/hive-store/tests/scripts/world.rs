@@ -267,7 +267,7 @@ impl World {
             group,
             consumer,
             session,
-            resume: false,
+            resume: None,
             kind: Kind::Stream,
             gateway: "gw",
             concurrency: 4,
