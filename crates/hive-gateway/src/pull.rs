@@ -24,6 +24,7 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::{
+    attached::session_lost,
     catalog::GroupView,
     core::{Gateway, now_ms},
     delivery::{Deliveries, Fate, Holder},
@@ -258,10 +259,13 @@ impl Gateway {
                     return Err(Fault::new(
                         Reason::Fenced,
                         format!(
-                            "consumer `{}` was removed or taken over while it waited",
+                            "consumer `{}` was taken over while it waited",
                             member.consumer
                         ),
                     ));
+                },
+                Fetched::Taken { detached, .. } if !detached.is_empty() => {
+                    return Err(session_lost(&member.consumer));
                 },
                 Fetched::Taken { entries, .. } => {
                     let now = self.store.now_ms();

@@ -342,9 +342,12 @@ impl World {
         let takers = [taker.clone()];
         match self.fetch_with(group, &takers, &[(0, count)], |_| {}).await {
             Fetched::Taken {
-                entries, fenced, ..
+                entries,
+                fenced,
+                detached,
+                ..
             } => {
-                assert!(fenced.is_empty(), "fenced");
+                assert!(fenced.is_empty() && detached.is_empty(), "fenced");
                 entries
             },
             other @ (Fetched::Paused | Fetched::Gone | Fetched::LanesChanged) => {
