@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result};
 use hive_client::{FaultKind, Publisher, Reason, Target, message, wire};
 use hive_protocol::time::to_duration;
 use hive_store::Lease;
-use hive_testkit::redis::Aof;
+use hive_testkit::{
+    proxy::{FaultProxy, Mode},
+    redis::Aof,
+};
 use wire::SettleStatus;
 
 use crate::{
@@ -96,6 +99,82 @@ async fn a_repeated_request_id_answers_the_same_deliveries() -> Result<()> {
         .collect();
     assert_eq!(fleet.settle("pulled", all).await?, [SettleStatus::Ok; 4]);
     fleet.drained("pulled").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_while_its_first_call_waits_gets_what_that_one_got() -> Result<()> {
+    let fleet = fleet(1).await?;
+    let line = FaultProxy::start(fleet.gateways[0].listen()).await?;
+    let unheard = hive_client::Client::new(&line.url())?;
+    let client = fleet.client(0)?;
+    let asked = wire::FetchRequest {
+        request_id: "one".into(),
+        ..fetch(1, 15_000)
+    };
+    let mut door = unheard.gateway().messaging();
+    let request = asked.clone();
+    let first = async {
+        if let Ok(heard) = door.fetch(request).await {
+            panic!("the line is dead: {heard:?}");
+        }
+        std::future::pending::<()>().await;
+    };
+    let again = async {
+        fleet.members("pulled", 1).await?;
+        // Its line dies, and nobody tells the gateway.
+        line.set(Mode::HalfOpen);
+        let publish = async {
+            // The call that asks again is on its way or there: either way it gets the same.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            fleet.publish("pulled", message("t", "m")).await?;
+            anyhow::Ok(Instant::now())
+        };
+        let (answer, published) = tokio::join!(client.fetch(asked.clone()), publish);
+        let waited = published?.elapsed();
+        assert!(waited < Duration::from_secs(3), "{waited:?}");
+        anyhow::Ok(answer?.deliveries)
+    };
+    let taken = tokio::select! {
+        () = first => return Ok(()),
+        taken = again => taken?,
+    };
+    assert_eq!(text_of(taken.first().context("one message")?)?, "m");
+    // It is what is remembered, and the one thing that is leased.
+    fleet.publish("pulled", message("t", "n")).await?;
+    assert_eq!(client.fetch(asked).await?.deliveries, taken);
+    assert_eq!(fleet.figures("pulled").await?.pending_count, 1);
+    let settled = fleet.settle("pulled", vec![ack(&taken[0])]).await?;
+    assert_eq!(settled, [SettleStatus::Ok]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlapping_calls_with_one_request_id_share_one_answer() -> Result<()> {
+    let fleet = fleet(1).await?;
+    let client = fleet.client(0)?;
+    let asked = wire::FetchRequest {
+        request_id: "one".into(),
+        ..fetch(1, 4_000)
+    };
+    let publish = async {
+        fleet.members("pulled", 1).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for text in ["m", "n"] {
+            fleet.publish("pulled", message("t", text)).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (first, second, published) = tokio::join!(
+        client.fetch(asked.clone()),
+        client.fetch(asked.clone()),
+        publish
+    );
+    published?;
+    let first = first?;
+    assert_eq!(first.deliveries.len(), 1);
+    assert_eq!(first, second?);
+    assert_eq!(fleet.figures("pulled").await?.pending_count, 1);
     Ok(())
 }
 

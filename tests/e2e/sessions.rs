@@ -288,6 +288,58 @@ async fn an_agent_that_was_away_for_longer_than_the_grace_works_on() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_never_hears_of_its_next_session_is_not_fenced_out_by_it() -> Result<()> {
+    let settings = wire::GroupSettings {
+        // Longer than the longest pause between two joins: the session that nobody heard of is
+        // still there when the agent asks again.
+        reconnect_grace: Some(to_duration(5_000)),
+        ..wire::GroupSettings::default()
+    };
+    let fleet = fleet(settings, 1).await?;
+    let mut lines = Vec::new();
+    for gateway in &fleet.gateways {
+        lines.push(FaultProxy::start(gateway.listen()).await?);
+    }
+    let set = |mode| lines.iter().for_each(|line| line.set(mode));
+    let urls: Vec<String> = lines.iter().map(FaultProxy::url).collect();
+    let client = hive_client::Client::new(&urls.join(","))?;
+    let seen = Seen::default();
+    let agent = Agent::acking(client, "g", "agent", &seen, |builder| builder);
+    fleet.drained("g").await?;
+    let store = fleet.store()?;
+    let shard = store.shard("default", "s", 0);
+    let member = async || {
+        let mut members = store.members(&shard, "g").await.unwrap_or_default();
+        members.pop().map(|one| (one.session, one.attach))
+    };
+    let (first, _) = member().await.context("a member")?;
+    set(Mode::Refuse);
+    until(PATIENCE, "the membership is given up", async || {
+        member().await.is_none()
+    })
+    .await;
+    let mut next = None;
+    for lost in 1..=2 {
+        set(Mode::DropReplies);
+        until(PATIENCE, "a join whose answer is lost", async || {
+            member().await.is_some_and(|(_, attach)| attach >= lost)
+        })
+        .await;
+        set(Mode::Refuse);
+        let (session, _) = member().await.context("a member")?;
+        assert_ne!(session, first);
+        assert_eq!(*next.get_or_insert(session.clone()), session);
+    }
+    set(Mode::Pass);
+    fleet
+        .publish("g", message("t", "while it was away"))
+        .await?;
+    fleet.drained("g").await?;
+    assert_eq!(seen.messages(), 2);
+    agent.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_fails_half_way_costs_no_lease_within_the_grace() -> Result<()> {
     let settings = wire::GroupSettings {
         reconnect_grace: Some(to_duration(20_000)),

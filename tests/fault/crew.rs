@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use hive_client::{Client, Fault, FaultKind, lease, wire};
 use hive_testkit::history::{Action, Event, Loss, Name, Recorder, SettleAnswer};
 use tokio::{
@@ -146,10 +146,11 @@ async fn run(spec: Spec, log: Arc<Recorder>, stop: CancellationToken) -> Result<
         }
         let end = match hand::join(gateway, member.ask()).await {
             Ok(link) => member.serve(link, &stop).await?,
-            Err(fault) => {
-                member.refused(&fault);
-                End::Lost
+            // An SDK would end for good. No name is taken over here while its agent lives.
+            Err(fault) if fault.kind == FaultKind::Fenced => {
+                bail!("agent `{}` is refused: {fault}", member.spec.id)
             },
+            Err(_fault) => End::Lost,
         };
         match end {
             End::Stopped => break,
@@ -179,16 +180,6 @@ impl Member {
         }
     }
 
-    /// A join that was not taken: a lost session is given up with all that it held.
-    fn refused(&mut self, fault: &Fault) {
-        if fault.kind == FaultKind::Fenced {
-            self.session.clear();
-            self.entries.clear();
-            self.queue.clear();
-            self.jobs.abort_all();
-        }
-    }
-
     /// One connection, from its join to its end.
     async fn serve(&mut self, mut link: Link, stop: &CancellationToken) -> Result<End> {
         self.log.record(Event::Joined {
@@ -209,7 +200,12 @@ impl Member {
         }
         match lost {
             Ok(end) => Ok(end),
-            Err(_ended) => {
+            Err(ended) => {
+                if let Some(status) = ended.downcast_ref::<tonic::Status>() {
+                    let fault = Fault::from(status.clone());
+                    let is_fenced = fault.kind == FaultKind::Fenced;
+                    ensure!(!is_fenced, "agent `{}` is sent away: {fault}", self.spec.id);
+                }
                 self.log.record(Event::ConsumerLost {
                     group: Arc::clone(&self.spec.group),
                     consumer: Arc::clone(&self.spec.id),

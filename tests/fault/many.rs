@@ -224,7 +224,7 @@ async fn group(client: &Client, store: &Store, number: usize) -> Result<()> {
             group: &name,
             consumer: &format!("consumer-{number}"),
             session: &format!("{number:024x}"),
-            resume: false,
+            resume: None,
             kind: Kind::Pull,
             gateway: "-",
             concurrency: 1,

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{PATIENCE, Victim, World, settings};
+use crate::world::{PATIENCE, STREAM, Victim, World, settings};
 
 const GROUP: &str = "workers";
 const LEASE: Duration = Duration::from_secs(10);
@@ -170,6 +170,71 @@ impl Long {
         assert_eq!((figures.acked_total, figures.failed_total), (1, 0));
         Ok(())
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_were_given_up_with_their_only_gateway_work_on() -> Result<()> {
+    let mut world = World::start(RedisServer::builder().aof(Aof::Everysec), 0, 1).await?;
+    let line = FaultProxy::start(world.redis.socket()).await?;
+    world.add_gateway(&line.redis_url(), &[]).await?;
+    world.group(GROUP, settings(LEASE, GRACE)).await?;
+    let store = world.store()?;
+    let shard = store.shard("default", STREAM, 0);
+    let members = async |count: usize| {
+        wait::try_until(PATIENCE, "the members", async || {
+            let there = store.members(&shard, GROUP).await?.len();
+            ensure!(there == count, "there are {there}");
+            anyhow::Ok(())
+        })
+        .await
+    };
+    let begun: Arc<Mutex<Vec<String>>> = Arc::default();
+    let stop = CancellationToken::new();
+    let mut workers = Vec::new();
+    let publisher = Publisher::new(&world.client(0)?, Target::group(GROUP));
+    // The first holds what it can and hears of its end by a heartbeat, the second by a fetch.
+    publisher.publish(message("task", "held")).await?;
+    for id in ["busy", "idle"] {
+        let noted = Arc::clone(&begun);
+        let work = move |job: Job| {
+            let mut noted = noted.lock();
+            noted.push(job.message.message_id);
+            let is_first = noted.len() == 1;
+            async move {
+                if is_first {
+                    job.cancelled.cancelled().await;
+                }
+                Outcome::done()
+            }
+        };
+        let worker = Worker::builder(world.client(0)?, GROUP, work)
+            .consumer_id(id)
+            .concurrency(1)
+            .shutdown(stop.clone())
+            .build();
+        #[expect(clippy::disallowed_methods, reason = "a test has no chassis")]
+        workers.push(tokio::spawn(worker.run()));
+        let has_begun = || std::future::ready(!begun.lock().is_empty());
+        wait::try_until(PATIENCE, "the work to begin", has_begun).await?;
+    }
+    members(2).await?;
+    line.set(Mode::HalfOpen);
+    members(0).await?;
+    line.set(Mode::Pass);
+    members(2).await?;
+    publisher.publish(message("task", "more")).await?;
+    world.drained(&[GROUP], PATIENCE).await?;
+    stop.cancel();
+    for worker in workers {
+        timeout(PATIENCE, worker)
+            .await
+            .context("a worker ends")??
+            .context("a worker that nobody fenced out")?;
+    }
+    assert_eq!(begun.lock().len(), 3, "the first was given back once");
+    let figures = world.figures(GROUP).await?;
+    assert_eq!((figures.acked_total, figures.failed_total), (2, 0));
+    Ok(())
 }
 
 /// Longer than a gateway may be unheard, and than a coordinator waits for it.

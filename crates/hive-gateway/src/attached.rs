@@ -768,7 +768,13 @@ impl Attached {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Ends the stream: a newer session or connection has the name.
+    /// Ends the stream: the session is no member any more, or has a newer connection, which may be
+    /// of a join that its client had given up. It was fenced out by nobody and may come back.
+    pub fn detach(&self) {
+        self.end_lost(session_lost(&self.consumer));
+    }
+
+    /// Ends the stream: another session has the name.
     pub fn fence(&self) {
         self.end_with(Fault::new(
             Reason::Fenced,
@@ -780,6 +786,12 @@ impl Attached {
     pub fn end_group_gone(&self) {
         self.end_with(Fault::new(Reason::GroupGone, "the group was deleted"));
     }
+}
+
+/// The fault of a consumer that is not attached (any more), though nobody took its name.
+pub(crate) fn session_lost(consumer: &str) -> Fault {
+    let message = format!("consumer `{consumer}` is not attached any more and may join again");
+    Fault::new(Reason::SessionLost, message)
 }
 
 impl Stream for Frames {

@@ -2,11 +2,12 @@
 //! whose consumers it holds. A gateway that a shard has not heard for ten seconds loses them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream};
 use hive_protocol::fault::{Fault, Reason};
 use hive_runtime::health::Component;
 use hive_store::{
@@ -14,7 +15,7 @@ use hive_store::{
     registry::{Heard, Registration, Unfit, places},
 };
 
-use crate::core::Gateway;
+use crate::{core::Gateway, dispatcher::Dispatcher};
 
 /// How often a shard hears of the gateway.
 const SHARDS: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ const LEASE_MS: u64 = 30_000;
 /// seconds without a beat the coordinator hands their work to others. Until then they look for a
 /// gateway that does reach it.
 const UNREACHED: Duration = Duration::from_secs(5);
+/// Beats under way at once: one by one, a thousand shards a few milliseconds away would all pass
+/// for unreached.
+const BEATS_MAX: usize = 32;
 /// How long a beat may take, so that the time above is looked at in time.
 const BEAT_WITHIN: Duration = Duration::from_secs(1);
 /// What clients are told to wait before they come back.
@@ -102,26 +106,27 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
         }
         send_away(&gateway, &mut reached);
         gateway.retire_publishers();
-        let mut done = Vec::new();
+        let mut shards: BTreeMap<String, Arc<Dispatcher>> = BTreeMap::new();
         for dispatcher in gateway.dispatchers() {
-            if done.contains(&dispatcher.shard) {
-                continue;
-            }
-            let beat = async {
-                let view = gateway
-                    .catalog
-                    .group(&dispatcher.namespace, &dispatcher.group)
-                    .await;
-                let lease = view.map_or(LEASE_MS, |view| view.definition.settings.lease_ms);
-                let me = Some(&*gateway.incarnation);
-                gateway.store.tick(&dispatcher.shard, lease, me).await
-            };
-            match tokio::time::timeout(BEAT_WITHIN, beat).await {
-                Ok(Ok(_)) => {},
+            shards
+                .entry(dispatcher.shard.tag().to_owned())
+                .or_insert(dispatcher);
+        }
+        let gateway = &gateway;
+        let mut beats = stream::iter(shards)
+            .map(|(tag, one)| async move {
+                (
+                    tag,
+                    tokio::time::timeout(BEAT_WITHIN, beat(gateway, &one)).await,
+                )
+            })
+            .buffer_unordered(BEATS_MAX);
+        while let Some((tag, beaten)) = beats.next().await {
+            match beaten {
+                Ok(Ok(())) => drop(reached.insert(tag, Instant::now())),
                 // It is this shard alone.
                 Ok(Err(error)) if !error.is_transient() => {
                     tracing::debug!(%error, "shard_beat_failed");
-                    continue;
                 },
                 // Redis is away for all of them.
                 Ok(Err(_)) | Err(_) => {
@@ -129,10 +134,23 @@ pub async fn beat_shards(gateway: Arc<Gateway>) {
                     break;
                 },
             }
-            reached.insert(dispatcher.shard.tag().to_owned(), Instant::now());
-            done.push(dispatcher.shard.clone());
         }
     }
+}
+
+/// Tells the shard of this group that the gateway holds consumers of it.
+async fn beat(gateway: &Gateway, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+    let view = gateway
+        .catalog
+        .group(&dispatcher.namespace, &dispatcher.group)
+        .await;
+    let lease = view.map_or(LEASE_MS, |view| view.definition.settings.lease_ms);
+    let me = Some(&*gateway.incarnation);
+    gateway
+        .store
+        .tick(&dispatcher.shard, lease, me)
+        .await
+        .map(drop)
 }
 
 /// Ends the streams of shards that were not reached for too long, where another gateway may reach

@@ -28,7 +28,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::{
-    attached::{Attached, Frames, Told},
+    attached::{Attached, Frames, Told, session_lost},
     catalog::GroupView,
     core::Gateway,
     dispatcher::Dispatcher,
@@ -89,8 +89,10 @@ where
     let joined = joining::join(&gateway, &namespace, join).await?;
     let attached = joined.attached;
     let (dispatcher, going) = gateway.attach(&joined.view, &attached);
-    if let Some(going) = going {
-        going.fence();
+    match going {
+        Some(going) if going.session == attached.session => going.detach(),
+        Some(going) => going.fence(),
+        None => {},
     }
     attached.send(Frame::Joined(joined.answer));
     // It was told before, on a connection that is lost.
@@ -123,7 +125,7 @@ enum End {
     Left,
     /// The connection broke, or the gateway drained.
     Lost,
-    /// Another session or connection has the name, or the group is gone.
+    /// Another session has the name, or the group is gone.
     Fenced,
 }
 
@@ -354,7 +356,7 @@ impl Session {
             match verdict {
                 Verdict::Done => note(&token),
                 Verdict::Fenced => {
-                    // Members that are gone with everything else look like fenced ones.
+                    // Where everything is as it was long ago, so may the member be.
                     self.gateway.store.check_dataset().await?;
                     return Err(Fault::new(
                         Reason::Fenced,
@@ -363,6 +365,11 @@ impl Session {
                             self.attached.consumer
                         ),
                     ));
+                },
+                Verdict::Detached => {
+                    // The member may be gone with everything else.
+                    self.gateway.store.check_dataset().await?;
+                    return Err(session_lost(&self.attached.consumer));
                 },
                 Verdict::Gone
                 | Verdict::Stale

@@ -539,6 +539,7 @@ impl Dispatcher {
             Fetched::Taken {
                 entries,
                 fenced,
+                detached,
                 left,
                 parked,
                 due_in_ms,
@@ -549,6 +550,12 @@ impl Dispatcher {
                 for position in fenced {
                     if let Some(consumer) = hungry.get(position) {
                         consumer.fence();
+                        self.detach(consumer);
+                    }
+                }
+                for position in detached {
+                    if let Some(consumer) = hungry.get(position) {
+                        consumer.detach();
                         self.detach(consumer);
                     }
                 }

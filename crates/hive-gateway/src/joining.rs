@@ -62,7 +62,7 @@ pub(crate) fn refused(answer: &Answer, group: &str, consumer: &str) -> Fault {
             format!("the session of consumer `{consumer}` was taken over by another"),
         ),
         Answer::Gone => Fault::no_group(group),
-        Answer::Member { .. } | Answer::SessionExpired => Fault::bug("a taken join was refused"),
+        Answer::Member { .. } => Fault::bug("a taken join was refused"),
     }
 }
 
@@ -74,15 +74,7 @@ pub(crate) async fn join(
 ) -> Result<Joined, Fault> {
     let view = gateway.catalog.group(namespace, &join.group).await?;
     let settings = &view.definition.settings;
-    let mut answer = match &join.session {
-        Some(session) => enter(gateway, &view, &join, session, true).await?,
-        None => enter_anew(gateway, &view, &join).await?,
-    };
-    // It was away for too long. It is welcome as a new session; what it still works on is named to
-    // it as lost.
-    if answer == Answer::SessionExpired {
-        answer = enter_anew(gateway, &view, &join).await?;
-    }
+    let answer = enter(gateway, &view, &join).await?;
     let Answer::Member {
         session, attach, ..
     } = answer
@@ -143,19 +135,34 @@ pub(crate) async fn join(
     })
 }
 
-/// Enters under a new session. Where the answer is lost it may be a member all the same, and nobody
-/// was told of the session: then it is ended, as no connection will.
-async fn enter_anew(
+/// Enters under its session, or a new one: also where its own is no member any more, as it was away
+/// for too long; what it still works on is named to it as lost then. Where the answer is lost the
+/// new session may be a member all the same, and nobody was told of it: then it is ended, as no
+/// connection will.
+async fn enter(
     gateway: &Arc<Gateway>,
     view: &Arc<GroupView>,
     join: &request::Join,
 ) -> Result<Answer, StoreError> {
-    let session = new_session();
-    let entered = enter(gateway, view, join, &session, false).await;
+    let next = new_session();
+    let joining = Joining {
+        group: &join.group,
+        consumer: &join.consumer_id,
+        session: join.session.as_deref().unwrap_or(&next),
+        resume: join.session.is_some().then_some(&next),
+        kind: Kind::Stream,
+        gateway: &gateway.incarnation,
+        concurrency: join.concurrency,
+        capabilities: join.capabilities.names(),
+        max_consumers: view.definition.settings.max_consumers,
+        lease_ms: view.definition.settings.lease_ms,
+        pod: join.pod.as_deref().unwrap_or_default(),
+    };
+    let entered = gateway.store.join(&view.shard, &joining).await;
     if entered.as_ref().is_err_and(StoreError::is_transient) {
         let (attached, _frames) = Attached::new(Member {
             consumer: join.consumer_id.clone(),
-            session,
+            session: next,
             attach: FIRST_ATTACH,
             capabilities: Vec::new(),
             capacity: 0,
@@ -174,29 +181,6 @@ async fn enter_anew(
         });
     }
     entered
-}
-
-async fn enter(
-    gateway: &Gateway,
-    view: &GroupView,
-    join: &request::Join,
-    session: &str,
-    resume: bool,
-) -> Result<Answer, StoreError> {
-    let joining = Joining {
-        group: &join.group,
-        consumer: &join.consumer_id,
-        session,
-        resume,
-        kind: Kind::Stream,
-        gateway: &gateway.incarnation,
-        concurrency: join.concurrency,
-        capabilities: join.capabilities.names(),
-        max_consumers: view.definition.settings.max_consumers,
-        lease_ms: view.definition.settings.lease_ms,
-        pod: join.pod.as_deref().unwrap_or_default(),
-    };
-    gateway.store.join(&view.shard, &joining).await
 }
 
 /// Number of the first connection of a session.

@@ -266,7 +266,7 @@ pub fn judge(result: &mut SettleResult, verdict: Verdict) {
             SettleStatus::StaleLease,
             "the lease belongs to somebody else by now; nothing changed",
         ),
-        Verdict::Fenced => (
+        Verdict::Fenced | Verdict::Detached => (
             SettleStatus::StaleLease,
             "the session or its connection is an old one; nothing changed",
         ),
@@ -288,7 +288,9 @@ pub fn note(metrics: &Metrics, verdict: Verdict) {
     match verdict {
         Verdict::Done | Verdict::Dead => metrics.settled_ok.increment(1),
         Verdict::Gone => metrics.settled_gone.increment(1),
-        Verdict::Stale | Verdict::Fenced | Verdict::Spared => metrics.settled_stale.increment(1),
+        Verdict::Stale | Verdict::Fenced | Verdict::Detached | Verdict::Spared => {
+            metrics.settled_stale.increment(1);
+        },
         Verdict::Unknown => metrics.settled_unknown.increment(1),
     }
 }

@@ -24,6 +24,7 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::{
+    attached::session_lost,
     catalog::GroupView,
     core::{Gateway, now_ms},
     delivery::{Deliveries, Fate, Holder},
@@ -40,13 +41,48 @@ const ANSWERS_MAX: usize = 1_000;
 /// Most bytes of the remembered answers together.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Answers of fetches with a request id, until their leases end.
+/// Answers of fetches with a request id, until their leases end, and whose turn it is to find one.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     by_request: Mutex<HashMap<String, (Instant, Arc<wire::FetchResponse>)>>,
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A fetch with a request id. Of those with one key one fetches at a time, and the others wait for
+/// its answer: who asks again may be heard while nobody knows yet that its first line is dead.
+#[derive(Debug)]
+struct Flight<'a> {
+    answers: &'a Answers,
+    key: String,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Flight<'_> {
+    fn answer(&self) -> Option<wire::FetchResponse> {
+        self.answers.get(&self.key).map(|found| (*found).clone())
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.answers.turns.lock();
+        // The map's and this one.
+        if Arc::strong_count(&self.turn) <= 2 {
+            turns.remove(&self.key);
+        }
+    }
 }
 
 impl Answers {
+    fn flight(&self, key: String) -> Flight<'_> {
+        let turn = self.turns.lock().entry(key.clone()).or_default().clone();
+        Flight {
+            answers: self,
+            key,
+            turn,
+        }
+    }
+
     fn get(&self, key: &str) -> Option<Arc<wire::FetchResponse>> {
         let held = self.by_request.lock();
         held.get(key)
@@ -101,15 +137,34 @@ impl Gateway {
         }
         let (mut caller, answer) = oneshot::channel();
         let gateway = self.clone();
+        let end = Instant::now() + Duration::from_millis(fetch.wait_ms);
         self.tasks.spawn(BACKGROUND, "fetch", async move {
-            let fetched = gateway.fetch_for(&view, fetch, &mut caller).await;
+            let flight = request_key.map(|key| gateway.answers.flight(key));
+            let turn = async {
+                match &flight {
+                    Some(flight) => Some(flight.turn.lock().await),
+                    None => None,
+                }
+            };
+            // The other one may wait for longer than this one only where its request was another.
+            let _turn = tokio::select! {
+                biased;
+                turn = turn => turn,
+                () = caller.closed() => return,
+            };
+            if let Some(answer) = flight.as_ref().and_then(Flight::answer) {
+                drop(caller.send(Ok(answer)));
+                return;
+            }
+            let fetched = gateway.fetch_for(&view, fetch, end, &mut caller).await;
             if let Ok(found) = &fetched
                 && !found.deliveries.is_empty()
-                && let Some(key) = request_key
+                && let Some(flight) = &flight
             {
                 // Who asks again gets it, whether it was heard or not.
                 let lease = Duration::from_millis(view.definition.settings.lease_ms);
                 let found = Arc::new(found.clone());
+                let key = flight.key.clone();
                 gateway.answers.put(key, Instant::now() + lease, found);
                 drop(caller.send(fetched));
             } else if let Err(Ok(unheard)) = caller.send(fetched) {
@@ -125,12 +180,12 @@ impl Gateway {
         self: &Arc<Self>,
         view: &GroupView,
         fetch: request::Fetch,
+        end: Instant,
         caller: &mut oneshot::Sender<Result<wire::FetchResponse, Fault>>,
     ) -> Result<wire::FetchResponse, Fault> {
         let names = fetch.capabilities.names();
         let member = self.pull_member(view, &fetch.consumer_id, names).await?;
         let bell = self.bells.listen(&view.shard);
-        let end = Instant::now() + Duration::from_millis(fetch.wait_ms);
         let mut next_due = Instant::now();
         loop {
             // First, and however often the bell rings: retries need no coordinator.
@@ -196,7 +251,7 @@ impl Gateway {
             group,
             consumer,
             session: &session,
-            resume: false,
+            resume: None,
             kind: Kind::Pull,
             gateway: "-",
             concurrency: 1,
@@ -258,10 +313,13 @@ impl Gateway {
                     return Err(Fault::new(
                         Reason::Fenced,
                         format!(
-                            "consumer `{}` was removed or taken over while it waited",
+                            "consumer `{}` was taken over while it waited",
                             member.consumer
                         ),
                     ));
+                },
+                Fetched::Taken { detached, .. } if !detached.is_empty() => {
+                    return Err(session_lost(&member.consumer));
                 },
                 Fetched::Taken { entries, .. } => {
                     let now = self.store.now_ms();

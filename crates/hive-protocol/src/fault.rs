@@ -246,6 +246,9 @@ reasons! {
     RedisUnavailable = "REDIS_UNAVAILABLE", Unavailable;
     /// Redis no longer holds the data that was known: it must come back, or its loss be accepted.
     DatasetChanged = "DATASET_CHANGED", Unavailable;
+    /// The consumer is no member any more, or attached elsewhere, and nobody took its name: it may
+    /// join again.
+    SessionLost = "SESSION_LOST", Unavailable;
     /// This replica is going away; another one serves.
     Draining = "DRAINING", Unavailable;
     /// This replica does not serve yet.

@@ -133,8 +133,10 @@ pub enum Fetched {
     Taken {
         /// In order of slots, but for tasks of runs that somebody works on.
         entries: Vec<Taken>,
-        /// Positions in `takers` whose session or connection is an old one.
+        /// Positions in `takers` whose names are another session's.
         fenced: Vec<usize>,
+        /// Positions in `takers` whose session is no member any more, or has a newer connection.
+        detached: Vec<usize>,
         /// Positions in `lanes` that are left with work; `None` stands for a ready set.
         left: Vec<Option<usize>>,
         /// Entries that were read and not delivered: parked behind another of their ordering key,
@@ -198,18 +200,13 @@ impl Store {
             "LANES" => return Ok(Fetched::LanesChanged),
             _ => return Err(StoreError::reply("fetch")),
         }
-        let [chunks, fenced, summary] = parts
+        let [chunks, fenced, detached, summary] = parts
             .try_into()
             .map_err(|_error| StoreError::reply("fetch"))?;
         let mut entries = Vec::new();
         for chunk in chunks.list()? {
             read_chunk(chunk, &mut entries)?;
         }
-        let fenced = fenced
-            .list()?
-            .into_iter()
-            .map(position)
-            .collect::<Result<_, _>>()?;
         let [_, left, parked, due_in] = summary.array()?;
         let (parked, due_in_ms) = (parked.number()?, due_in.number()?);
         let left = left
@@ -223,7 +220,8 @@ impl Store {
             .collect::<Result<_, StoreError>>()?;
         Ok(Fetched::Taken {
             entries,
-            fenced,
+            fenced: positions(fenced)?,
+            detached: positions(detached)?,
             left,
             parked,
             due_in_ms,
@@ -298,6 +296,10 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+fn positions(numbers: Reply) -> Result<Vec<usize>, StoreError> {
+    numbers.list()?.into_iter().map(position).collect()
 }
 
 fn position(number: Reply) -> Result<usize, StoreError> {

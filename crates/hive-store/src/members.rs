@@ -42,8 +42,9 @@ pub struct Joining<'a> {
     pub consumer: &'a str,
     /// Its session: 24 hex digits, newly minted for a first join.
     pub session: &'a str,
-    /// Whether the session was answered by an earlier join.
-    pub resume: bool,
+    /// Set where the session was answered by an earlier join: the one that it gets, newly minted,
+    /// where its own is no member any more.
+    pub resume: Option<&'a str>,
     /// How it gets its work.
     pub kind: Kind,
     /// The gateway's incarnation; `-` for a pull consumer.
@@ -65,7 +66,7 @@ pub struct Joining<'a> {
 pub enum Joined {
     /// A member; `resumed` when the session was there before.
     Member {
-        /// Its session.
+        /// Its session: another one than was asked for where that is no member any more.
         session: String,
         /// Number of this connection.
         attach: u64,
@@ -78,8 +79,6 @@ pub enum Joined {
     AttachedByStream,
     /// The name is another session's by now.
     SessionLost,
-    /// The session is no member any more: join as a new one.
-    SessionExpired,
     /// The group is absent or being deleted.
     Gone,
 }
@@ -166,7 +165,7 @@ impl Store {
         call.text(joining.group)
             .text(joining.consumer)
             .text(joining.session);
-        call.flag(joining.resume);
+        call.flag(joining.resume.is_some());
         call.text(match joining.kind {
             Kind::Stream => "stream",
             Kind::Pull => "pull",
@@ -186,6 +185,7 @@ impl Store {
         } else {
             joining.pod
         });
+        call.text(joining.resume.unwrap_or("-"));
         let (word, parts) = reply::status("join", self.run_safely(Purpose::Control, call).await?)?;
         let mut parts = parts.into_iter();
         let mut next = || parts.next().ok_or_else(|| StoreError::reply("join"));
@@ -198,7 +198,6 @@ impl Store {
             "FULL" => Ok(Joined::Full(next()?.number()?)),
             "ATTACHED" => Ok(Joined::AttachedByStream),
             "LOST" => Ok(Joined::SessionLost),
-            "EXPIRED" => Ok(Joined::SessionExpired),
             "GONE" => Ok(Joined::Gone),
             _ => Err(StoreError::reply("join")),
         }

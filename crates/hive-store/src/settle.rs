@@ -131,8 +131,12 @@ pub enum Verdict {
     Gone,
     /// The lease is another's by now. Nothing changed.
     Stale,
-    /// The session or its connection is an old one. Nothing changed.
+    /// The session or its connection is an old one; of an extension: the name is another
+    /// session's. Nothing changed.
     Fenced,
+    /// Of an extension: the session is no member any more, or has a newer connection. Nothing
+    /// changed.
+    Detached,
     /// Not idle for long enough, or within the grace after a restart. Nothing changed.
     Spared,
     /// The lane is none of the group's. Nothing changed.
@@ -147,6 +151,7 @@ impl Verdict {
             'g' => Ok(Self::Gone),
             's' => Ok(Self::Stale),
             'f' => Ok(Self::Fenced),
+            'n' => Ok(Self::Detached),
             'i' => Ok(Self::Spared),
             _ => Err(StoreError::reply("settle")),
         }

@@ -246,7 +246,7 @@ impl World {
             group: GROUP,
             consumer,
             session: SESSION,
-            resume: false,
+            resume: None,
             kind,
             gateway,
             concurrency: 1,

@@ -89,7 +89,7 @@ impl<'a> Line<'a> {
             group: "g",
             consumer: "c",
             session: "000000000000000000000000",
-            resume: false,
+            resume: None,
             kind: Kind::Stream,
             gateway: "gw",
             concurrency: BATCH,

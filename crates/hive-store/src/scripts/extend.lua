@@ -15,7 +15,8 @@ ARGV
       attach 0 stands for a pull consumer, whose session alone is checked
 RETURNS  { status, detail }
   OK  verdicts  a letter per item: `o` extended, `g` not pending here, `s` the lease is another's,
-                `f` the session or its connection is an old one
+                `f` the name is another session's, `n` the session is no member any more, or has a
+                newer connection: it joins again
 IDEMPOTENT  yes: it only moves a deadline
 COST        one XPENDING and one XCLAIM a section
 INVARIANTS  M6 (only the lease's holder settles), E1 (fencing)
@@ -37,7 +38,7 @@ for _ = 1, tonumber(ARGV[2]) do
   local good = {}
   for i = 1, n do
     local id, count = ARGV[at + 4 + 2 * i], tonumber(ARGV[at + 5 + 2 * i])
-    local verdict = fresh and 'o' or 'f'
+    local verdict = fresh and 'o' or row and held_session ~= session and 'f' or 'n'
     if fresh and counts[id] ~= count then
       local found = redis.call('XPENDING', lane, group, id, id, 1)[1]
       if not found then

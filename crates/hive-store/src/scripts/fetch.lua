@@ -37,12 +37,12 @@ ARGV
   12.. lanes of (ref, classes: a 0|1 for each class), consumers of (id, session, attach, class,
      room: the sum of its slots), slots of (consumer_no, count)
 RETURNS  { status, detail, ... }
-  OK      chunks, fenced consumer numbers, { waiting, sources, parked, due_in }
+  OK      chunks, fenced, detached, { waiting, sources, parked, due_in }
           chunk of fresh entries    { consumer_no, lane_no, { { id, { 'm', body } }, ... } }
           chunk of a redelivery     { consumer_no, lane_no, { { id, ... } }, count, failures }
+          fenced: consumers whose names others have; detached: those that are to join again
           sources: numbers of the lanes left with work, 0 for a ready set or held tasks
-          parked: entries that were read and not delivered: they wait for another of their ordering
-          key, are held, or were decided meanwhile and are settled here
+          parked: entries read and not delivered: parked, held, or decided and so settled here
           due_in: ms until due_delayed makes a held task anybody's; 0 where none is held
   PAUSED  ""      the group is paused or not made yet
   GONE    ""      the group is absent or being deleted
@@ -65,7 +65,7 @@ if now == 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local lane_count, consumer_count = tonumber(ARGV[8]), tonumber(ARGV[9])
-local consumer_at, fenced, consumers, by_name = 11 + lane_count * 2, {}, {}, {}
+local consumer_at, fenced, detached, consumers, by_name = 11 + lane_count * 2, {}, {}, {}, {}
 for c = 1, consumer_count do
   local at = consumer_at + (c - 1) * 5
   local row = redis.call('HGET', KEYS[4], ARGV[at + 1])
@@ -74,7 +74,8 @@ for c = 1, consumer_count do
       room = tonumber(ARGV[at + 5]) }
     by_name[ARGV[at + 1]] = consumers[c]
   else
-    fenced[#fenced + 1] = c
+    local is_other = row and string.find(row, ARGV[at + 2] .. ' ', 1, true) ~= 1
+    table.insert(is_other and fenced or detached, c)
   end
 end
 
@@ -262,9 +263,8 @@ local function take_lane(lane, consumer, want)
   for _, entry in ipairs(entries) do
     room, lane.largest = room - #entry[2][2], math.max(lane.largest, #entry[2][2])
   end
-  lane.spent = #entries < want
+  lane.since, lane.rank, lane.spent = now, lane.base, #entries < want
   redis.call('HSET', KEYS[3], lane.ref, (lane.spent and lane.newest or '0-0') .. ' ' .. now)
-  lane.since, lane.rank = now, lane.base
   if lane.marked or lane.of_tasks then
     local kept = {}
     for _, entry in ipairs(entries) do
@@ -337,4 +337,4 @@ local remaining = { held > 0 and 0 or nil }
 for _, source in ipairs(sources) do
   if not source.spent then remaining[#remaining + 1] = source.no end
 end
-return { 'OK', chunks, fenced, { waiting, remaining, reads - taken, due_in } }
+return { 'OK', chunks, fenced, detached, { waiting, remaining, reads - taken, due_in } }

@@ -8,7 +8,7 @@ decided on one state; two processes under one id never both believe that they ho
 KEYS
   1 groups   hash    group -> `<state> <version>`
   2 members  hash    consumer -> `<session> <attach> <kind> <gateway> <concurrency> <ms> <caps>
-                     <lease> <pod>`
+                     <lease> <pod> <session before>`
 ARGV
   1 group          name
   2 consumer       name
@@ -22,13 +22,15 @@ ARGV
   10 lease_ms      u53     the lease that it is told: it sends heartbeats by it until it joins again
   11 now_ms        u53     0, or the time instead of Redis' own (tests)
   12 pod           text    the pod that it runs in, or `-`
+  13 next          text    24 hex digits, newly minted: where a resumed session is no member any
+                           more it is followed by this one; `-` for no resume
 RETURNS  { status, detail, ... }
   JOINED   session, attach  a new member, or a new session that fences the old one out
-  RESUMED  session, attach  the same session on a new connection; for pull the session it has
+  RESUMED  session, attach  the same session, or the one that followed it, on a new connection; for
+                            pull the session it has
   FULL     members          the group has its limit
   ATTACHED gateway          a pull call for a consumer that is attached by stream
   LOST     ""               the name is another session's by now
-  EXPIRED  ""               resume of a session that is no member any more; join as a new one
   GONE     ""               the group is absent or being deleted
 IDEMPOTENT  yes for pull; a repeated stream join raises the attach number
 COST        O(1)
@@ -41,7 +43,7 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local consumer, session, kind = ARGV[2], ARGV[3], ARGV[5]
+local consumer, session, kind, before = ARGV[2], ARGV[3], ARGV[5], '-'
 local status, attach = 'JOINED', 1
 local row = redis.call('HGET', KEYS[2], consumer)
 if row then
@@ -52,17 +54,21 @@ if row then
   elseif held == session then
     attach, status = tonumber(number) + 1, 'RESUMED'
   elseif ARGV[4] == '1' then
-    return { 'LOST', '' }
+    -- Where the answer was lost that named the session behind its own, it asks with its own again.
+    if string.match(row, '^' .. string.rep('%S+ ', 9) .. '(%S+)$') ~= session then
+      return { 'LOST', '' }
+    end
+    session, before = held, session
+    attach, status = tonumber(number) + 1, 'RESUMED'
   end
-elseif kind == 'stream' and ARGV[4] == '1' then
+else
   -- Joined as new under the old session, its attach numbers would begin anew: a slow old gateway
   -- would pass for the new one.
-  return { 'EXPIRED', '' }
-else
+  if ARGV[4] == '1' then session, before = ARGV[13], session end
   local members = redis.call('HLEN', KEYS[2])
   if members >= tonumber(ARGV[9]) then return { 'FULL', tostring(members) } end
 end
 if kind == 'pull' then attach = 0 end
-redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s %s %s', session,
-  attach, kind, ARGV[6], ARGV[7], now, ARGV[8], ARGV[10], ARGV[12]))
+redis.call('HSET', KEYS[2], consumer, string.format('%s %.0f %s %s %s %.0f %s %s %s %s',
+  session, attach, kind, ARGV[6], ARGV[7], now, ARGV[8], ARGV[10], ARGV[12], before))
 return { status, session, tostring(attach) }

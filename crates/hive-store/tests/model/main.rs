@@ -199,7 +199,7 @@ impl Run {
             "{consumer} joins {group} as {session}, resume {resume}"
         ));
         let mut joining = World::joining(group, consumer, &session);
-        joining.resume = resume;
+        joining.resume = resume.then_some("unused");
         let attach = held.filter(|_| resume).map_or(1, |(_, attach)| attach + 1);
         if let Some((session, attach)) = self.model(group).members.get(consumer).cloned() {
             self.former.push((group, consumer.into(), session, attach));
@@ -282,16 +282,16 @@ impl Run {
         let model = &self.groups[group];
         let is_fresh =
             |taker: &Taker| model.is_fresh(&taker.consumer, &taker.session, taker.attach);
-        let fenced_takers: Vec<usize> = (0..takers.len())
+        let (detached_takers, fenced_takers): (Vec<usize>, Vec<usize>) = (0..takers.len())
             .filter(|taker| !is_fresh(&takers[*taker]))
-            .collect();
+            .partition(|at| !model.is_fenced(&takers[*at].consumer, &takers[*at].session));
         let slots: Vec<(usize, u32)> = (0..takers.len())
             .map(|taker| (taker, self.rng.random_range(1..4)))
             .collect();
         let named: Vec<(String, u64)> = slots
             .iter()
             .map(|(taker, count)| {
-                let count = if fenced_takers.contains(taker) {
+                let count = if !is_fresh(&takers[*taker]) {
                     0
                 } else {
                     u64::from(*count)
@@ -326,12 +326,15 @@ impl Run {
             .await
             .expect("fetch");
         let Fetched::Taken {
-            entries, fenced, ..
+            entries,
+            fenced,
+            detached,
+            ..
         } = fetched
         else {
             panic!("{fetched:?}");
         };
-        assert_eq!(fenced, fenced_takers);
+        assert_eq!((fenced, detached), (fenced_takers, detached_takers));
         let messages = std::mem::take(&mut self.messages);
         let expected = self.model(group).fetch(&messages, gateway, &named);
         self.messages = messages;
@@ -531,7 +534,8 @@ impl Run {
             .await;
         let model = self.model(group);
         let expected = match model.owner(message) {
-            _ if !model.is_fresh(&lease.consumer, &lease.session, attach) => Verdict::Fenced,
+            _ if model.is_fenced(&lease.consumer, &lease.session) => Verdict::Fenced,
+            _ if !model.is_fresh(&lease.consumer, &lease.session, attach) => Verdict::Detached,
             None => Verdict::Gone,
             Some(owner)
                 if *owner == *lease.consumer && model.seats[&message].count == lease.count =>

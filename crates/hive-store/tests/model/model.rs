@@ -258,6 +258,13 @@ impl Group {
             .is_some_and(|(held, number)| held == session && (attach == 0 || *number == attach))
     }
 
+    /// Whether another session has the consumer's name.
+    pub(crate) fn is_fenced(&self, consumer: &str, session: &str) -> bool {
+        self.members
+            .get(consumer)
+            .is_some_and(|(held, _)| held != session)
+    }
+
     /// Who owns it, if it is pending.
     pub(crate) fn owner(&self, message: usize) -> Option<String> {
         match &self.seats[&message].place {

@@ -211,7 +211,7 @@ async fn a_group_limit_counts_what_consumers_hold() {
 }
 
 #[tokio::test]
-async fn an_old_session_or_connection_takes_nothing_and_is_named() {
+async fn an_old_session_or_connection_takes_nothing_and_is_told_which_it_is() {
     let world = with_group().await;
     world.add("g/p4", &["a", "b"]).await;
     let old = world.join("g", "a", &[]).await;
@@ -227,12 +227,15 @@ async fn an_old_session_or_connection_takes_nothing_and_is_named() {
     let takers = [old, new, other, absent];
     let slots = [(0, 5), (1, 1), (2, 5), (3, 5)];
     let Fetched::Taken {
-        entries, fenced, ..
+        entries,
+        fenced,
+        detached,
+        ..
     } = world.fetch_with("g", &takers, &slots, |_| {}).await
     else {
         panic!("not taken")
     };
-    assert_eq!(fenced, [0, 2, 3]);
+    assert_eq!((fenced, detached), (vec![2], vec![0, 3]));
     assert_eq!(entries.iter().map(|e| e.taker).collect::<Vec<_>>(), [1]);
 }
 

@@ -5,7 +5,7 @@ use hive_store::{
     fetch::Taker,
     header::Header,
     keys::GroupKey,
-    members::{Joined, Kind, Leaving, Member},
+    members::{Joined, Joining, Kind, Leaving, Member},
     publish::Item,
     registry::Registration,
     settle::Action,
@@ -23,7 +23,6 @@ fn member(joined: Joined) -> (String, u64, bool) {
         other @ (Joined::Full(_)
         | Joined::AttachedByStream
         | Joined::SessionLost
-        | Joined::SessionExpired
         | Joined::Gone) => panic!("{other:?}"),
     }
 }
@@ -34,7 +33,7 @@ async fn a_new_session_fences_the_old_one_and_a_resumed_one_counts_its_connectio
     let first = World::joining("g", "a", "s1");
     assert_eq!(member(world.joined(&first).await), ("s1".into(), 1, false));
     let mut resumed = first.clone();
-    resumed.resume = true;
+    resumed.resume = Some("n");
     assert_eq!(member(world.joined(&resumed).await), ("s1".into(), 2, true));
     let second = World::joining("g", "a", "s2");
     assert_eq!(member(world.joined(&second).await), ("s2".into(), 1, false));
@@ -53,19 +52,52 @@ async fn a_new_session_fences_the_old_one_and_a_resumed_one_counts_its_connectio
 }
 
 #[tokio::test]
-async fn a_session_that_is_no_member_any_more_is_lost_not_begun_anew() {
+async fn a_session_that_is_no_member_any_more_is_followed_by_another_that_it_may_ask_for_again() {
     let world = with_group().await;
-    let mut resumed = World::joining("g", "a", "s1");
-    resumed.resume = true;
-    assert_eq!(world.joined(&resumed).await, Joined::SessionExpired);
-    assert_eq!(
-        world
-            .store
-            .member(&world.shard, "g", "a")
-            .await
-            .expect("member"),
-        None
-    );
+    let away = |next| {
+        let mut resumed = World::joining("g", "a", "s1");
+        resumed.resume = Some(next);
+        resumed
+    };
+    let join = async |joining: &Joining<'_>| member(world.joined(joining).await);
+    assert_eq!(join(&away("n1")).await, ("n1".into(), 1, false));
+    // The answer was lost: it knows of `s1` alone, however often.
+    assert_eq!(join(&away("n2")).await, ("n1".into(), 2, true));
+    assert_eq!(join(&away("n3")).await, ("n1".into(), 3, true));
+    // It was heard: what asks for the old one now is late.
+    let mut heard = World::joining("g", "a", "n1");
+    heard.resume = Some("n4");
+    assert_eq!(join(&heard).await, ("n1".into(), 4, true));
+    assert_eq!(world.joined(&away("n5")).await, Joined::SessionLost);
+    // It was given up again: each session is used once.
+    let lanes = world.lanes("g").await;
+    let who = ("a", "*", 0);
+    let left = world.store.leave(&world.shard, "g", &lanes, who).await;
+    assert_eq!(left.expect("leave"), Leaving::Done);
+    assert_eq!(join(&away("n6")).await, ("n6".into(), 1, false));
+}
+
+#[tokio::test]
+async fn a_session_that_follows_none_or_another_is_not_taken_for_ones_own() {
+    let world = with_group().await;
+    let mut mine = World::joining("g", "a", "s1");
+    mine.resume = Some("n1");
+    let other = World::joining("g", "a", "s2");
+    assert_eq!(member(world.joined(&other).await).1, 1);
+    assert_eq!(world.joined(&mine).await, Joined::SessionLost);
+    let mut again = other.clone();
+    again.resume = Some("n2");
+    let lanes = world.lanes("g").await;
+    let who = ("a", "*", 0);
+    let left = world.store.leave(&world.shard, "g", &lanes, who).await;
+    assert_eq!(left.expect("leave"), Leaving::Done);
+    assert_eq!(member(world.joined(&again).await), ("n2".into(), 1, false));
+    assert_eq!(world.joined(&mine).await, Joined::SessionLost);
+    // As an older build writes it: without what it follows.
+    let key = world.shard.group("g", GroupKey::Members);
+    let row = "s3 1 stream gw 4 0 - 30000 s1";
+    let _: redis::Value = world.redis(&["HSET", &key, "a", row]).await;
+    assert_eq!(world.joined(&mine).await, Joined::SessionLost);
 }
 
 #[tokio::test]

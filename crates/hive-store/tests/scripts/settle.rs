@@ -6,6 +6,7 @@ use hive_store::{
     fetch::{Taken, Taker},
     header::Header,
     keys::GroupKey,
+    members::Leaving,
     publish::Item,
     repair::WrittenOff,
     settle::{Action, Settle, SettleGroup, Ticket, Verdict},
@@ -556,8 +557,8 @@ async fn only_the_holder_extends_and_the_count_stays() {
         .extend(&world.shard, "g", &lanes, &leases)
         .await
         .expect("extend");
-    use Verdict::{Done, Fenced, Gone, Stale, Unknown};
-    assert_eq!(verdicts, [Done, Stale, Fenced, Fenced, Gone, Unknown]);
+    use Verdict::{Detached, Done, Fenced, Gone, Stale, Unknown};
+    assert_eq!(verdicts, [Done, Stale, Fenced, Detached, Gone, Unknown]);
     let held = world.store.held_by("g", &lanes, "a").await.expect("held");
     assert!(held[0].idle_ms < 30_000 && held[0].count == 1, "{held:?}");
     let mut many = Vec::new();
@@ -570,6 +571,17 @@ async fn only_the_holder_extends_and_the_count_stays() {
         .await
         .expect("extend");
     assert_eq!(verdicts, [Done; 4]);
+    // Given up by a coordinator: it was fenced out by nobody.
+    let left = world
+        .store
+        .leave(&world.shard, "g", &lanes, ("a", "*", 0))
+        .await;
+    assert_eq!(left.expect("leave"), Leaving::Done);
+    let verdicts = world
+        .store
+        .extend(&world.shard, "g", &lanes, &leases[..3])
+        .await;
+    assert_eq!(verdicts.expect("extend"), [Detached; 3]);
 }
 
 #[tokio::test]

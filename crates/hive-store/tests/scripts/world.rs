@@ -268,7 +268,7 @@ impl World {
             group,
             consumer,
             session,
-            resume: false,
+            resume: None,
             kind: Kind::Stream,
             gateway: "gw",
             concurrency: 4,
@@ -343,9 +343,12 @@ impl World {
         let takers = [taker.clone()];
         match self.fetch_with(group, &takers, &[(0, count)], |_| {}).await {
             Fetched::Taken {
-                entries, fenced, ..
+                entries,
+                fenced,
+                detached,
+                ..
             } => {
-                assert!(fenced.is_empty(), "fenced");
+                assert!(fenced.is_empty() && detached.is_empty(), "fenced");
                 entries
             },
             other @ (Fetched::Paused | Fetched::Gone | Fetched::LanesChanged) => {

@@ -43,6 +43,7 @@ async fn aware(world: &World, takers: &[Taker], slots: &[(usize, u32)]) -> Got {
     let Fetched::Taken {
         entries,
         fenced,
+        detached,
         left,
         parked,
         due_in_ms,
@@ -50,7 +51,7 @@ async fn aware(world: &World, takers: &[Taker], slots: &[(usize, u32)]) -> Got {
     else {
         panic!("nothing is fetched");
     };
-    assert!(fenced.is_empty(), "fenced");
+    assert!(fenced.is_empty() && detached.is_empty(), "fenced");
     let entries = entries.iter().map(|taken| {
         assert_eq!(
             taken.count, 1,
