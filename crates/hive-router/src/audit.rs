@@ -1,9 +1,9 @@
 //! Proves that runs move, and moves those that cannot: the reconciler and the auditor.
 //!
 //! An attempt without news for longer than a lease is looked up at its shard. One that the shard
-//! does not know, because it lost data, is dispatched again under the same key; one whose outcome
-//! no router applied gets it. A run that goes on and waits for nothing is a fault of this system:
-//! it is counted, and pushed. The limit of adaptive runs is moved on the same round.
+//! does not know, because it lost data, is dispatched again under the same key; one whose start or
+//! outcome no router applied gets it. A run that goes on and waits for nothing is a fault of this
+//! system: it is counted, and pushed. The limit of adaptive runs is moved on the same round.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{
     desk::{Desk, Draft, StepError},
     metrics::{self, Loop, Repair},
-    names::{RunName, dispatch_key},
+    names::{DispatchKey, RunName, dispatch_key},
     outbox::Order,
     rounds::{Owned, every},
     settled,
@@ -197,7 +197,7 @@ async fn audit_run(desk: &Arc<Desk>, memory: &mut Memory, name: &RunName) -> Res
             && let Some(target) = target
         {
             memory.seen.remove(&key);
-            look_up(desk, name, (task, attempt), &target).await?;
+            look_up(desk, name, (task, attempt, status), &target).await?;
         }
     }
     Ok(())
@@ -207,13 +207,23 @@ async fn audit_run(desk: &Arc<Desk>, memory: &mut Memory, name: &RunName) -> Res
 async fn look_up(
     desk: &Arc<Desk>,
     name: &RunName,
-    (task, attempt): (TaskIndex, u32),
+    (task, attempt, status): (TaskIndex, u32, TaskStatus),
     target: &Target,
 ) -> Result<(), StepError> {
     let shard = desk.store.shard(&name.namespace, &target.stream, 0);
     let key = dispatch_key(&name.run_id, task, attempt);
     let asked = desk.now();
     match desk.store.look_up_task(&shard, &key).await? {
+        TaskRow::Leased {
+            consumer,
+            deliveries,
+        } if status == TaskStatus::Queued => {
+            begun(desk, name, (task, attempt), (consumer, deliveries)).await
+        },
+        // Whoever it was: it was delivered.
+        TaskRow::Acked if status == TaskStatus::Queued => {
+            begun(desk, name, (task, attempt), (String::new(), 1)).await
+        },
         TaskRow::Waiting | TaskRow::Leased { .. } | TaskRow::Acked => Ok(()),
         TaskRow::Unknown => {
             let facts = desk.placing.facts(&name.namespace).await?;
@@ -260,6 +270,34 @@ async fn look_up(
             Ok(())
         },
     }
+}
+
+/// Applies that an agent got an attempt: its `timeout` counts from here on.
+async fn begun(
+    desk: &Arc<Desk>,
+    name: &RunName,
+    (task, attempt): (TaskIndex, u32),
+    (consumer, deliveries): (String, u64),
+) -> Result<(), StepError> {
+    let key = DispatchKey {
+        run_id: name.run_id.to_string(),
+        task,
+        attempt,
+    };
+    let started = SettledWhat::Started {
+        consumer,
+        deliveries,
+    };
+    let step = desk.step(name, |draft| {
+        let status = draft.run().task(task).map(|state| state.status);
+        settled::take(draft, &key, &started)?;
+        Ok::<_, Illegal>(status == Some(TaskStatus::Queued))
+    });
+    if step.await? == Ok(true) {
+        metrics::repaired(Repair::LostStart);
+        tracing::warn!(?key, "start_applied_late");
+    }
+    Ok(())
 }
 
 /// Moves the limit of a run whose strategy follows the load.
