@@ -43,7 +43,7 @@ use crate::{
     placing::{Facts, Placing},
     provisioning::Provisioning,
     settings::Workflows,
-    stored::{self, Loaded, RECORD_BYTES, Undecodable},
+    stored::{self, Loaded, RECORD_BYTES, Target, Undecodable},
 };
 
 /// Tasks of all runs that are kept in memory, so that the next step need not read them again.
@@ -141,6 +141,11 @@ impl Draft<'_> {
     /// The run as it is after what was applied.
     pub(crate) const fn run(&self) -> &Run {
         &self.loaded.run
+    }
+
+    /// Where an attempt is sent: the open one of the task, or the last one.
+    pub(crate) fn target(&self, task: TaskIndex) -> Option<&Target> {
+        self.loaded.target(task)
     }
 
     /// Applies an event. One that is not legal changes nothing. What may start because of it is
@@ -732,7 +737,7 @@ enum Tried<T, E> {
     Conflict,
 }
 
-fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<'a> {
+pub(crate) fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<'a> {
     Draft {
         loaded,
         facts,

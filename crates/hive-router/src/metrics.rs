@@ -208,6 +208,7 @@ pub(crate) fn illegal_event(illegal: &Illegal) {
         Illegal::AlreadyFinal { .. } | Illegal::RunIsFinal { .. } => "final",
         Illegal::UnknownTask { .. }
         | Illegal::NotOpen { .. }
+        | Illegal::AlreadyPlaced
         | Illegal::NotQueued { .. }
         | Illegal::NotAsked
         | Illegal::NotWaitingInput { .. }

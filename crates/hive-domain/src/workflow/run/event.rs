@@ -252,6 +252,9 @@ pub enum Illegal {
         /// What it is.
         status: TaskStatus,
     },
+    /// A target is stored for the attempt.
+    #[error("the attempt has its target already")]
+    AlreadyPlaced,
     /// The attempt is not waiting in a queue.
     #[error("the task is `{status}` and must be `queued`")]
     NotQueued {

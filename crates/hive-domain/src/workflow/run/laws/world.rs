@@ -348,8 +348,12 @@ impl World {
         }
     }
 
-    /// Records of attempts that never were.
+    /// Records of attempts that never were, and a second place for one that has its place.
     fn stale(&mut self) {
+        let placed: Vec<_> = self.shard.keys().copied().collect();
+        if let Some((task, attempt)) = self.chance.pick(&placed) {
+            assert!(!self.may(Event::Placed { task, attempt }));
+        }
         let task = TaskIndex::try_from(self.chance.below(self.run.tasks().len() + 1)).unwrap();
         let attempt = u32::try_from(self.chance.below(4)).unwrap();
         let key = (task, attempt);
