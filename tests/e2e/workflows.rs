@@ -8,6 +8,7 @@ use hive_testkit::{redis::Aof, wait};
 use wire::{TaskState, WorkflowState, workflow_service_client::WorkflowServiceClient};
 
 mod affinity;
+mod displaced;
 pub(crate) mod flow;
 mod provisioning;
 mod rest;

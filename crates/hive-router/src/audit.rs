@@ -228,6 +228,10 @@ async fn look_up(
         TaskRow::Unknown => {
             let facts = desk.placing.facts(&name.namespace).await?;
             if facts.is_gone(target) {
+                if desk.take_back(name, &[(task, attempt)]).await? {
+                    metrics::repaired(Repair::LostDispatch);
+                    return Ok(());
+                }
                 let reason = format!("group `{}` is gone", target.group);
                 let step = desk.step(name, |draft| {
                     let reason = reason.clone();

@@ -183,7 +183,7 @@ impl Order {
 }
 
 /// Whether the attempt is still open, and for a dispatch: not begun.
-fn is_owed(run: &Run, owed: Owed) -> bool {
+pub(crate) fn is_owed(run: &Run, owed: Owed) -> bool {
     let (Owed::Dispatch { task, attempt } | Owed::Resolve { task, attempt, .. }) = owed;
     run.task(task).is_some_and(|state| {
         state.attempt == attempt
@@ -391,7 +391,8 @@ impl Desk {
     }
 
     /// What is still owed of a run, and the entries that owe nothing any more. An attempt that no
-    /// group serves is placed where one does by now, and fails when that takes too long.
+    /// group serves is placed where one does by now, and fails when that takes too long. One whose
+    /// group is gone is taken back where another serves the task.
     async fn orders(
         self: &Arc<Self>,
         name: &RunName,
@@ -441,6 +442,9 @@ impl Desk {
                 }
             })
             .await?;
+            let gone = unplaced.iter().filter(|one| one.target.is_some());
+            let gone: Vec<(TaskIndex, u32)> = gone.map(|one| (one.task, one.attempt)).collect();
+            self.take_back(name, &gone).await?;
             let step = self.step(name, |draft| {
                 for one in &unplaced {
                     place_or_end(draft, one);

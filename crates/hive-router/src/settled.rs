@@ -26,6 +26,7 @@ use crate::{
     desk::{Desk, Draft, StepError},
     metrics,
     names::{DispatchKey, RunName},
+    taken_back::TAKEN_BACK,
 };
 
 /// Records read at once.
@@ -229,6 +230,7 @@ pub(crate) fn ended(
         TaskOutcome::Failed => Outcome::Failed { reason: words() },
         TaskOutcome::DeadLettered => Outcome::DeadLettered { reason: words() },
         TaskOutcome::TimedOut => Outcome::TimedOut,
+        TaskOutcome::Cancelled if detail == TAKEN_BACK => Outcome::Unsent { reason: words() },
         TaskOutcome::Cancelled => Outcome::Cancelled { reason: words() },
         TaskOutcome::Suspended => {
             let asked = wire::Suspend::decode(detail.clone()).unwrap_or_default();

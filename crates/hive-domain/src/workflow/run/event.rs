@@ -39,6 +39,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// Never reached an agent, and never will: its group is gone. The task goes to another one.
+    Unsent {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a signal says of a task.

@@ -277,6 +277,9 @@ impl World {
             },
             3 => cancelled(),
             4 => Outcome::TimedOut,
+            5 => Outcome::Unsent {
+                reason: "no such group".to_owned(),
+            },
             _ => Outcome::Succeeded {
                 has_result: self.chance.percent(50),
             },
