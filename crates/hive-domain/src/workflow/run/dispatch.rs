@@ -81,15 +81,19 @@ impl Run {
         Ok(())
     }
 
-    /// The answer to a suspended task came.
+    /// The answer to what an attempt asked came. One to an earlier question is no answer.
     pub(super) fn provide_input(
         &mut self,
         task: TaskIndex,
+        attempt: u32,
         step: &mut Step,
     ) -> Result<(), Illegal> {
-        let status = self.state(task)?.status;
+        let (status, current) = (self.state(task)?.status, self.attempt(task));
         if status != TaskStatus::WaitingInput {
             return Err(Illegal::NotWaitingInput { status });
+        }
+        if attempt != current {
+            return Err(Illegal::StaleAttempt { current });
         }
         self.become_status(task, TaskStatus::Pending, step, |state| {
             state.reason = String::new();

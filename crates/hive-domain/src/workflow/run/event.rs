@@ -109,6 +109,8 @@ pub enum Event {
     ProvideInput {
         /// The task.
         task: TaskIndex,
+        /// The attempt that asked.
+        attempt: u32,
     },
     /// The target refused an attempt for good, so no agent ever gets it.
     Undeliverable {

@@ -135,7 +135,7 @@ impl World {
             } else if !self.undelivered().is_empty() {
                 self.deliver();
             } else if let Some(task) = waiting.first() {
-                self.must(Event::ProvideInput { task: *task });
+                self.provide_input(*task);
             } else if self.run.has_more() {
                 self.must(Event::Continue);
             } else {
