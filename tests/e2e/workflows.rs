@@ -363,7 +363,6 @@ async fn a_task_added_at_one_router_ends_at_once_at_another_that_kept_the_run() 
             let request = wire::RouteTaskRequest {
                 workflow_id: "open".into(),
                 task: Some(task(&id, "architecture", &[])),
-                ..wire::RouteTaskRequest::default()
             };
             let mut service = WorkflowServiceClient::connect(router.url()).await?;
             service.route_task(request).await?;

@@ -325,16 +325,15 @@ impl Desk {
                 None => (self.load(name).await?, false),
             };
             let version = loaded.version;
-            let tried = match self.try_step(name, loaded, &mut act).await? {
-                // What is written is checked by that. This was decided by what is kept alone, and
-                // another router may have gone on with the run: an outcome that is legal there
-                // must not be lost here.
-                Tried::Refused(..) | Tried::Nothing(..)
-                    if is_kept && self.version(name).await? != version =>
-                {
-                    Tried::Conflict
-                },
-                tried => tried,
+            let tried = self.try_step(name, loaded, &mut act).await?;
+            // What is written is checked by that. This was decided by what is kept alone, and
+            // another router may have gone on with the run: an outcome that is legal there must
+            // not be lost here.
+            let is_unchecked = is_kept && matches!(tried, Tried::Refused(..) | Tried::Nothing(..));
+            let tried = if is_unchecked && self.version(name).await? != version {
+                Tried::Conflict
+            } else {
+                tried
             };
             match tried {
                 Tried::Refused(error, loaded) => {
