@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use hive_client::{Job, Outcome, wire};
-use hive_testkit::redis::Aof;
+use hive_testkit::{redis::Aof, wait};
 use wire::{TaskState, WorkflowState, workflow_service_client::WorkflowServiceClient};
 
 mod affinity;
+mod displaced;
 pub(crate) mod flow;
 mod provisioning;
 mod rest;
@@ -289,6 +290,45 @@ async fn a_task_whose_time_is_up_ends_and_its_agent_is_told() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_start_no_router_heard_of_is_timed_out_all_the_same() -> Result<()> {
+    let mut flow = Flow::start(Aof::Off, 1, 1).await?;
+    let mut slow = task("slow", "backend", &[]);
+    slow.timeout = Some(hive_protocol::time::to_duration(500));
+    flow.submit(workflow("w", vec![slow])).await?;
+    let group = "backend_engineers_consumers";
+    let sent = wait::try_until(Duration::from_secs(10), "the task in its lane", || async {
+        let waiting = flow.fleet.figures(group).await?.lag;
+        anyhow::ensure!(waiting == 1, "{waiting} wait");
+        anyhow::Ok(())
+    });
+    sent.await?;
+    flow.routers[0].kill9()?;
+    let agents = flow.agents(|_: &Job| Answer::Later(Duration::from_secs(300), Outcome::done()))?;
+    // What the shard said of it is lost, as the end of a log is with Redis' machine.
+    let lost = wait::try_until(Duration::from_secs(10), "the start of the task", || async {
+        let keys = flow.fleet.redis("KEYS *settled").await?;
+        let settled = keys.lines().find(|line| line.ends_with("settled"));
+        let trim = format!("XTRIM {} MAXLEN 0", settled.context("no record yet")?);
+        let removed = flow.fleet.redis(&trim).await?;
+        anyhow::ensure!(removed.trim_end() == ":1", "{removed}");
+        anyhow::Ok(())
+    });
+    lost.await?;
+    flow.routers[0].restart().await?;
+    // After half a minute without news it is looked up.
+    let ended = wait::try_until(Duration::from_secs(60), "the end of the task", || async {
+        let run = flow.get("w").await?;
+        anyhow::ensure!(run.state() == WorkflowState::Failed, "{run:?}");
+        anyhow::Ok(state_of(&run, "slow"))
+    });
+    assert_eq!(ended.await?, Some(TaskState::TimedOut));
+    for agent in agents {
+        agent.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_condition_decides_whether_a_task_is_wanted() -> Result<()> {
     let flow = Flow::start(Aof::Off, 1, 1).await?;
     let agents = flow.agents(acks)?;
@@ -323,7 +363,6 @@ async fn a_task_added_at_one_router_ends_at_once_at_another_that_kept_the_run() 
             let request = wire::RouteTaskRequest {
                 workflow_id: "open".into(),
                 task: Some(task(&id, "architecture", &[])),
-                ..wire::RouteTaskRequest::default()
             };
             let mut service = WorkflowServiceClient::connect(router.url()).await?;
             service.route_task(request).await?;

@@ -146,7 +146,12 @@ async fn advance(
         last = Some(id);
     }
     if let Some(last) = &last {
-        desk.store.advance_dead(&place.shard, last).await?;
+        let advanced = desk.store.advance_dead(&place.shard, &after, last);
+        if !advanced.await? {
+            // Redis came back with less than it had: records of what is before may be gone too.
+            *position = None;
+            return Ok(Advance::More);
+        }
     }
     *position = Some(last.unwrap_or(after));
     Ok(if is_full {

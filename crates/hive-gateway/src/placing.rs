@@ -75,7 +75,7 @@ impl Gateway {
         for (number, one) in wanted.iter().enumerate() {
             if self.provisioned(onward, one).await? {
                 self.facts.0.lock().remove(namespace);
-                if let Ok(choice) = choose_group(&*self.facts(namespace).await?, one) {
+                if let Ok(choice) = choose_group(&self.facts(namespace).await?, one) {
                     return Ok((number, choice));
                 }
             }

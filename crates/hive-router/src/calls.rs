@@ -303,6 +303,7 @@ pub(crate) fn illegal(why: Illegal) -> Fault {
         Illegal::AlreadyFinal { .. } => Reason::TaskOver,
         Illegal::StaleAttempt { .. }
         | Illegal::NotOpen { .. }
+        | Illegal::AlreadyPlaced
         | Illegal::NotQueued { .. }
         | Illegal::NotAsked
         | Illegal::Resolving { .. }

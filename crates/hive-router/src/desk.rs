@@ -43,7 +43,7 @@ use crate::{
     placing::{Facts, Placing},
     provisioning::Provisioning,
     settings::Workflows,
-    stored::{self, Loaded, RECORD_BYTES, Undecodable},
+    stored::{self, Loaded, RECORD_BYTES, Target, Undecodable},
 };
 
 /// Tasks of all runs that are kept in memory, so that the next step need not read them again.
@@ -141,6 +141,11 @@ impl Draft<'_> {
     /// The run as it is after what was applied.
     pub(crate) const fn run(&self) -> &Run {
         &self.loaded.run
+    }
+
+    /// Where an attempt is sent: the open one of the task, or the last one.
+    pub(crate) fn target(&self, task: TaskIndex) -> Option<&Target> {
+        self.loaded.target(task)
     }
 
     /// Applies an event. One that is not legal changes nothing. What may start because of it is
@@ -320,16 +325,15 @@ impl Desk {
                 None => (self.load(name).await?, false),
             };
             let version = loaded.version;
-            let tried = match self.try_step(name, loaded, &mut act).await? {
-                // What is written is checked by that. This was decided by what is kept alone, and
-                // another router may have gone on with the run: an outcome that is legal there
-                // must not be lost here.
-                Tried::Refused(..) | Tried::Nothing(..)
-                    if is_kept && self.version(name).await? != version =>
-                {
-                    Tried::Conflict
-                },
-                tried => tried,
+            let tried = self.try_step(name, loaded, &mut act).await?;
+            // What is written is checked by that. This was decided by what is kept alone, and
+            // another router may have gone on with the run: an outcome that is legal there must
+            // not be lost here.
+            let is_unchecked = is_kept && matches!(tried, Tried::Refused(..) | Tried::Nothing(..));
+            let tried = if is_unchecked && self.version(name).await? != version {
+                Tried::Conflict
+            } else {
+                tried
             };
             match tried {
                 Tried::Refused(error, loaded) => {
@@ -732,7 +736,7 @@ enum Tried<T, E> {
     Conflict,
 }
 
-fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<'a> {
+pub(crate) fn draft<'a>(loaded: &'a mut Loaded, facts: &'a Facts, now: Timestamp) -> Draft<'a> {
     Draft {
         loaded,
         facts,

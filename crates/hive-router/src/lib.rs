@@ -40,6 +40,7 @@ mod rounds;
 pub mod settings;
 mod settled;
 mod stored;
+mod taken_back;
 mod view;
 
 use std::ffi::OsString;

@@ -11,7 +11,10 @@ const LOOPS: Label = Label::of(
 const ENDS: Label = Label::of("status", &["succeeded", "failed", "cancelled"]);
 const REFUSALS: Label = Label::of("reason", &["full", "group_gone", "late"]);
 const ILLEGAL: Label = Label::of("reason", &["stale", "final", "other"]);
-const REPAIRS: Label = Label::of("kind", &["lost_dispatch", "lost_outcome", "stuck"]);
+const REPAIRS: Label = Label::of(
+    "kind",
+    &["lost_dispatch", "lost_start", "lost_outcome", "stuck"],
+);
 
 const fn counter(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {
     MetricDef {
@@ -152,6 +155,8 @@ pub(crate) enum Refusal {
 pub(crate) enum Repair {
     /// A shard did not know a dispatch.
     LostDispatch,
+    /// A shard had given an attempt to an agent, and no router had applied that.
+    LostStart,
     /// A shard had an outcome that no router had applied.
     LostOutcome,
     /// Nothing moved a run that goes on.
@@ -203,6 +208,7 @@ pub(crate) fn illegal_event(illegal: &Illegal) {
         Illegal::AlreadyFinal { .. } | Illegal::RunIsFinal { .. } => "final",
         Illegal::UnknownTask { .. }
         | Illegal::NotOpen { .. }
+        | Illegal::AlreadyPlaced
         | Illegal::NotQueued { .. }
         | Illegal::NotAsked
         | Illegal::NotWaitingInput { .. }
@@ -229,6 +235,7 @@ pub(crate) fn undecodable() {
 pub(crate) fn repaired(repair: Repair) {
     let word = match repair {
         Repair::LostDispatch => "lost_dispatch",
+        Repair::LostStart => "lost_start",
         Repair::LostOutcome => "lost_outcome",
         Repair::Stuck => "stuck",
     };

@@ -21,7 +21,7 @@ use hive_store::{
 use prost::Message as _;
 
 use crate::{
-    desk::{Desk, StepError},
+    desk::{Desk, Draft, StepError},
     metrics,
     names::{RunName, dispatch_key},
     stored::{Loaded, Target},
@@ -183,7 +183,7 @@ impl Order {
 }
 
 /// Whether the attempt is still open, and for a dispatch: not begun.
-fn is_owed(run: &Run, owed: Owed) -> bool {
+pub(crate) fn is_owed(run: &Run, owed: Owed) -> bool {
     let (Owed::Dispatch { task, attempt } | Owed::Resolve { task, attempt, .. }) = owed;
     run.task(task).is_some_and(|state| {
         state.attempt == attempt
@@ -391,7 +391,8 @@ impl Desk {
     }
 
     /// What is still owed of a run, and the entries that owe nothing any more. An attempt that no
-    /// group serves is placed where one does by now, and fails when that takes too long.
+    /// group serves is placed where one does by now, and fails when that takes too long. One whose
+    /// group is gone is taken back where another serves the task.
     async fn orders(
         self: &Arc<Self>,
         name: &RunName,
@@ -399,33 +400,40 @@ impl Desk {
     ) -> Result<(Vec<Order>, Vec<String>), StepError> {
         let patience = self.settings.provision_timeout_ms;
         let now = self.now();
-        let facts = self.placing.facts(&name.namespace).await?;
-        let unplaced: Vec<(TaskIndex, u32, bool, Option<String>)> = self
+        let mut facts = self.placing.facts(&name.namespace).await?;
+        let mut unplaced: Vec<Unplaced> = self
             .look(name, |loaded| {
                 owed.iter()
                     .filter_map(|(entry, owed)| {
                         let Owed::Dispatch { task, attempt } = *owed else {
                             return None;
                         };
-                        let is_late = now.since(written_at(entry)) > patience;
-                        let target = loaded.target(task);
-                        let is_gone = target.is_some_and(|at| facts.is_gone(at));
+                        let target = loaded.target(task).cloned();
+                        let is_placed = target.as_ref().is_some_and(|at| !facts.is_gone(at));
                         let is_open = is_owed(&loaded.run, *owed);
-                        (is_open && (target.is_none() || is_gone))
-                            .then(|| (task, attempt, is_late, target.map(|at| at.group.clone())))
+                        (is_open && !is_placed).then(|| Unplaced {
+                            task,
+                            attempt,
+                            is_late: now.since(written_at(entry)) > patience,
+                            target,
+                        })
                     })
                     .collect()
             })
             .await?;
-        let groupless: Vec<TaskIndex> = unplaced
+        if unplaced
             .iter()
-            .filter_map(|(task, _, _, gone)| gone.is_none().then_some(*task))
-            .collect();
-        if !groupless.is_empty() {
+            .any(|one| one.target.is_some() && one.is_late)
+        {
+            // Another router may have placed it on a group that was made since these were read.
+            facts = self.placing.anew(&name.namespace).await?;
+            unplaced.retain(|one| one.target.as_ref().is_none_or(|at| facts.is_gone(at)));
+        }
+        if !unplaced.is_empty() {
             self.look(name, |loaded| {
                 let definition = loaded.run.definition();
-                for task in groupless {
-                    let place = usize::try_from(task).unwrap_or(usize::MAX);
+                for one in unplaced.iter().filter(|one| one.target.is_none()) {
+                    let place = usize::try_from(one.task).unwrap_or(usize::MAX);
                     let unserved = definition.tasks.get(place);
                     if let Some(task) = unserved.filter(|t| facts.look(definition, t).is_err()) {
                         let (tasks, namespace) = (&self.tasks, &name.namespace);
@@ -434,28 +442,12 @@ impl Desk {
                 }
             })
             .await?;
-        }
-        if !unplaced.is_empty() {
+            let gone = unplaced.iter().filter(|one| one.target.is_some());
+            let gone: Vec<(TaskIndex, u32)> = gone.map(|one| (one.task, one.attempt)).collect();
+            self.take_back(name, &gone).await?;
             let step = self.step(name, |draft| {
-                for (task, attempt, is_late, gone) in &unplaced {
-                    let (task, attempt) = (*task, *attempt);
-                    if gone.is_none() && draft.place(task, attempt) {
-                        continue;
-                    }
-                    if *is_late {
-                        let reason = match gone {
-                            Some(group) => format!("group `{group}` is gone"),
-                            None => "no group serves it".to_owned(),
-                        };
-                        let event = Event::Undeliverable {
-                            task,
-                            attempt,
-                            reason,
-                        };
-                        if let Err(illegal) = draft.apply(event) {
-                            metrics::illegal_event(&illegal);
-                        }
-                    }
+                for one in &unplaced {
+                    place_or_end(draft, one);
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
@@ -473,6 +465,43 @@ impl Desk {
             (orders, over)
         });
         sorted.await
+    }
+}
+
+/// An attempt that is owed and has no group, or one that is gone.
+#[derive(Debug, Clone)]
+struct Unplaced {
+    task: TaskIndex,
+    attempt: u32,
+    /// Whether it has waited for longer than it may.
+    is_late: bool,
+    /// The group that is gone.
+    target: Option<Target>,
+}
+
+/// Places an attempt that no group served, or ends it where that takes too long. Nothing happens to
+/// one that another router has placed or ended since it was looked at.
+fn place_or_end(draft: &mut Draft<'_>, one: &Unplaced) {
+    let (task, attempt) = (one.task, one.attempt);
+    if !is_owed(draft.run(), Owed::Dispatch { task, attempt })
+        || draft.target(task) != one.target.as_ref()
+    {
+        return;
+    }
+    let reason = match &one.target {
+        Some(target) => format!("group `{}` is gone", target.group),
+        None if draft.place(task, attempt) => return,
+        None => "no group serves it".to_owned(),
+    };
+    let event = Event::Undeliverable {
+        task,
+        attempt,
+        reason,
+    };
+    if one.is_late
+        && let Err(illegal) = draft.apply(event)
+    {
+        metrics::illegal_event(&illegal);
     }
 }
 
@@ -542,7 +571,12 @@ fn entry_of(name: &RunName, parcel: Parcel, inputs: TaskInputs, now: Timestamp) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Owed, Resolution};
+    use hive_domain::workflow::{
+        Limits, TaskDefinition, TaskStatus, WorkflowDefinition, definition::check,
+    };
+
+    use super::*;
+    use crate::{desk::draft, placing::Facts};
 
     #[test]
     fn what_is_owed_is_read_back_from_the_outbox() {
@@ -563,5 +597,97 @@ mod tests {
         }
         assert_eq!(Owed::parse(b"dispatch 5-a 1"), None);
         assert_eq!(Owed::parse(b"shout 5-a 1 1"), None);
+    }
+
+    /// A run of one task of type `worker`, whose first attempt was sent there.
+    fn sent_to(target: Option<Target>) -> Loaded {
+        let task = TaskDefinition {
+            id: "a".to_owned(),
+            kind: "worker".to_owned(),
+            ..TaskDefinition::default()
+        };
+        let definition = WorkflowDefinition {
+            workflow_id: "w".to_owned(),
+            tasks: vec![task],
+            ..WorkflowDefinition::default()
+        };
+        let graph = check(&definition, &Limits::default()).expect("it has no faults");
+        let (mut run, _) = Run::start(definition, graph, Timestamp(0));
+        let mut targets = BTreeMap::new();
+        if let Some(target) = target {
+            let (task, attempt) = (0, 1);
+            run.apply(Event::Placed { task, attempt }, Timestamp(0))
+                .expect("it has no place yet");
+            targets.insert(task, target);
+        }
+        run.take_changed();
+        Loaded {
+            run,
+            version: 1,
+            created_ms: 0,
+            targets,
+            newest: String::new(),
+        }
+    }
+
+    fn target(stream: &str, group: &str) -> Target {
+        let (stream, group) = (stream.to_owned(), group.to_owned());
+        Target { stream, group }
+    }
+
+    /// Where the task is when it has waited for too long and a look found that it was sent to
+    /// `seen`; and where it is sent.
+    fn after(
+        mut loaded: Loaded,
+        groups: &[(&str, &str, &str)],
+        (attempt, seen): (u32, Option<Target>),
+    ) -> (TaskStatus, Option<Target>) {
+        let facts = Facts::of(groups);
+        let one = Unplaced {
+            task: 0,
+            attempt,
+            is_late: true,
+            target: seen,
+        };
+        place_or_end(&mut draft(&mut loaded, &facts, Timestamp(5)), &one);
+        let status = loaded.run.tasks()[0].status;
+        (status, loaded.target(0).cloned())
+    }
+
+    #[test]
+    fn an_attempt_that_another_router_has_placed_stays_where_it_is() {
+        let two = [("one", "worker", "s1"), ("two", "worker", "s2")];
+        for at in [target("s1", "one"), target("s2", "two")] {
+            let loaded = sent_to(Some(at.clone()));
+            let placed = (TaskStatus::Queued, Some(at));
+            assert_eq!(after(loaded, &two, (1, None)), placed);
+        }
+        // Nobody knows its group here yet, or it was taken back from one that is gone.
+        let made = target("s3", "three");
+        let before = target("s4", "four");
+        for seen in [None, Some(before)] {
+            let loaded = sent_to(Some(made.clone()));
+            let placed = (TaskStatus::Queued, Some(made.clone()));
+            assert_eq!(after(loaded, &two, (1, seen)), placed);
+        }
+        // Another attempt is the business of another entry.
+        let other = after(sent_to(None), &[], (2, None));
+        assert_eq!(other, (TaskStatus::Queued, None));
+    }
+
+    #[test]
+    fn an_attempt_without_a_group_is_placed_or_ends() {
+        let (status, at) = after(sent_to(None), &[("one", "worker", "s1")], (1, None));
+        assert_eq!(
+            (status, at),
+            (TaskStatus::Queued, Some(target("s1", "one")))
+        );
+        assert_eq!(
+            after(sent_to(None), &[], (1, None)),
+            (TaskStatus::Failed, None)
+        );
+        let gone = Some(target("s3", "three"));
+        let ended = after(sent_to(gone.clone()), &[], (1, gone.clone()));
+        assert_eq!(ended, (TaskStatus::Failed, gone));
     }
 }

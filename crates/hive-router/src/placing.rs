@@ -32,6 +32,33 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Facts of groups, each with its name, its type and its stream.
+    #[cfg(test)]
+    pub(crate) fn of(groups: &[(&str, &str, &str)]) -> Self {
+        let facts = groups.iter().map(|(name, kind, stream)| GroupFacts {
+            name: (*name).to_owned(),
+            stream: (*stream).to_owned(),
+            agent_type: (*kind).to_owned(),
+            waiting: 0,
+            pending: 0,
+            live_consumers: 1,
+            max_consumers: 10,
+            capabilities: Vec::new(),
+            wanted_sets: Vec::new(),
+            state: hive_domain::group::GroupState::Active,
+        });
+        let streams = groups.iter().map(|(name, _, stream)| {
+            let (name, stream) = ((*name).to_owned(), (*stream).to_owned());
+            (name, stream)
+        });
+        Self {
+            groups: Mutex::new(facts.collect()),
+            streams_of: streams.collect(),
+            streams: BTreeMap::new(),
+            read: Instant::now(),
+        }
+    }
+
     /// The group of a task and its stream. What is placed counts as waiting from now on, so that
     /// tasks that start together do not all go to the group that was free a moment ago.
     pub(crate) fn place(

@@ -2,7 +2,8 @@
 //!
 //! A shard's records are read in their order behind a position that is stored with them, and the
 //! position moves on when all of them are applied: whoever reads them after a crash applies some
-//! again, which changes nothing. Records of one run are applied in one step.
+//! again, which changes nothing. The position that is stored counts: one that is remembered may be
+//! ahead of it, where Redis lost the end of its log. Records of one run are applied in one step.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use crate::{
     desk::{Desk, Draft, StepError},
     metrics,
     names::{DispatchKey, RunName},
+    taken_back::TAKEN_BACK,
 };
 
 /// Records read at once.
@@ -102,8 +104,11 @@ async fn advance(
     while let Some(applied) = steps.next().await {
         applied?;
     }
-    desk.store.advance_settled(shard, &last).await?;
-    *position = Some(last);
+    // Redis may have come back with less than it had: what it noted then is where to read on, and
+    // steps of runs behind that are gone too. The position is dropped.
+    if desk.store.advance_settled(shard, &after, &last).await? {
+        *position = Some(last);
+    }
     // A read ends early where records are large.
     Ok(true)
 }
@@ -225,6 +230,7 @@ pub(crate) fn ended(
         TaskOutcome::Failed => Outcome::Failed { reason: words() },
         TaskOutcome::DeadLettered => Outcome::DeadLettered { reason: words() },
         TaskOutcome::TimedOut => Outcome::TimedOut,
+        TaskOutcome::Cancelled if detail == TAKEN_BACK => Outcome::Unsent { reason: words() },
         TaskOutcome::Cancelled => Outcome::Cancelled { reason: words() },
         TaskOutcome::Suspended => {
             let asked = wire::Suspend::decode(detail.clone()).unwrap_or_default();

@@ -95,12 +95,19 @@ impl Store {
         self.note_taken_from(shard.dead_taken(), server).await
     }
 
-    /// Notes the last dead letter that the worker has stored; an older one changes nothing.
+    /// Notes the last dead letter that the worker has stored of those behind `from`; an older one
+    /// than noted changes nothing. False where what is noted is older than `from`, because Redis
+    /// lost data: nothing was noted, and what is behind `dead_taken` must be stored again.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn advance_dead(&self, shard: &Shard, taken: &str) -> Result<(), StoreError> {
-        self.take_over(shard.dead_taken(), taken).await
+    pub async fn advance_dead(
+        &self,
+        shard: &Shard,
+        from: &str,
+        taken: &str,
+    ) -> Result<bool, StoreError> {
+        self.take_over(shard.dead_taken(), (from, taken)).await
     }
 
     /// Forgets dead letters that were stored and are older than `keep_ms`; answers how many.

@@ -62,13 +62,20 @@ impl Store {
         self.command(Purpose::Control, note).await.map(drop)
     }
 
-    /// Notes the last record that was taken over; an older one than noted changes nothing.
-    pub(crate) async fn take_over(&self, position: String, id: &str) -> Result<(), StoreError> {
+    /// Notes `id`, the last record that was taken over of those behind `from`; an older one than
+    /// noted changes nothing. False where what is noted is older than `from`, because Redis lost
+    /// data: nothing was noted, and the caller must read on behind what is.
+    pub(crate) async fn take_over(
+        &self,
+        position: String,
+        (from, id): (&str, &str),
+    ) -> Result<bool, StoreError> {
         let mut call = Call::new(&HANDOVER_ADVANCE);
-        call.key(position).text(id);
+        call.key(position).text(id).text(from);
         let value = self.run_safely(Purpose::Control, call).await?;
         match reply::status("handover_advance", value)?.0.as_str() {
-            "SET" | "KEPT" => Ok(()),
+            "SET" | "KEPT" => Ok(true),
+            "BEHIND" => Ok(false),
             _ => Err(StoreError::reply("handover_advance")),
         }
     }

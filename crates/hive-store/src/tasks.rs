@@ -420,12 +420,20 @@ impl Store {
         self.taken_over(shard.settled_applied()).await
     }
 
-    /// Notes the last record that the router has applied; an older one than noted changes nothing.
+    /// Notes the last record that the router has applied of those behind `from`; an older one than
+    /// noted changes nothing. False where what is noted is older than `from`, because Redis lost
+    /// data: nothing was noted, and what is behind `settled_applied` must be applied again.
     ///
     /// # Errors
     /// As in `StoreError`.
-    pub async fn advance_settled(&self, shard: &Shard, applied: &str) -> Result<(), StoreError> {
-        self.take_over(shard.settled_applied(), applied).await
+    pub async fn advance_settled(
+        &self,
+        shard: &Shard,
+        from: &str,
+        applied: &str,
+    ) -> Result<bool, StoreError> {
+        self.take_over(shard.settled_applied(), (from, applied))
+            .await
     }
 
     /// Forgets records that were applied and are older than `keep_ms`, and the outcomes that they

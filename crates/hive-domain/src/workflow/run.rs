@@ -218,7 +218,7 @@ impl Run {
             } => self.settled(task, attempt, outcome, step),
             Event::Evaluated { task, holds } => self.evaluated(task, holds, step),
             Event::Signalled { task, signal } => self.signalled(task, signal, step),
-            Event::ProvideInput { task } => self.provide_input(task, step),
+            Event::ProvideInput { task, attempt } => self.provide_input(task, attempt, step),
             Event::Undeliverable {
                 task,
                 attempt,

@@ -245,6 +245,13 @@ impl Calls {
             .task(&name, &request.workflow_id, &request.task_id)
             .await?;
         let partition = name.partition(&self.desk.store).ok_or(StepError::Gone)?;
+        // Before the question is read: it is the question of this attempt, or the step is refused
+        // because another one has asked meanwhile.
+        let attempt = self.desk.look(&name, |loaded| {
+            let state = loaded.run.task(task);
+            state.map_or(0, |state| state.attempt)
+        });
+        let attempt = attempt.await?;
         let asked = self
             .desk
             .store
@@ -254,7 +261,7 @@ impl Calls {
         answer.input = request.input;
         let answer = Bytes::from(answer.encode_to_vec());
         let step = self.desk.step(&name, |draft| {
-            draft.apply(Event::ProvideInput { task })?;
+            draft.apply(Event::ProvideInput { task, attempt })?;
             draft.put_answer(task, answer.clone());
             Ok(())
         });

@@ -157,7 +157,9 @@ impl<'a> Line<'a> {
             .collect();
         self.commit(numbers, 0, &results).await?;
         if let Some(last) = records.last() {
-            self.store.advance_settled(&self.shard, &last.id).await?;
+            self.store
+                .advance_settled(&self.shard, &after, &last.id)
+                .await?;
         }
         Ok(())
     }

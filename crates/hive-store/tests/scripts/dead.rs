@@ -62,8 +62,11 @@ async fn what_was_rejected_is_forgotten_once_taken_and_old_and_not_before() {
         trimmed.expect("trimmed")
     };
     assert_eq!(trim(0).await, 0, "nobody has taken them");
-    let advanced = world.store.advance_dead(&world.shard, &dead[1]).await;
-    advanced.expect("advanced");
+    let advanced = world
+        .store
+        .advance_dead(&world.shard, "0-0", &dead[1])
+        .await;
+    assert!(advanced.expect("advanced"));
     assert_eq!(trim(600_000).await, 0, "they died just now");
     assert_eq!(trim(0).await, 2);
     assert_eq!(left(&world).await, dead[2..]);
@@ -79,12 +82,15 @@ async fn a_trim_never_removes_what_is_not_taken_however_much_there_is() {
     while taken < dead.len() {
         taken = rng.random_range(taken + 1..=(taken + 700).min(dead.len()));
         let position = &dead[taken - 1];
-        let advanced = world.store.advance_dead(&world.shard, position).await;
-        advanced.expect("advanced");
+        let advanced = world
+            .store
+            .advance_dead(&world.shard, "0-0", position)
+            .await;
+        assert!(advanced.expect("advanced"));
         // A worker that stalled notes an older place: it changes nothing.
         let older = &dead[rng.random_range(0..taken)];
-        let advanced = world.store.advance_dead(&world.shard, older).await;
-        advanced.expect("advanced");
+        let advanced = world.store.advance_dead(&world.shard, "0-0", older).await;
+        assert!(advanced.expect("advanced"));
         let trimmed = world.store.trim_dead(&world.shard, 600_000).await;
         trimmed.expect("trimmed");
         assert_eq!(left(&world).await, dead[taken..], "{taken} were taken");

@@ -504,9 +504,10 @@ async fn records_are_read_on_and_forgotten_once_applied_and_old() {
     let later = store.now_ms() + 10_000;
     let trim = |keep| store.trim_settled(shard, keep, later);
     assert_eq!(trim(0).await.expect("a trim"), 0, "not applied");
-    store.advance_settled(shard, &last).await.expect("noted");
-    let older = store.advance_settled(shard, &records[0].id).await;
-    older.expect("kept");
+    let noted = store.advance_settled(shard, "0-0", &last).await;
+    assert!(noted.expect("noted"));
+    let older = store.advance_settled(shard, "0-0", &records[0].id).await;
+    assert!(older.expect("kept"));
     assert_eq!(store.settled_applied(shard).await.expect("an id"), last);
     assert_eq!(trim(60_000).await.expect("a trim"), 0, "not old");
     assert_eq!(row(&world, 0).await, TaskRow::Ended(TaskOutcome::Succeeded));
@@ -514,6 +515,30 @@ async fn records_are_read_on_and_forgotten_once_applied_and_old() {
     assert_eq!(row(&world, 0).await, TaskRow::Unknown);
     assert_eq!(row(&world, 1).await, TaskRow::Waiting, "an open row stays");
     assert!(told(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_read_on_behind_a_position_that_was_lost_notes_nothing() {
+    let (world, a) = with_tasks(3).await;
+    let (store, shard) = (&world.store, &world.shard);
+    for one in world.take("g", &a, 3).await {
+        world.settle("g", &a, &one, given("result")).await;
+    }
+    let records = store.read_settled(shard, "0-0", 9).await.expect("records");
+    let ids: Vec<String> = records.into_iter().map(|record| record.id).collect();
+    let note = async |from: &str, id: &str| {
+        let noted = store.advance_settled(shard, from, id).await.expect("noted");
+        (noted, store.settled_applied(shard).await.expect("an id"))
+    };
+    assert_eq!(note("0-0", &ids[0]).await, (true, ids[0].clone()));
+    // Redis comes back with less than it had: what was noted behind the first one is gone.
+    assert_eq!(note(&ids[3], &ids[5]).await, (false, ids[0].clone()));
+    assert_eq!(note(&ids[3], &ids[5]).await, (false, ids[0].clone()));
+    // Whoever reads on behind what is noted goes on, also one that is slower than another.
+    assert_eq!(note(&ids[0], &ids[4]).await, (true, ids[4].clone()));
+    assert_eq!(note(&ids[0], &ids[2]).await, (true, ids[4].clone()));
+    assert_eq!(note(&ids[4], &ids[5]).await, (true, ids[5].clone()));
+    assert_eq!(note(&ids[4], &ids[5]).await, (true, ids[5].clone()));
 }
 
 #[tokio::test]

@@ -27,7 +27,8 @@ pub const SIGNAL_TIMEOUT_MS: u64 = 3_600_000;
 pub const AWAITED_MS: u64 = 86_400_000;
 
 impl Run {
-    /// A target shard is stored for an attempt.
+    /// A target shard is stored for an attempt. It is so once and for all: an attempt that was sent
+    /// to one and belongs to another would be worked on twice.
     pub(super) fn placed(
         &mut self,
         task: TaskIndex,
@@ -35,9 +36,10 @@ impl Run {
         step: &mut Step,
     ) -> Result<(), Illegal> {
         self.open_attempt(task, attempt)?;
-        if !self.state(task)?.is_placed {
-            self.touch(task, step, |state| state.is_placed = true);
+        if self.state(task)?.is_placed {
+            return Err(Illegal::AlreadyPlaced);
         }
+        self.touch(task, step, |state| state.is_placed = true);
         Ok(())
     }
 
@@ -79,15 +81,19 @@ impl Run {
         Ok(())
     }
 
-    /// The answer to a suspended task came.
+    /// The answer to what an attempt asked came. One to an earlier question is no answer.
     pub(super) fn provide_input(
         &mut self,
         task: TaskIndex,
+        attempt: u32,
         step: &mut Step,
     ) -> Result<(), Illegal> {
-        let status = self.state(task)?.status;
+        let (status, current) = (self.state(task)?.status, self.attempt(task));
         if status != TaskStatus::WaitingInput {
             return Err(Illegal::NotWaitingInput { status });
+        }
+        if attempt != current {
+            return Err(Illegal::StaleAttempt { current });
         }
         self.become_status(task, TaskStatus::Pending, step, |state| {
             state.reason = String::new();

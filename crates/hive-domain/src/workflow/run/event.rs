@@ -39,6 +39,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// Never reached an agent, and never will: its group is gone. The task goes to another one.
+    Unsent {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a signal says of a task.
@@ -104,6 +109,8 @@ pub enum Event {
     ProvideInput {
         /// The task.
         task: TaskIndex,
+        /// The attempt that asked.
+        attempt: u32,
     },
     /// The target refused an attempt for good, so no agent ever gets it.
     Undeliverable {
@@ -252,6 +259,9 @@ pub enum Illegal {
         /// What it is.
         status: TaskStatus,
     },
+    /// A target is stored for the attempt.
+    #[error("the attempt has its target already")]
+    AlreadyPlaced,
     /// The attempt is not waiting in a queue.
     #[error("the task is `{status}` and must be `queued`")]
     NotQueued {

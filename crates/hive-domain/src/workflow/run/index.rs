@@ -13,7 +13,7 @@ use super::{
     Run,
     event::{Effect, Entry},
     review::Leave,
-    state::{Gate, Mark, TaskState},
+    state::{Gate, Mark, TaskState, clip},
 };
 use crate::{
     time::Timestamp,
@@ -125,13 +125,13 @@ impl Run {
     }
 
     /// Sends a cancelled attempt back to those that wait: through both states at once, so that its
-    /// dependants see neither a loss nor its end.
-    pub(super) fn requeue(&mut self, task: TaskIndex, step: &mut Step) {
+    /// dependants see neither a loss nor its end. `reason` says why it was cancelled.
+    pub(super) fn requeue(&mut self, task: TaskIndex, reason: &str, step: &mut Step) {
         let now = step.now;
         let what = Entry::Became {
             status: TaskStatus::Cancelled,
             attempt: self.attempt(task),
-            reason: "what it was built on is tried again".to_owned(),
+            reason: clip(reason),
         };
         step.record(Some(task), what);
         self.touch(task, step, |state| {

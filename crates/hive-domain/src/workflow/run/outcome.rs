@@ -218,10 +218,9 @@ impl Run {
 
     fn settle(&mut self, task: TaskIndex, outcome: Outcome, step: &mut Step) {
         let is_lost = self.is_optimistic() && self.leave(task) == Leave::Never;
-        let was_lost = self
-            .tasks
-            .get(place(task))
-            .is_some_and(|state| state.cause.is_some());
+        let state = self.tasks.get(place(task));
+        let was_lost = state.is_some_and(|state| state.cause.is_some());
+        let resolving = state.and_then(|state| state.resolving);
         match outcome {
             Outcome::Succeeded { has_result } if is_lost => {
                 self.touch(task, step, |state| state.has_result = has_result);
@@ -237,10 +236,21 @@ impl Run {
                     state.reason = reason;
                 });
             },
-            Outcome::Cancelled { .. } if is_lost => self.cancel_base(task, step),
-            Outcome::Cancelled { .. } if self.head.ending.is_some() => self.sweep(task, step),
+            Outcome::Cancelled { .. } | Outcome::Unsent { .. } if is_lost => {
+                self.cancel_base(task, step);
+            },
+            Outcome::Cancelled { .. } | Outcome::Unsent { .. } if self.head.ending.is_some() => {
+                self.sweep(task, step);
+            },
             // What it was built on was retried in the meantime.
-            Outcome::Cancelled { .. } if was_lost => self.requeue(task, step),
+            Outcome::Cancelled { .. } if was_lost => {
+                self.requeue(task, "what it was built on is tried again", step);
+            },
+            // Its time was up before.
+            Outcome::Unsent { .. } if resolving == Some(Resolution::TimedOut) => {
+                self.fail(task, TaskStatus::TimedOut, "timeout", step);
+            },
+            Outcome::Unsent { reason } => self.requeue(task, &reason, step),
             Outcome::Cancelled { reason } => {
                 self.fail(task, TaskStatus::Cancelled, &reason, step);
             },

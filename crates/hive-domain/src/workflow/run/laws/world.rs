@@ -135,7 +135,7 @@ impl World {
             } else if !self.undelivered().is_empty() {
                 self.deliver();
             } else if let Some(task) = waiting.first() {
-                self.must(Event::ProvideInput { task: *task });
+                self.provide_input(*task);
             } else if self.run.has_more() {
                 self.must(Event::Continue);
             } else {
@@ -277,6 +277,9 @@ impl World {
             },
             3 => cancelled(),
             4 => Outcome::TimedOut,
+            5 => Outcome::Unsent {
+                reason: "no such group".to_owned(),
+            },
             _ => Outcome::Succeeded {
                 has_result: self.chance.percent(50),
             },
@@ -348,8 +351,12 @@ impl World {
         }
     }
 
-    /// Records of attempts that never were.
+    /// Records of attempts that never were, and a second place for one that has its place.
     fn stale(&mut self) {
+        let placed: Vec<_> = self.shard.keys().copied().collect();
+        if let Some((task, attempt)) = self.chance.pick(&placed) {
+            assert!(!self.may(Event::Placed { task, attempt }));
+        }
         let task = TaskIndex::try_from(self.chance.below(self.run.tasks().len() + 1)).unwrap();
         let attempt = u32::try_from(self.chance.below(4)).unwrap();
         let key = (task, attempt);

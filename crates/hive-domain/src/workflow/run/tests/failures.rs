@@ -101,6 +101,49 @@ fn a_run_in_which_only_a_held_task_is_left_is_paused_again() {
 }
 
 #[test]
+fn an_attempt_that_reached_nobody_is_followed_by_another_and_no_failure() {
+    let unsent = || Outcome::Unsent {
+        reason: "group `g` is gone".to_owned(),
+    };
+    let mut bench = Bench::new(flow("a b<a"));
+    bench.place("a");
+    assert_eq!(bench.settle("a", unsent()), ["dispatch a/2"]);
+    assert_eq!(bench.states(), "a:queued b:pending");
+    let state = bench.state("a");
+    assert!(!state.is_placed && state.reason.is_empty(), "{state:?}");
+    bench.place("a");
+    // What the first one left behind comes late, and again.
+    let late = Event::Settled {
+        task: 0,
+        attempt: 1,
+        outcome: unsent(),
+    };
+    assert_eq!(bench.refused(late), Illegal::StaleAttempt { current: 2 });
+    assert_eq!(bench.succeed("a"), ["dispatch b/1"]);
+
+    // In a run that ends it is over, and so it is when its time was up.
+    let mut bench = Bench::new(flow("a b"));
+    bench.place("b");
+    bench.fail("a");
+    assert_eq!(bench.settle("b", unsent()), ["finished failed"]);
+    assert_eq!(bench.states(), "a:failed b:cancelled");
+    let definition = edit(flow("a"), "a", |task| task.queue_timeout_ms = 1_000);
+    let mut bench = Bench::new(definition);
+    bench.place("a");
+    assert_eq!(bench.tick(1_000), ["resolve a/1 TimedOut"]);
+    assert_eq!(bench.settle("a", unsent()), ["finished failed"]);
+    assert_eq!(bench.states(), "a:timed_out");
+
+    // In a paused run it waits, as all do.
+    let mut bench = Bench::new(flow("a"));
+    bench.place("a");
+    bench.pause();
+    assert!(bench.settle("a", unsent()).is_empty());
+    assert_eq!(bench.states(), "a:pending");
+    assert_eq!(bench.apply(Event::Resume), ["dispatch a/2"]);
+}
+
+#[test]
 fn a_retry_revives_the_task_and_all_it_took_with_it() {
     let mut bench = Bench::new(WorkflowDefinition {
         deadline_ms: 1_000,

@@ -233,10 +233,7 @@ fn an_attempt_is_known_by_its_number() {
     bench.suspend("a");
     let status = TaskStatus::WaitingInput;
     assert_eq!(bench.refused(settled(0, 1)), Illegal::NotOpen { status });
-    assert_eq!(
-        bench.apply(Event::ProvideInput { task: 0 }),
-        ["dispatch a/2"]
-    );
+    assert_eq!(bench.apply(answer_to(0, 1)), ["dispatch a/2"]);
     assert_eq!(
         bench.refused(settled(0, 1)),
         Illegal::StaleAttempt { current: 2 }
@@ -249,6 +246,28 @@ fn an_attempt_is_known_by_its_number() {
     );
 }
 
+fn answer_to(task: TaskIndex, attempt: u32) -> Event {
+    Event::ProvideInput { task, attempt }
+}
+
+#[test]
+fn an_answer_is_to_the_question_that_is_open() {
+    let mut bench = Bench::new(flow("a"));
+    let status = TaskStatus::Queued;
+    assert_eq!(
+        bench.refused(answer_to(0, 1)),
+        Illegal::NotWaitingInput { status }
+    );
+    bench.suspend("a");
+    bench.apply(answer_to(0, 1));
+    bench.suspend("a");
+    assert_eq!(
+        bench.refused(answer_to(0, 1)),
+        Illegal::StaleAttempt { current: 2 }
+    );
+    assert_eq!(bench.apply(answer_to(0, 2)), ["dispatch a/3"]);
+}
+
 #[test]
 fn a_suspended_task_frees_its_slot() {
     let mut bench = Bench::new(WorkflowDefinition {
@@ -257,7 +276,7 @@ fn a_suspended_task_frees_its_slot() {
     });
     assert_eq!(bench.suspend("a"), ["dispatch b/1"]);
     assert_eq!(bench.state("a").reason, "which one?");
-    assert!(bench.apply(Event::ProvideInput { task: 0 }).is_empty());
+    assert!(bench.apply(answer_to(0, 1)).is_empty());
     assert_eq!(bench.succeed("b"), ["dispatch a/2"]);
 }
 
@@ -288,7 +307,7 @@ fn a_task_says_what_it_waits_for() {
     assert_eq!(waits(&bench, "c"), Waits::Dependencies { open, missing });
     bench.suspend("b");
     assert_eq!(waits(&bench, "b"), Waits::Input);
-    bench.apply(Event::ProvideInput { task: 1 });
+    bench.apply(answer_to(1, 1));
     bench.succeed("b");
     assert_eq!(waits(&bench, "c"), Waits::Condition);
     assert_eq!(bench.run.waits(9), None);

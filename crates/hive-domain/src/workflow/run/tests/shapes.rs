@@ -2,6 +2,19 @@
 
 use super::*;
 
+#[test]
+fn an_attempt_has_one_place() {
+    let mut bench = Bench::new(flow("a"));
+    bench.place("a");
+    let again = Event::Placed {
+        task: 0,
+        attempt: 1,
+    };
+    assert_eq!(bench.refused(again.clone()), Illegal::AlreadyPlaced);
+    bench.begin("a", 1);
+    assert_eq!(bench.refused(again), Illegal::AlreadyPlaced);
+}
+
 fn open(words: &str) -> WorkflowDefinition {
     WorkflowDefinition {
         is_open: true,

@@ -43,8 +43,19 @@ impl World {
     pub(super) fn answer(&mut self) {
         let waiting = self.tasks(|state| state.status == TaskStatus::WaitingInput);
         if let Some(task) = self.chance.pick(&waiting) {
-            self.must(Event::ProvideInput { task });
+            self.provide_input(task);
         }
+    }
+
+    /// Answers the question of the last attempt; one before it asks no more.
+    pub(super) fn provide_input(&mut self, task: TaskIndex) {
+        let attempt = self.run.tasks()[task as usize].attempt;
+        let earlier = attempt - 1;
+        assert!(!self.may(Event::ProvideInput {
+            task,
+            attempt: earlier
+        }));
+        self.must(Event::ProvideInput { task, attempt });
     }
 
     /// A target refuses for good what nobody has begun.
