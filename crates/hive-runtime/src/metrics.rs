@@ -3,15 +3,19 @@
 //! A name that stands in one place can be documented, drawn and alerted on by name, with a test
 //! that holds these together. A series that appears only with its first event breaks `rate()` and
 //! hides that nothing happened; so every series whose labels are known is registered at start.
-//! Series with an open label (a group's name) appear when the daemon first learns of the value.
+//! Series with an open label (a group's name) appear when the daemon first learns of the value;
+//! those of things that go away again are [`Rows`].
 
 pub mod chassis;
 mod process;
+mod rows;
 
 use std::fmt::Write as _;
 
 use metrics::{Key, Level, Metadata, Recorder, Unit as MetricUnit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use rows::{Rows, Values};
 
 /// The declaration of a metric.
 #[derive(Debug, Clone, Copy)]
@@ -245,7 +249,9 @@ impl Scrape {
     #[must_use]
     pub fn render(&self) -> String {
         process::record();
-        self.handle.render()
+        let mut text = self.handle.render();
+        rows::render(&mut text);
+        text
     }
 
     /// Folds observations into their buckets; without it they pile up until the next scrape.
