@@ -62,6 +62,16 @@ const fn counter(name: &'static str, help: &'static str, labels: &'static [Label
     }
 }
 
+const fn total(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {
+    MetricDef {
+        name,
+        kind: MetricKind::Total,
+        unit: Unit::Count,
+        help,
+        labels,
+    }
+}
+
 const GROUP: Label = Label::open("group");
 const NAMESPACE: Label = Label::open("namespace");
 const SCALING_KINDS: Label = Label::of("kind", &["up", "down", "drain", "failing", "recovered"]);
@@ -123,43 +133,43 @@ const GROUP_OLDEST: MetricDef = MetricDef {
     help: "Age of the oldest message of a group that was never delivered, 0 without one",
     labels: OF_GROUP,
 };
-const GROUP_PUBLISHED: MetricDef = counter(
+const GROUP_PUBLISHED: MetricDef = total(
     "hive_group_published_total",
     "Messages accepted for a group; this and the other totals of a group count since it was made, \
      in Redis",
     OF_GROUP,
 );
-const GROUP_DELIVERED: MetricDef = counter(
+const GROUP_DELIVERED: MetricDef = total(
     "hive_group_delivered_total",
     "Deliveries to consumers of a group, redeliveries included",
     OF_GROUP,
 );
-const GROUP_ACKED: MetricDef = counter(
+const GROUP_ACKED: MetricDef = total(
     "hive_group_acked_total",
     "Messages of a group that were acked",
     OF_GROUP,
 );
-const GROUP_FAILED: MetricDef = counter(
+const GROUP_FAILED: MetricDef = total(
     "hive_group_failed_total",
     "Failed attempts at messages of a group",
     OF_GROUP,
 );
-const GROUP_RELEASED: MetricDef = counter(
+const GROUP_RELEASED: MetricDef = total(
     "hive_group_released_total",
     "Messages of a group that consumers gave back uncounted",
     OF_GROUP,
 );
-const GROUP_EXPIRED: MetricDef = counter(
+const GROUP_EXPIRED: MetricDef = total(
     "hive_group_recovered_total",
     "Leases of a group that ended without an outcome: their messages were recovered",
     OF_GROUP,
 );
-const GROUP_DEAD: MetricDef = counter(
+const GROUP_DEAD: MetricDef = total(
     "hive_group_dead_total",
     "Messages of a group that were moved to the dead letters",
     OF_GROUP,
 );
-const GROUP_REDELIVERED: MetricDef = counter(
+const GROUP_REDELIVERED: MetricDef = total(
     "hive_group_redelivered_total",
     "Deliveries of messages of a group that had been delivered before",
     OF_GROUP,
@@ -203,7 +213,7 @@ const REDIS_CLIENTS: MetricDef = gauge(
 );
 const REDIS_CPU: MetricDef = MetricDef {
     name: "hive_redis_cpu_seconds_total",
-    kind: MetricKind::Counter,
+    kind: MetricKind::Total,
     unit: Unit::Seconds,
     help: "Processor time that Redis has used since its start",
     labels: &[],
@@ -461,19 +471,23 @@ pub(crate) fn owned_groups(count: usize) {
     Gauge::new(&OWNED_GROUPS, &[]).set(f64::from(count));
 }
 
-/// What Redis says of itself in INFO, in the order of [`REDIS`].
+/// Tells what Redis says of itself in INFO; answers the values of [`REDIS`].
 pub(crate) fn of_redis(info: &[(String, String)]) -> Values {
     let of = |name: &str| {
         let found = info.iter().find(|(field, _)| field == name);
         found.and_then(|(_, value)| value.parse::<f64>().ok())
     };
+    for (def, value) in [
+        (&REDIS_MEMORY, of("used_memory")),
+        (&REDIS_MEMORY_LIMIT, of("maxmemory")),
+        (&REDIS_CLIENTS, of("connected_clients")),
+    ] {
+        if let Some(value) = value {
+            Gauge::new(def, &[]).set(value);
+        }
+    }
     let cpu = of("used_cpu_user").zip(of("used_cpu_sys"));
-    vec![
-        of("used_memory"),
-        of("maxmemory"),
-        of("connected_clients"),
-        cpu.map(|(user, sys)| user + sys),
-    ]
+    vec![cpu.map(|(user, sys)| user + sys)]
 }
 
 /// The values of one group, in the order of [`GROUPS`].

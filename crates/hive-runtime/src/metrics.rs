@@ -37,6 +37,8 @@ pub struct MetricDef {
 pub enum MetricKind {
     /// Only up.
     Counter,
+    /// Only up, and counted elsewhere (in Redis, by the kernel): told by [`Rows`] as it was read.
+    Total,
     /// Up and down.
     Gauge,
     /// A distribution.
@@ -109,7 +111,7 @@ impl MetricKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Counter => "counter",
+            Self::Counter | Self::Total => "counter",
             Self::Gauge => "gauge",
             Self::Histogram { .. } => "histogram",
         }
@@ -290,6 +292,7 @@ fn register(recorder: &dyn Recorder, tables: &[&'static [MetricDef]]) {
     for def in all(tables) {
         let (unit, help) = (Some(def.unit.of_recorder()), def.help.into());
         match def.kind {
+            MetricKind::Total => continue,
             MetricKind::Counter => recorder.describe_counter(def.name.into(), unit, help),
             MetricKind::Gauge => recorder.describe_gauge(def.name.into(), unit, help),
             MetricKind::Histogram { .. } => {
@@ -299,6 +302,7 @@ fn register(recorder: &dyn Recorder, tables: &[&'static [MetricDef]]) {
         for values in known_series(def.labels) {
             let key = key(def, &values);
             match def.kind {
+                MetricKind::Total => {},
                 MetricKind::Counter => recorder.register_counter(&key, &METADATA).increment(0),
                 MetricKind::Gauge => recorder.register_gauge(&key, &METADATA).set(0.0),
                 MetricKind::Histogram { .. } => {

@@ -41,8 +41,8 @@ impl Rows {
         let labels = defs.first().map(|def| def.labels).unwrap_or_default();
         for def in defs {
             assert!(
-                def.labels == labels && !matches!(def.kind, MetricKind::Histogram { .. }),
-                "metric `{}` has other labels than its row, or is a histogram",
+                def.labels == labels && matches!(def.kind, MetricKind::Gauge | MetricKind::Total),
+                "metric `{}` has other labels than its row, or is no gauge and no total",
                 def.name
             );
         }
@@ -134,7 +134,7 @@ mod tests {
     };
     const DONE: MetricDef = MetricDef {
         name: "hive_test_done_total",
-        kind: MetricKind::Counter,
+        kind: MetricKind::Total,
         unit: Unit::Count,
         help: "Done",
         labels: LABELS,
