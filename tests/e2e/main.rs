@@ -13,6 +13,7 @@ mod groups;
 mod history;
 mod joins;
 mod member;
+mod metrics;
 mod outcomes;
 mod precedence;
 mod pull;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::gateways::Gateways;
+use crate::observing::Observed;
 use crate::roster::Roster;
 
 /// What the loops of groups and the calls have in common.
@@ -26,6 +27,7 @@ pub(crate) struct Desk {
     /// What they are where nobody stored any.
     pub(crate) defaults: CoordinatorConfig,
     pub(crate) gateways: Gateways,
+    pub(crate) observed: Observed,
     /// Counts changes of what the groups of a namespace want, of all coordinators, for those who
     /// follow them.
     wishes: Mutex<BTreeMap<String, watch::Sender<u64>>>,
@@ -67,6 +69,7 @@ impl Desk {
             options: watch::Sender::new(defaults.clone()),
             defaults,
             gateways: Gateways::default(),
+            observed: Observed::default(),
             wishes: Mutex::default(),
             rung: Notify::new(),
             bells: Mutex::default(),

@@ -39,6 +39,7 @@ mod grpc;
 mod lifecycle;
 mod members;
 pub mod metrics;
+mod observing;
 mod options;
 mod placing;
 mod rebalancing;
@@ -141,6 +142,7 @@ pub async fn serve(config: Config<Options>, chassis: Chassis) -> Result<(), Star
     let recovery = fleet.run(redis, config.redis.allow_eviction);
     tasks.spawn(LOOP, "recovery", recovery);
     let executing = Arc::new(Executing::new(Arc::clone(&desk), executors));
+    tasks.spawn(BACKGROUND, "observing", observing::run(Arc::clone(&desk)));
     tasks.spawn(BACKGROUND, "bells", watching::hear(Arc::clone(&desk)));
     tasks.spawn(BACKGROUND, "options", options::follow(Arc::clone(&desk)));
     tasks.spawn(

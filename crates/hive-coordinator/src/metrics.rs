@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use hive_domain::scaling::Executor;
-use hive_runtime::metrics::{Counter, Gauge, Histogram, Label, MetricDef, MetricKind, Unit};
+use hive_runtime::metrics::{
+    Counter, Gauge, Histogram, Label, MetricDef, MetricKind, Unit, Values,
+};
+use hive_store::demand::GroupDemand;
 
-use crate::roster::GroupName;
 use crate::scaling::state::Kind;
 
 const LOOPS: Label = Label::of(
@@ -60,6 +62,16 @@ const fn counter(name: &'static str, help: &'static str, labels: &'static [Label
     }
 }
 
+const fn total(name: &'static str, help: &'static str, labels: &'static [Label]) -> MetricDef {
+    MetricDef {
+        name,
+        kind: MetricKind::Total,
+        unit: Unit::Count,
+        help,
+        labels,
+    }
+}
+
 const GROUP: Label = Label::open("group");
 const NAMESPACE: Label = Label::open("namespace");
 const SCALING_KINDS: Label = Label::of("kind", &["up", "down", "drain", "failing", "recovered"]);
@@ -80,16 +92,135 @@ const OWNED_GROUPS: MetricDef = gauge(
     "Scaled groups that this replica owns",
     &[],
 );
+/// What a coordinator tells of each group that it owns, in the order of [`GROUPS`]. While a group
+/// changes its owner two replicas may tell of it for a moment: `max`, not `sum`, over replicas.
+const OF_GROUP: &[Label] = &[NAMESPACE, GROUP];
 const GROUP_CONSUMERS: MetricDef = gauge(
     "hive_group_consumers",
-    "Live consumers of a scaled group, told by the replica that owns it",
-    &[NAMESPACE, GROUP],
+    "Consumers that are members of a group; this and all of a group is told by the replica that \
+     owns it, at most 10 s old",
+    OF_GROUP,
 );
 const GROUP_DESIRED: MetricDef = gauge(
     "hive_group_desired_consumers",
-    "Wanted consumers of a scaled group, told by the replica that owns it",
-    &[NAMESPACE, GROUP],
+    "Wanted consumers of a scaled group",
+    OF_GROUP,
 );
+const GROUP_LAG: MetricDef = gauge(
+    "hive_group_lag",
+    "Messages of a group that were accepted and never delivered",
+    OF_GROUP,
+);
+const GROUP_PENDING: MetricDef = gauge(
+    "hive_group_pending",
+    "Messages of a group that were delivered and not settled: leased, ready and delayed",
+    OF_GROUP,
+);
+const GROUP_READY: MetricDef = gauge(
+    "hive_group_ready",
+    "Messages of a group that were delivered before and are to be delivered again at once",
+    OF_GROUP,
+);
+const GROUP_DELAYED: MetricDef = gauge(
+    "hive_group_delayed",
+    "Messages of a group that wait out a backoff, or for another one of their ordering key",
+    OF_GROUP,
+);
+const GROUP_OLDEST: MetricDef = MetricDef {
+    name: "hive_group_oldest_waiting_seconds",
+    kind: MetricKind::Gauge,
+    unit: Unit::Seconds,
+    help: "Age of the oldest message of a group that was never delivered, 0 without one",
+    labels: OF_GROUP,
+};
+const GROUP_PUBLISHED: MetricDef = total(
+    "hive_group_published_total",
+    "Messages accepted for a group; this and the other totals of a group count since it was made, \
+     in Redis",
+    OF_GROUP,
+);
+const GROUP_DELIVERED: MetricDef = total(
+    "hive_group_delivered_total",
+    "Deliveries to consumers of a group, redeliveries included",
+    OF_GROUP,
+);
+const GROUP_ACKED: MetricDef = total(
+    "hive_group_acked_total",
+    "Messages of a group that were acked",
+    OF_GROUP,
+);
+const GROUP_FAILED: MetricDef = total(
+    "hive_group_failed_total",
+    "Failed attempts at messages of a group",
+    OF_GROUP,
+);
+const GROUP_RELEASED: MetricDef = total(
+    "hive_group_released_total",
+    "Messages of a group that consumers gave back uncounted",
+    OF_GROUP,
+);
+const GROUP_EXPIRED: MetricDef = total(
+    "hive_group_recovered_total",
+    "Leases of a group that ended without an outcome: their messages were recovered",
+    OF_GROUP,
+);
+const GROUP_DEAD: MetricDef = total(
+    "hive_group_dead_total",
+    "Messages of a group that were moved to the dead letters",
+    OF_GROUP,
+);
+const GROUP_REDELIVERED: MetricDef = total(
+    "hive_group_redelivered_total",
+    "Deliveries of messages of a group that had been delivered before",
+    OF_GROUP,
+);
+/// Every metric that is told of each group.
+pub(crate) const GROUPS: &[MetricDef] = &[
+    GROUP_CONSUMERS,
+    GROUP_DESIRED,
+    GROUP_LAG,
+    GROUP_PENDING,
+    GROUP_READY,
+    GROUP_DELAYED,
+    GROUP_OLDEST,
+    GROUP_PUBLISHED,
+    GROUP_DELIVERED,
+    GROUP_ACKED,
+    GROUP_FAILED,
+    GROUP_RELEASED,
+    GROUP_EXPIRED,
+    GROUP_DEAD,
+    GROUP_REDELIVERED,
+];
+const REDIS_MEMORY: MetricDef = MetricDef {
+    name: "hive_redis_memory_used_bytes",
+    kind: MetricKind::Gauge,
+    unit: Unit::Bytes,
+    help: "Memory that Redis uses for data, as it says itself",
+    labels: &[],
+};
+const REDIS_MEMORY_LIMIT: MetricDef = MetricDef {
+    name: "hive_redis_memory_limit_bytes",
+    kind: MetricKind::Gauge,
+    unit: Unit::Bytes,
+    help: "Memory beyond which Redis refuses publishes, 0 where it has no limit",
+    labels: &[],
+};
+const REDIS_CLIENTS: MetricDef = gauge(
+    "hive_redis_clients",
+    "Connections to Redis, all of them",
+    &[],
+);
+const REDIS_CPU: MetricDef = MetricDef {
+    name: "hive_redis_cpu_seconds_total",
+    kind: MetricKind::Total,
+    unit: Unit::Seconds,
+    help: "Processor time that Redis has used since its start",
+    labels: &[],
+};
+/// What Redis says of itself, in the order of [`of_redis`].
+pub(crate) const REDIS: &[MetricDef] =
+    &[REDIS_MEMORY, REDIS_MEMORY_LIMIT, REDIS_CLIENTS, REDIS_CPU];
 const SCALING_EVENTS: MetricDef = counter(
     "hive_scaling_events_total",
     "Scaling decisions that changed what is wanted, drains that were told, and executors that \
@@ -200,6 +331,23 @@ pub const TABLE: &[MetricDef] = &[
     OWNED_GROUPS,
     GROUP_CONSUMERS,
     GROUP_DESIRED,
+    GROUP_LAG,
+    GROUP_PENDING,
+    GROUP_READY,
+    GROUP_DELAYED,
+    GROUP_OLDEST,
+    GROUP_PUBLISHED,
+    GROUP_DELIVERED,
+    GROUP_ACKED,
+    GROUP_FAILED,
+    GROUP_RELEASED,
+    GROUP_EXPIRED,
+    GROUP_DEAD,
+    GROUP_REDELIVERED,
+    REDIS_MEMORY,
+    REDIS_MEMORY_LIMIT,
+    REDIS_CLIENTS,
+    REDIS_CPU,
     SCALING_EVENTS,
     SCALING_FENCED,
     EXECUTOR_FAILURES,
@@ -323,10 +471,54 @@ pub(crate) fn owned_groups(count: usize) {
     Gauge::new(&OWNED_GROUPS, &[]).set(f64::from(count));
 }
 
-pub(crate) fn group_scaled(name: &GroupName, consumers: u32, desired: u32) {
-    let labels = [&*name.namespace, &*name.group];
-    Gauge::new(&GROUP_CONSUMERS, &labels).set(f64::from(consumers));
-    Gauge::new(&GROUP_DESIRED, &labels).set(f64::from(desired));
+/// Tells what Redis says of itself in INFO; answers the values of [`REDIS`].
+pub(crate) fn of_redis(info: &[(String, String)]) -> Values {
+    let of = |name: &str| {
+        let found = info.iter().find(|(field, _)| field == name);
+        found.and_then(|(_, value)| value.parse::<f64>().ok())
+    };
+    for (def, value) in [
+        (&REDIS_MEMORY, of("used_memory")),
+        (&REDIS_MEMORY_LIMIT, of("maxmemory")),
+        (&REDIS_CLIENTS, of("connected_clients")),
+    ] {
+        if let Some(value) = value {
+            Gauge::new(def, &[]).set(value);
+        }
+    }
+    let cpu = of("used_cpu_user").zip(of("used_cpu_sys"));
+    vec![cpu.map(|(user, sys)| user + sys)]
+}
+
+/// The values of one group, in the order of [`GROUPS`].
+pub(crate) fn of_group(demand: &GroupDemand, desired: Option<u32>) -> Values {
+    let pending = demand.leased + demand.ready + demand.later;
+    let delivered = demand.published.saturating_sub(demand.waiting) + demand.redelivered;
+    let counts = [demand.waiting, pending, demand.ready, demand.later];
+    let totals = [
+        demand.published,
+        delivered,
+        demand.acked,
+        demand.failed,
+        demand.released,
+        demand.expired,
+        demand.dead,
+        demand.redelivered,
+    ];
+    let oldest = Duration::from_millis(demand.oldest_waiting_ms).as_secs_f64();
+    let consumers = [Some(f64::from(demand.consumers)), desired.map(f64::from)];
+    let counts = counts.into_iter().map(|count| Some(number(count)));
+    let totals = totals.into_iter().map(|total| Some(number(total)));
+    let oldest = std::iter::once(Some(oldest));
+    let all = consumers.into_iter().chain(counts).chain(oldest);
+    all.chain(totals).collect()
+}
+
+/// A count as the text format has it: exact up to 2^53.
+fn number(count: u64) -> f64 {
+    let (high, low) = (count >> 32, count & 0xffff_ffff);
+    let part = |part: u64| f64::from(u32::try_from(part).unwrap_or(u32::MAX));
+    part(high) * 4_294_967_296.0 + part(low)
 }
 
 pub(crate) fn scaling_event(kind: Kind) {

@@ -173,6 +173,7 @@ impl Scaler {
                 continue;
             };
             if let Some(owned) = self.owned.get(name) {
+                self.desk.observed.note(name, &demand, owned.desired);
                 looks.push(Look::of(
                     name,
                     definition,
@@ -241,7 +242,6 @@ impl Scaler {
             let executor = look.definition.settings.scaling.executor;
             let execution = self.executing.execution(&look.name, executor);
             let known = (owned.epoch, owned.desired);
-            metrics::group_scaled(&look.name, look.consumers, desired);
             steps.push(Step::of(look, (desired, why), known, execution));
         }
         let surplus = self.surplus(&steps);

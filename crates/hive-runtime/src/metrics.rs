@@ -3,15 +3,19 @@
 //! A name that stands in one place can be documented, drawn and alerted on by name, with a test
 //! that holds these together. A series that appears only with its first event breaks `rate()` and
 //! hides that nothing happened; so every series whose labels are known is registered at start.
-//! Series with an open label (a group's name) appear when the daemon first learns of the value.
+//! Series with an open label (a group's name) appear when the daemon first learns of the value;
+//! those of things that go away again are [`Rows`].
 
 pub mod chassis;
 mod process;
+mod rows;
 
 use std::fmt::Write as _;
 
 use metrics::{Key, Level, Metadata, Recorder, Unit as MetricUnit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use rows::{Rows, Values};
 
 /// The declaration of a metric.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +37,8 @@ pub struct MetricDef {
 pub enum MetricKind {
     /// Only up.
     Counter,
+    /// Only up, and counted elsewhere (in Redis, by the kernel): told by [`Rows`] as it was read.
+    Total,
     /// Up and down.
     Gauge,
     /// A distribution.
@@ -105,7 +111,7 @@ impl MetricKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Counter => "counter",
+            Self::Counter | Self::Total => "counter",
             Self::Gauge => "gauge",
             Self::Histogram { .. } => "histogram",
         }
@@ -245,7 +251,9 @@ impl Scrape {
     #[must_use]
     pub fn render(&self) -> String {
         process::record();
-        self.handle.render()
+        let mut text = self.handle.render();
+        rows::render(&mut text);
+        text
     }
 
     /// Folds observations into their buckets; without it they pile up until the next scrape.
@@ -284,6 +292,7 @@ fn register(recorder: &dyn Recorder, tables: &[&'static [MetricDef]]) {
     for def in all(tables) {
         let (unit, help) = (Some(def.unit.of_recorder()), def.help.into());
         match def.kind {
+            MetricKind::Total => continue,
             MetricKind::Counter => recorder.describe_counter(def.name.into(), unit, help),
             MetricKind::Gauge => recorder.describe_gauge(def.name.into(), unit, help),
             MetricKind::Histogram { .. } => {
@@ -293,6 +302,7 @@ fn register(recorder: &dyn Recorder, tables: &[&'static [MetricDef]]) {
         for values in known_series(def.labels) {
             let key = key(def, &values);
             match def.kind {
+                MetricKind::Total => {},
                 MetricKind::Counter => recorder.register_counter(&key, &METADATA).increment(0),
                 MetricKind::Gauge => recorder.register_gauge(&key, &METADATA).set(0.0),
                 MetricKind::Histogram { .. } => {

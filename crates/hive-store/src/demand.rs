@@ -1,5 +1,5 @@
 //! How much work the groups of a namespace have, and who is there for it: what their scaling is
-//! decided on.
+//! decided on, and what their metrics show.
 //!
 //! One answer for all groups in a few round trips, whatever their number. It is read once a second
 //! by each coordinator for its groups, so it asks only what it must: the sizes of indexes where a
@@ -29,6 +29,18 @@ pub struct GroupDemand {
     pub now_ms: u64,
     /// Accepted since the group's creation.
     pub published: u64,
+    /// Acked since then.
+    pub acked: u64,
+    /// Failed attempts since then.
+    pub failed: u64,
+    /// Moved to the dead letters since then.
+    pub dead: u64,
+    /// Delivered again since then.
+    pub redelivered: u64,
+    /// Given back uncounted since then.
+    pub released: u64,
+    /// Leases that ended without an outcome since then.
+    pub expired: u64,
     /// Accepted and never delivered.
     pub waiting: u64,
     /// Held by consumers.
@@ -276,6 +288,12 @@ impl<'a> Part<'a> {
         let figures = self.figures;
         demand.now_ms = figures.now_ms;
         demand.published += figures.published;
+        demand.acked += figures.acked;
+        demand.failed += figures.failed;
+        demand.dead += figures.dead;
+        demand.redelivered += figures.redelivered;
+        demand.released += figures.released;
+        demand.expired += figures.expired;
         demand.waiting += figures.waiting;
         demand.leased += figures.leased;
         demand.ready += figures.ready;

@@ -36,10 +36,10 @@ pub const UPTIME: MetricDef = MetricDef {
 
 /// Processor time.
 pub const CPU: MetricDef = MetricDef {
-    name: "hive_process_cpu_seconds",
-    kind: MetricKind::Gauge,
+    name: "hive_process_cpu_seconds_total",
+    kind: MetricKind::Total,
     unit: Unit::Seconds,
-    help: "Processor time of the process in user and kernel mode; it only rises",
+    help: "Processor time of the process in user and kernel mode",
     labels: &[],
 };
 

@@ -3,13 +3,14 @@
 //! Where `/proc` is missing the values stay zero: they inform, nothing depends on them.
 
 use std::fs;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::Gauge;
 use super::chassis::{CPU, OPEN_FILES, RESIDENT, START_TIME, UPTIME};
+use super::{Gauge, Rows};
 
 static STARTED: OnceLock<Instant> = OnceLock::new();
+static CPU_TIME: LazyLock<Rows> = LazyLock::new(|| Rows::shown(&[CPU]));
 
 /// Notes now as the start of the process.
 pub(super) fn record_start() {
@@ -30,7 +31,7 @@ pub(super) fn record() {
         .as_deref()
         .and_then(cpu)
     {
-        Gauge::new(&CPU, &[]).set(seconds);
+        CPU_TIME.set(&[], vec![Some(seconds)]);
     }
     if let Some(bytes) = fs::read_to_string("/proc/self/statm")
         .ok()
