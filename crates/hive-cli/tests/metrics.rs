@@ -70,7 +70,7 @@ fn series() -> BTreeSet<String> {
                     names.insert(format!("{}{part}", def.name));
                 }
             },
-            _ => {
+            MetricKind::Counter | MetricKind::Total | MetricKind::Gauge => {
                 names.insert(def.name.to_owned());
             },
         }
