@@ -218,9 +218,8 @@ const REDIS_CPU: MetricDef = MetricDef {
     help: "Processor time that Redis has used since its start",
     labels: &[],
 };
-/// What Redis says of itself, in the order of [`of_redis`].
-pub(crate) const REDIS: &[MetricDef] =
-    &[REDIS_MEMORY, REDIS_MEMORY_LIMIT, REDIS_CLIENTS, REDIS_CPU];
+/// What is counted by Redis itself.
+pub(crate) const REDIS: &[MetricDef] = &[REDIS_CPU];
 const SCALING_EVENTS: MetricDef = counter(
     "hive_scaling_events_total",
     "Scaling decisions that changed what is wanted, drains that were told, and executors that \
