@@ -9,8 +9,9 @@ use serde_json::Value;
 const HEAD: &str = "# Metrics
 
 Each daemon has an admin port (`server.admin_listen`) that answers `GET /metrics` in the text format
-of Prometheus. Scraping reads nothing from Redis: what it costs does not grow with the load. No label
-is an id: what is told of each group has its namespace and its name, and goes when the group does.
+of Prometheus. Scraping reads nothing from Redis: what it costs does not grow with the load. No
+label is an id: what is told of each group has its namespace and its name, and goes when the group
+does.
 
 Figures of a group come from Redis, which counts them in the same step as it does the work, so they
 outlive every daemon and drift from nothing. The coordinator that owns a group tells them; while a
@@ -139,7 +140,7 @@ fn alerts() -> Vec<(String, String, String)> {
             }
         } else if let Some(page) = text.strip_prefix("runbook_url: ") {
             page.clone_into(runbook);
-        } else if line.starts_with("            ") && in_expression {
+        } else if line.starts_with("          ") && in_expression {
             expression.push_str(text);
             expression.push(' ');
         } else {

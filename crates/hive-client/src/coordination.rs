@@ -38,7 +38,8 @@ impl Client {
         /// Says which group a task goes to. Sends nothing.
         place_task(PlaceTaskRequest) -> PlaceTaskResponse, Safe, coordination;
         /// A page of scaling decisions and what became of them, the newest first.
-        list_scaling_events(ListScalingEventsRequest) -> ListScalingEventsResponse, Safe, coordination;
+        list_scaling_events(ListScalingEventsRequest) -> ListScalingEventsResponse,
+            Safe, coordination;
     }
 
     /// Moves delivered messages that no handler has begun from loaded consumers to free ones.

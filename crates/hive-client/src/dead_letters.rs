@@ -39,7 +39,8 @@ impl Client {
         /// Replay jobs, the newest first.
         list_replay_jobs(ListReplayJobsRequest) -> ListReplayJobsResponse, Safe, dead_letters;
         /// Patterns in what failed lately, with evidence and advice.
-        analyze_dead_letters(AnalyzeDeadLettersRequest) -> AnalyzeDeadLettersResponse, Safe, dead_letters;
+        analyze_dead_letters(AnalyzeDeadLettersRequest) -> AnalyzeDeadLettersResponse,
+            Safe, dead_letters;
         /// Deletes dead letters for good. Needs a dry run before, and the token that it answered;
         /// repeated it goes on with what is left.
         purge_dead_letters(PurgeDeadLettersRequest) -> PurgeDeadLettersResponse, Safe, dead_letters;
