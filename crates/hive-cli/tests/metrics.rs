@@ -22,9 +22,13 @@ scrape is lost when it is killed.
 ";
 
 /// Title, text and metrics of each table.
-fn tables() -> [(&'static str, &'static str, &'static [MetricDef]); 5] {
+fn tables() -> [(&'static str, &'static str, &'static [&'static [MetricDef]]); 5] {
     [
-        ("Every daemon", "The process and its tasks.", chassis::TABLE),
+        (
+            "Every daemon",
+            "The process and its tasks.",
+            &[chassis::TABLE],
+        ),
         (
             "hive-gateway",
             "The door: publishes, deliveries, outcomes.",
@@ -43,10 +47,7 @@ fn tables() -> [(&'static str, &'static str, &'static [MetricDef]); 5] {
 fn page() -> String {
     let mut text = HEAD.to_owned();
     for (title, about, table) in tables() {
-        text.push_str(&format!(
-            "\n## {title}\n\n{about}\n\n{}",
-            reference(&[table])
-        ));
+        text.push_str(&format!("\n## {title}\n\n{about}\n\n{}", reference(table)));
     }
     text
 }
@@ -64,7 +65,11 @@ fn the_page_of_metrics_shows_every_metric() {
 /// Every series that the daemons may show, the parts of histograms among them.
 fn series() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for def in tables().iter().flat_map(|(_, _, table)| table.iter()) {
+    let tables = tables();
+    for def in tables
+        .iter()
+        .flat_map(|(_, _, tables)| tables.iter().copied().flatten())
+    {
         match def.kind {
             MetricKind::Histogram { .. } => {
                 for part in ["_bucket", "_sum", "_count"] {

@@ -80,7 +80,7 @@ pub const DAEMON: Daemon = Daemon {
     version: env!("CARGO_PKG_VERSION"),
     about: "Recovers, moves and expires the messages of Agent Hive",
     listen: "127.0.0.1:8001",
-    metrics: metrics::TABLE,
+    metrics: &[metrics::TABLE, &metrics::GROUPS, &metrics::REDIS],
 };
 
 /// Why the daemon does not start, or ends.

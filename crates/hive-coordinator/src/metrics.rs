@@ -175,7 +175,7 @@ const GROUP_REDELIVERED: MetricDef = total(
     OF_GROUP,
 );
 /// Every metric that is told of each group.
-pub(crate) const GROUPS: &[MetricDef] = &[
+pub(crate) const GROUPS: [MetricDef; 15] = [
     GROUP_CONSUMERS,
     GROUP_DESIRED,
     GROUP_LAG,
@@ -219,7 +219,7 @@ const REDIS_CPU: MetricDef = MetricDef {
     labels: &[],
 };
 /// What is counted by Redis itself.
-pub(crate) const REDIS: &[MetricDef] = &[REDIS_CPU];
+pub(crate) const REDIS: [MetricDef; 1] = [REDIS_CPU];
 const SCALING_EVENTS: MetricDef = counter(
     "hive_scaling_events_total",
     "Scaling decisions that changed what is wanted, drains that were told, and executors that \
@@ -324,29 +324,13 @@ const DATASET_CHANGED: MetricDef = MetricDef {
     labels: &[],
 };
 
-/// Every metric of this daemon.
+/// Every metric of this daemon itself.
 pub const TABLE: &[MetricDef] = &[
     OWNED,
     OWNED_GROUPS,
-    GROUP_CONSUMERS,
-    GROUP_DESIRED,
-    GROUP_LAG,
-    GROUP_PENDING,
-    GROUP_READY,
-    GROUP_DELAYED,
-    GROUP_OLDEST,
-    GROUP_PUBLISHED,
-    GROUP_DELIVERED,
-    GROUP_ACKED,
-    GROUP_FAILED,
-    GROUP_RELEASED,
-    GROUP_EXPIRED,
-    GROUP_DEAD,
-    GROUP_REDELIVERED,
     REDIS_MEMORY,
     REDIS_MEMORY_LIMIT,
     REDIS_CLIENTS,
-    REDIS_CPU,
     SCALING_EVENTS,
     SCALING_FENCED,
     EXECUTOR_FAILURES,
@@ -471,7 +455,7 @@ pub(crate) fn owned_groups(count: usize) {
 }
 
 /// Tells what Redis says of itself in INFO; answers the values of [`REDIS`].
-pub(crate) fn of_redis(info: &[(String, String)]) -> Values {
+pub(crate) fn of_redis(info: &[(String, String)]) -> Values<1> {
     let of = |name: &str| {
         let found = info.iter().find(|(field, _)| field == name);
         found.and_then(|(_, value)| value.parse::<f64>().ok())
@@ -486,31 +470,31 @@ pub(crate) fn of_redis(info: &[(String, String)]) -> Values {
         }
     }
     let cpu = of("used_cpu_user").zip(of("used_cpu_sys"));
-    vec![cpu.map(|(user, sys)| user + sys)]
+    [cpu.map(|(user, sys)| user + sys)]
 }
 
 /// The values of one group, in the order of [`GROUPS`].
-pub(crate) fn of_group(demand: &GroupDemand, desired: Option<u32>) -> Values {
+pub(crate) fn of_group(demand: &GroupDemand, desired: Option<u32>) -> Values<15> {
     let pending = demand.leased + demand.ready + demand.later;
     let delivered = demand.published.saturating_sub(demand.waiting) + demand.redelivered;
-    let counts = [demand.waiting, pending, demand.ready, demand.later];
-    let totals = [
-        demand.published,
-        delivered,
-        demand.acked,
-        demand.failed,
-        demand.released,
-        demand.expired,
-        demand.dead,
-        demand.redelivered,
-    ];
     let oldest = Duration::from_millis(demand.oldest_waiting_ms).as_secs_f64();
-    let consumers = [Some(f64::from(demand.consumers)), desired.map(f64::from)];
-    let counts = counts.into_iter().map(|count| Some(number(count)));
-    let totals = totals.into_iter().map(|total| Some(number(total)));
-    let oldest = std::iter::once(Some(oldest));
-    let all = consumers.into_iter().chain(counts).chain(oldest);
-    all.chain(totals).collect()
+    [
+        Some(f64::from(demand.consumers)),
+        desired.map(f64::from),
+        Some(number(demand.waiting)),
+        Some(number(pending)),
+        Some(number(demand.ready)),
+        Some(number(demand.later)),
+        Some(oldest),
+        Some(number(demand.published)),
+        Some(number(delivered)),
+        Some(number(demand.acked)),
+        Some(number(demand.failed)),
+        Some(number(demand.released)),
+        Some(number(demand.expired)),
+        Some(number(demand.dead)),
+        Some(number(demand.redelivered)),
+    ]
 }
 
 /// A count as the text format has it: exact up to 2^53.

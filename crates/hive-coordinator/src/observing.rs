@@ -30,16 +30,16 @@ const AT_ONCE: usize = 100;
 /// What was read of groups last.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    groups: Rows,
-    redis: Rows,
+    groups: Rows<15>,
+    redis: Rows<1>,
     read: Mutex<BTreeMap<GroupName, Instant>>,
 }
 
 impl Default for Observed {
     fn default() -> Self {
         Self {
-            groups: Rows::shown(metrics::GROUPS),
-            redis: Rows::shown(metrics::REDIS),
+            groups: Rows::shown(&metrics::GROUPS),
+            redis: Rows::shown(&metrics::REDIS),
             read: Mutex::default(),
         }
     }

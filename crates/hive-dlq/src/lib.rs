@@ -60,7 +60,7 @@ pub const DAEMON: Daemon = Daemon {
     version: env!("CARGO_PKG_VERSION"),
     about: "Keeps the dead letters of Agent Hive",
     listen: "127.0.0.1:8003",
-    metrics: metrics::TABLE,
+    metrics: &[metrics::TABLE],
 };
 
 /// Runs the daemon with `args`, which come without the program's name.

@@ -75,7 +75,7 @@ pub const DAEMON: Daemon = Daemon {
     version: env!("CARGO_PKG_VERSION"),
     about: "The door of Agent Hive for agents and operators",
     listen: "127.0.0.1:8000",
-    metrics: metrics::TABLE,
+    metrics: &[metrics::TABLE],
 };
 
 /// Why the gateway ended.

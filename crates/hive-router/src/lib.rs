@@ -66,7 +66,7 @@ pub const DAEMON: Daemon = Daemon {
     version: env!("CARGO_PKG_VERSION"),
     about: "Runs the workflows of Agent Hive",
     listen: "127.0.0.1:8002",
-    metrics: metrics::TABLE,
+    metrics: &[metrics::TABLE],
 };
 
 /// Runs the daemon with `args`, which come without the program's name.

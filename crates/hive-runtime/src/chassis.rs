@@ -56,9 +56,9 @@ impl Chassis {
     /// When a port cannot be opened.
     pub async fn detached<S>(
         config: Config<S>,
-        metrics: &'static [MetricDef],
+        metrics: &[&'static [MetricDef]],
     ) -> Result<(Config<S>, Self), BindError> {
-        Self::open(config, Scrape::detached(&[metrics]), LogFilter::detached()).await
+        Self::open(config, Scrape::detached(metrics), LogFilter::detached()).await
     }
 
     /// Ends the daemon the way a signal does, without its grace: refuses, stops, waits for tasks.

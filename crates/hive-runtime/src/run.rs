@@ -45,8 +45,8 @@ pub struct Daemon {
     pub about: &'static str,
     /// Default of `server.listen`.
     pub listen: &'static str,
-    /// The daemon's own metrics.
-    pub metrics: &'static [MetricDef],
+    /// The daemon's own metrics, in tables.
+    pub metrics: &'static [&'static [MetricDef]],
 }
 
 /// Runs `daemon` with `args`, which come without the program's name, until it is asked to stop.
@@ -103,7 +103,7 @@ where
     }
     // An error means that another provider stands already, which serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let scrape = match Scrape::install(&[daemon.metrics]) {
+    let scrape = match Scrape::install(daemon.metrics) {
         Ok(scrape) => scrape,
         Err(error) => return fail(daemon, &error.to_string()),
     };

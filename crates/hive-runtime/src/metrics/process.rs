@@ -10,7 +10,7 @@ use super::chassis::{CPU, OPEN_FILES, RESIDENT, START_TIME, UPTIME};
 use super::{Gauge, Rows};
 
 static STARTED: OnceLock<Instant> = OnceLock::new();
-static CPU_TIME: LazyLock<Rows> = LazyLock::new(|| Rows::shown(&[CPU]));
+static CPU_TIME: LazyLock<Rows<1>> = LazyLock::new(|| Rows::shown(&[CPU]));
 
 /// Notes now as the start of the process.
 pub(super) fn record_start() {
@@ -31,7 +31,7 @@ pub(super) fn record() {
         .as_deref()
         .and_then(cpu)
     {
-        CPU_TIME.set(&[], vec![Some(seconds)]);
+        CPU_TIME.set(&[], [Some(seconds)]);
     }
     if let Some(bytes) = fs::read_to_string("/proc/self/statm")
         .ok()
